@@ -1,0 +1,218 @@
+"""Everything that raises: one function a check. A message says what came, what was expected and what to do."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from jaxdiffeq.types import PyTree
+
+
+def concrete(x: Any) -> bool:
+    """Whether the value of `x` is known now."""
+    return not isinstance(x, Tracer)
+
+
+def all_concrete(tree: PyTree) -> bool:
+    return all(concrete(x) for x in jax.tree.leaves(tree))
+
+
+def callable_with(f: Any, name: str, arguments: Sequence[str]) -> None:
+    wanted = f"{name}({', '.join(arguments)})"
+    if not callable(f):
+        raise TypeError(f"`{name}` must be a function {wanted}, but is {type(f).__name__}: {f!r}.")
+    try:
+        signature = inspect.signature(f)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(*arguments)
+    except TypeError as error:
+        raise TypeError(
+            f"`{name}` must take {len(arguments)} arguments, {wanted}, but its signature is {signature} ({error}). "
+            f"Parameters that it does not use may be named `_`."
+        ) from None
+
+
+def problem(given: Any) -> None:
+    if not hasattr(given, "initial"):
+        raise TypeError(f"`solve` takes a problem, such as ODEProblem(f, y0, tspan), but got {type(given).__name__}.")
+
+
+def known_fields(changes: Iterable[str], fields: Sequence[str], owner: str) -> None:
+    for name in changes:
+        if name not in fields:
+            raise TypeError(f"{owner} has no field {name!r}. Its fields are {', '.join(fields)}.")
+
+
+def time_span(tspan: Any) -> tuple[Any, Any]:
+    try:
+        t0, t1 = tspan
+    except (TypeError, ValueError):
+        raise TypeError(f"`tspan` must be a pair (t0, t1), but is {tspan!r}.") from None
+    for name, t in (("t0", t0), ("t1", t1)):
+        if np.ndim(t) != 0:
+            raise TypeError(f"`tspan` must hold two numbers, but {name} has shape {np.shape(t)}.")
+        if jnp.iscomplexobj(t) or isinstance(t, str):
+            raise TypeError(f"`tspan` must hold two real numbers, but {name} = {t!r}.")
+        if concrete(t) and not math.isfinite(t):
+            raise ValueError(f"`tspan` must be finite, but {name} = {t}. Give a finite end time.")
+    return t0, t1
+
+
+def path_of(path: Any) -> str:
+    return "y0" + jax.tree_util.keystr(path)
+
+
+def state(y0: PyTree) -> None:
+    leaves = jax.tree_util.tree_leaves_with_path(y0)
+    if not leaves:
+        raise ValueError(f"`y0` holds no numbers: {y0!r}. Give at least one array or number.")
+    for path, leaf in leaves:
+        kind = getattr(leaf, "dtype", None) or np.asarray(leaf).dtype
+        if not (jnp.issubdtype(kind, jnp.number) or kind == bool):
+            raise TypeError(f"`{path_of(path)}` must be numeric, but is {type(leaf).__name__} of dtype {kind}: {leaf!r}.")
+        if concrete(leaf) and jnp.issubdtype(kind, jnp.inexact) and not np.all(np.isfinite(leaf)):
+            raise ValueError(f"`{path_of(path)}` must be finite, but is {leaf}.")
+
+
+def derivative(given: PyTree, y0: PyTree) -> None:
+    """The output of f against y0, by structure, shape and kind of number."""
+    a, b = jax.tree.structure(given), jax.tree.structure(y0)
+    if a != b:
+        raise TypeError(f"f must return the same pytree as `y0`, but returned {a} where `y0` is {b}.")
+    pairs = zip(jax.tree_util.tree_leaves_with_path(y0), jax.tree.leaves(given), strict=True)
+    for (path, leaf), slope in pairs:
+        if slope.shape != leaf.shape:
+            raise ValueError(
+                f"f must return the shapes of `y0`, but for `{path_of(path)}` of shape {leaf.shape} it returned "
+                f"{slope.shape}."
+            )
+        if jnp.issubdtype(slope.dtype, jnp.complexfloating) and not jnp.issubdtype(leaf.dtype, jnp.complexfloating):
+            raise TypeError(
+                f"f returned complex numbers for `{path_of(path)}`, which is {leaf.dtype}. Give a complex `y0`, for "
+                f"instance y0 + 0j."
+            )
+
+
+def tolerances(rtol: Any, atol: Any) -> None:
+    for name, tol in (("rtol", rtol), ("atol", atol)):
+        for leaf in jax.tree.leaves(tol):
+            if concrete(leaf) and not (np.all(np.asarray(leaf) >= 0) and np.all(np.isfinite(leaf))):
+                raise ValueError(f"`{name}` must be a finite number that is not negative, but is {leaf}.")
+    if all_concrete((rtol, atol)):
+        none = [np.all(np.asarray(leaf) == 0) for leaf in jax.tree.leaves((rtol, atol))]
+        if all(none):
+            raise ValueError("`rtol` and `atol` are both zero, which no step can meet. Give one of them, say rtol=1e-6.")
+
+
+def tolerance_floor(rtol: Any, dtype: Any) -> None:
+    floor = 10 * float(jnp.finfo(dtype).eps)
+    if concrete(rtol) and np.ndim(rtol) == 0 and 0 < float(rtol) < floor:
+        hint = " Put `jax.config.update('jax_enable_x64', True)` first for more." if floor > 1e-10 else ""
+        warnings.warn(
+            f"rtol = {float(rtol):.1e} is below what {jnp.dtype(dtype).name} can resolve; {floor:.1e} is used.{hint}",
+            stacklevel=4,
+        )
+
+
+def tolerance_shape(tol: PyTree, y0: PyTree, name: str) -> None:
+    a, b = jax.tree.structure(tol), jax.tree.structure(y0)
+    if a != b:
+        raise ValueError(
+            f"`{name}` must be a number or a pytree like `y0` (numbers or arrays for each leaf), but its structure is "
+            f"{a} where `y0` has {b}."
+        )
+    for (path, leaf), t in zip(jax.tree_util.tree_leaves_with_path(y0), jax.tree.leaves(tol), strict=True):
+        try:
+            fits = np.broadcast_shapes(np.shape(t), np.shape(leaf)) == np.shape(leaf)
+        except ValueError:
+            fits = False
+        if not fits:
+            raise ValueError(f"`{name}` of shape {np.shape(t)} does not fit `{path_of(path)}` of shape {np.shape(leaf)}.")
+
+
+def positive(value: Any, name: str) -> None:
+    if value is None or not concrete(value):
+        return
+    if not (np.ndim(value) == 0 and np.isfinite(value) and value > 0):
+        raise ValueError(f"`{name}` must be a positive number, but is {value!r}.")
+
+
+def positive_integer(value: Any, name: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"`{name}` must be a positive integer, but is {value!r}.")
+
+
+def method(stepper: Any, controller: Any, first_step: Any) -> None:
+    if isinstance(stepper, type) or inspect.isfunction(stepper):
+        raise TypeError(f"`method` must be a method, but is {stepper!r}. Call it: `{stepper.__name__}()`.")
+    if not (hasattr(stepper, "step") and hasattr(stepper, "init")):
+        raise TypeError(f"`method` must be a method such as Tsit5(), but is {stepper!r}.")
+    if controller.needs_error and stepper.error_order is None:
+        given = ", which needs one" if first_step is None else ""
+        raise ValueError(
+            f"{stepper.name} has no error estimate, so its steps cannot be controlled{given}. Give equal steps, "
+            f"`controller=FixedSteps(100)` or `controller=FixedSteps(dt=0.01)`, or choose a method with an estimate, "
+            f"such as Tsit5()."
+        )
+
+
+def times(ts: Any, t0: Any, t1: Any, name: str) -> None:
+    if np.ndim(ts) != 1:
+        raise ValueError(f"`{name}` must be a list of times, but has shape {np.shape(ts)}.")
+    if not all_concrete((ts, t0, t1)):
+        return
+    values = np.asarray(ts, dtype=float)
+    low, high = min(float(t0), float(t1)), max(float(t0), float(t1))
+    slack = 4 * np.finfo(np.float32 if np.asarray(ts).dtype == np.float32 else float).eps * max(abs(low), abs(high))
+    bad = ~((values >= low - slack) & (values <= high + slack))
+    if bad.any():
+        i = int(np.argmax(bad))
+        raise ValueError(
+            f"`{name}` must lie between t0 = {float(t0)} and t1 = {float(t1)}, but {name}[{i}] = {values[i]}."
+        )
+
+
+def buffer_size(rows: int, row_bytes: int, max_steps: int) -> None:
+    total = rows * row_bytes
+    if total > 2**30:
+        raise ValueError(
+            f"saving every step inside jit needs room for max_steps = {max_steps} rows, {total / 2**30:.1f} GiB here. "
+            f"Give `saveat` the times you want, or `saveat=SaveAt(t1=True)`, or a smaller `max_steps`."
+        )
+
+
+def spacing(spacing: Any, t0: Any, t1: Any) -> None:
+    positive(spacing, "saveat")
+    if not all_concrete((spacing, t0, t1)):
+        raise ValueError(
+            "a spacing in `saveat` needs the number of points when it is compiled, but the time span or the spacing is "
+            "traced. Give the times themselves: `saveat=jnp.linspace(t0, t1, 101)`."
+        )
+
+
+def save_at_something(saveat: Any) -> None:
+    if not (saveat.t0 or saveat.t1 or saveat.steps) and saveat.ts is None and saveat.every is None:
+        raise ValueError("`SaveAt()` saves nothing. Give ts=, every=, steps=, t0=True or t1=True.")
+
+
+def is_dense(solution: Any) -> None:
+    if solution.interpolant is None:
+        raise ValueError("this solution has no dense output. Solve with `dense=True`, or give the times in `saveat`.")
+
+
+def fixed_steps(n: Any, dt: Any) -> None:
+    if (n is None) == (dt is None):
+        raise ValueError("FixedSteps takes a number of steps or dt=, one of them: FixedSteps(100) or FixedSteps(dt=0.1).")
+    if n is not None:
+        positive_integer(n, "FixedSteps(n)")
+    positive(dt, "FixedSteps(dt)")

@@ -1,0 +1,151 @@
+"""Accept or reject, and the next step size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from jaxdiffeq import _checks
+from jaxdiffeq.types import Result, State, Step, Verdict
+
+
+def rms(x: jax.Array) -> jax.Array:
+    """Root mean square of the moduli, the norm of Hairer, Nørsett and Wanner."""
+    squares = jnp.real(x * jnp.conj(x)) if jnp.iscomplexobj(x) else x * x
+    return jnp.sqrt(jnp.sum(squares) / max(x.size, 1))
+
+
+def cause(step: Step, finite: jax.Array) -> jax.Array:
+    """What a rejection of this step would be blamed on."""
+    blame = jnp.where(finite, Result.step_size_too_small, Result.nonfinite)
+    return jnp.where(step.ok, blame, Result.nonlinear_solve_failed)
+
+
+class Tolerance(eqx.Module):
+    """What counts as an error of one: atol + rtol·max(|y₀|, |y₁|), a number or an array of the state's shape."""
+
+    rtol: jax.Array
+    atol: jax.Array
+
+    def scale(self, y0: jax.Array, y1: jax.Array) -> jax.Array:
+        return self.atol + self.rtol * jnp.maximum(jnp.abs(y0), jnp.abs(y1))
+
+
+class PIDController(eqx.Module):
+    """dt ← dt·safety·r₀^(−β₁/k)·r₁^(−β₂/k)·r₂^(−β₃/k) from the last three error ratios r and the order k.
+
+    β₁ = p + i + d, β₂ = −(p + 2d), β₃ = d in the gains p, i, d. The defaults, p = 0.4 and i = 0.3, are the PI
+    controller β = (0.7, −0.4) of Gustafsson; `IController()` is the classical one. Gains and limits are numbers that may be
+    traced; `min_step` and `max_step` are in the unit of t. A step refused at `min_step` ends the solve.
+    Source: Söderlind 2003, doi:10.1145/641876.641877; Hairer, Wanner, Solving ODEs II, IV.2, eq. (2.43).
+    """
+
+    pcoeff: Any = 0.4
+    icoeff: Any = 0.3
+    dcoeff: Any = 0.0
+    safety: Any = 0.9
+    factor_min: Any = 0.2
+    factor_max: Any = 10.0
+    min_step: Any = None
+    max_step: Any = None
+    norm: Callable[[jax.Array], jax.Array] = eqx.field(static=True, default=rms)
+
+    needs_error = True
+
+    def init(self, dtype: Any) -> Any:
+        """The logarithms of the last two ratios, and how much the next step may grow."""
+        return jnp.zeros((), dtype), jnp.zeros((), dtype), jnp.asarray(self.factor_max, dtype)
+
+    def judge(self, before: State, step: Step, dt: jax.Array, memory: Any, tolerance: Tolerance, order: int) -> Verdict:
+        last, older, cap = memory
+        log_ratio = self._log_ratio(before.y, step, tolerance).astype(dt.dtype)
+        accept = (log_ratio <= 0) & step.ok
+
+        p, i, d = self.pcoeff, self.icoeff, self.dcoeff
+        pid = (p + i + d) * log_ratio - (p + 2 * d) * last + d * older
+        power = jnp.where(accept, pid, log_ratio)
+        factor = jnp.clip(self.safety * jnp.exp(-power / order), self.factor_min, cap)
+        factor = jnp.where(jnp.isfinite(log_ratio), factor, self.factor_min)
+        factor = jnp.where(accept, factor, jnp.minimum(factor, self.safety))
+        at_floor, wanted = self._limit(dt, dt * factor)
+
+        # after a rejection the next step may not grow: Hairer, Nørsett, Wanner, Solving ODEs I, II.4
+        seen = jnp.where(accept, log_ratio, last), jnp.where(accept, last, older)
+        cap = jnp.where(accept, self.factor_max, 1.0).astype(dt.dtype)
+        return Verdict(accept, wanted, (*seen, cap), cause(step, jnp.isfinite(log_ratio)), at_floor & ~accept)
+
+    def _log_ratio(self, y: jax.Array, step: Step, tolerance: Tolerance) -> jax.Array:
+        y1 = step.after.y
+        # 0·y₁ is NaN wherever y₁ is not finite, so that an infinite state cannot hide in its own tolerance
+        ratio = self.norm(step.error / tolerance.scale(y, y1) + 0 * y1)
+        return jnp.log(jnp.maximum(ratio, 1e-10))
+
+    def _limit(self, dt: jax.Array, wanted: jax.Array) -> tuple[jax.Array, jax.Array]:
+        at_floor = jnp.array(False)
+        if self.min_step is not None:
+            at_floor = dt <= self.min_step
+            wanted = jnp.maximum(wanted, self.min_step)
+        if self.max_step is not None:
+            wanted = jnp.minimum(wanted, self.max_step)
+        return at_floor, wanted
+
+
+def IController(**options: Any) -> PIDController:
+    """dt ← dt·safety·r^(−1/k): each step is sized by its own error alone."""
+    return PIDController(pcoeff=0.0, icoeff=1.0, dcoeff=0.0, **options)
+
+
+def PIController(pcoeff: Any = 0.4, icoeff: Any = 0.3, **options: Any) -> PIDController:
+    """Gustafsson's PI controller, the default."""
+    return PIDController(pcoeff=pcoeff, icoeff=icoeff, dcoeff=0.0, **options)
+
+
+class FixedSteps(eqx.Module):
+    """Equal steps, no error control: `FixedSteps(n)` of them, or `FixedSteps(dt=...)` with a shorter last one.
+
+    With a number of steps the solve is a plain `lax.scan`.
+    """
+
+    n: int | None = eqx.field(static=True, default=None)
+    dt: Any = None
+
+    needs_error = False
+
+    def __post_init__(self) -> None:
+        _checks.fixed_steps(self.n, self.dt)
+
+    def init(self, dtype: Any) -> Any:
+        return ()
+
+    def judge(self, before: State, step: Step, dt: jax.Array, memory: Any, tolerance: Tolerance, order: int) -> Verdict:
+        finite = jnp.all(jnp.isfinite(step.after.y))
+        accept = finite & step.ok
+        return Verdict(accept, dt, memory, cause(step, finite), ~accept)
+
+
+def starting_step(f: Callable, inputs: Any, tolerance: Tolerance, order: int, norm: Callable) -> jax.Array:
+    """A first step size whose explicit Euler step errs by about a hundredth of the tolerance.
+
+    Unlike the source it compares with the span where the source has absolute numbers, so it scales with time.
+    Source: Hairer, Nørsett, Wanner, Solving ODEs I, II.4, "Starting step size".
+    """
+    t0, y0, args = inputs.t0, inputs.y0, inputs.args
+    span = jnp.abs(inputs.t1 - t0)
+    real = jnp.finfo(y0.dtype).dtype
+    scale = tolerance.scale(y0, y0)
+    f0 = f(t0, y0, args)
+    d0, d1 = norm(y0 / scale), norm(f0 / scale) * span.astype(real)
+    tiny = (d0 < 1e-5) | (d1 < 1e-5)
+    guess = jnp.where(tiny, 1e-6, 0.01 * d0 / jnp.where(tiny, 1, d1))
+    guess = jnp.minimum(guess, 1)
+    probe = jnp.sign(inputs.t1 - t0) * guess.astype(span.dtype) * span
+    f1 = f(t0 + probe, y0 + probe.astype(real) * f0, args)
+    d2 = norm((f1 - f0) / scale) * span.astype(real) / jnp.where(guess > 0, guess, 1)
+    steep = jnp.maximum(d1, d2)
+    better = jnp.where(steep <= 1e-15, jnp.maximum(1e-6, guess * 1e-3), (0.01 / steep) ** (1 / order))
+    fraction = jnp.minimum(jnp.minimum(100 * guess, better), 1)
+    return span * jnp.where(jnp.isfinite(fraction), fraction, 1e-6).astype(span.dtype)

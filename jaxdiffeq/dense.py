@@ -1,0 +1,52 @@
+"""Dense output: every method's interpolant, written as one polynomial in θ = (t − t₀) / (t₁ − t₀)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+def combine(weights: Sequence[float], slopes: Sequence[jax.Array]) -> jax.Array:
+    """Σᵢ weightsᵢ slopesᵢ, with no operation for a zero and none for a one."""
+    terms = [k if w == 1 else w * k for w, k in zip(weights, slopes, strict=False) if w != 0]
+    if not terms:
+        return jnp.zeros_like(slopes[0])
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return total
+
+
+def hermite(y0: jax.Array, y1: jax.Array, d0: jax.Array, d1: jax.Array) -> jax.Array:
+    """Coefficients [4, *state] of the cubic with ends y0, y1 and end slopes d0, d1 (per unit of θ)."""
+    rise = y1 - y0
+    return jnp.stack([y0, d0, 3 * rise - 2 * d0 - d1, d0 + d1 - 2 * rise])
+
+
+def evaluate(coefficients: jax.Array, theta: jax.Array) -> jax.Array:
+    """Σₚ coefficients[p] θᵖ by Horner's rule. Shapes: [degree + 1, *state], [] ↦ [*state]."""
+    degree = coefficients.shape[0] - 1
+    value = coefficients[degree]
+    for p in reversed(range(degree)):
+        value = value * theta + coefficients[p]
+    return value
+
+
+def slope(coefficients: jax.Array, theta: jax.Array) -> jax.Array:
+    """d/dθ of `evaluate`."""
+    degree = coefficients.shape[0] - 1
+    value = degree * coefficients[degree]
+    for p in reversed(range(1, degree)):
+        value = value * theta + p * coefficients[p]
+    return value
+
+
+def sample(coefficients: jax.Array, y1: jax.Array, t0: jax.Array, t1: jax.Array, at: jax.Array) -> jax.Array:
+    """The state at time `at` in a step from t0 to t1; exactly `y1` at t1, with the derivative of the polynomial."""
+    width = t1 - t0
+    theta = (at - t0) / jnp.where(width == 0, 1, width)
+    value = evaluate(coefficients, theta.astype(jnp.finfo(y1.dtype).dtype))
+    return value + lax.stop_gradient(jnp.where(at == t1, y1 - value, 0))

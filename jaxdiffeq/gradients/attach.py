@@ -1,0 +1,185 @@
+"""A solve with a derivative rule attached: what every strategy shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.custom_derivatives import SymbolicZero
+from jax.dtypes import float0
+
+from jaxdiffeq.gradients.linear_call import REVERSE_OVER_REVERSE, linear_call
+from jaxdiffeq.types import Inputs, Knobs, PyTree, Result
+
+
+class Outputs(NamedTuple):
+    """What a gradient may come from: the final state and what the recorders kept."""
+
+    y: jax.Array
+    records: tuple
+
+
+@dataclass(frozen=True)
+class Active:
+    """Which leaves of the inputs are being differentiated."""
+
+    inputs: Inputs
+    where: tuple[int, ...]
+
+    def leaves(self) -> list[jax.Array]:
+        flat = jax.tree.leaves(self.inputs)
+        return [flat[i] for i in self.where]
+
+    def fill(self, values: Sequence[Any]) -> Inputs:
+        """The inputs with these values in the active places."""
+        flat, tree = jax.tree.flatten(self.inputs)
+        for i, value in zip(self.where, values, strict=True):
+            flat[i] = value
+        return tree.unflatten(flat)
+
+    def names(self) -> set[str]:
+        """The fields of `Inputs` that have an active leaf."""
+        numbered = jax.tree.unflatten(jax.tree.structure(self.inputs), range(len(jax.tree.leaves(self.inputs))))
+        found = {name: set(jax.tree.leaves(part)) for name, part in zip(Inputs._fields, numbered, strict=True)}
+        return {name for name, places in found.items() if places & set(self.where)}
+
+    @property
+    def time(self) -> bool:
+        """Whether the clock moves with the inputs."""
+        return bool(self.names() & {"t0", "t1", "stops"})
+
+
+def differentiable(strategy: Any, integration: Any, inputs: Inputs, knobs: Knobs) -> tuple[Outputs, PyTree]:
+    """Run the integration. Gradients flow through the first result by `strategy`; the second is constant.
+
+    A strategy has two methods. `run(integration, inputs, knobs)` returns outputs, constants and residuals;
+    `pull(integration, active, knobs, constants, residuals, cotangents)` the cotangents of the active inputs.
+    Forward mode is the same for all of them: the derivative of the loop itself.
+    """
+    flat, tree = jax.tree.flatten(inputs)
+    real = tuple(i for i, x in enumerate(flat) if jnp.issubdtype(x.dtype, jnp.inexact))
+
+    def join(some, rest):
+        full = list(rest)
+        for i, x in zip(real, some, strict=True):
+            full[i] = x
+        return tree.unflatten(full)
+
+    def run(some, rest, knobs):
+        return plain(integration, join(some, rest), knobs)
+
+    @jax.custom_jvp
+    def solve(some, rest, knobs):
+        return run(some, rest, knobs)
+
+    def rule(primals, tangents):
+        some, rest, knobs = primals
+        live = [k for k, d in enumerate(tangents[0]) if not isinstance(d, SymbolicZero)]
+        if not live:
+            outputs, constants = run(some, rest, knobs)
+            return (outputs, constants), jax.tree.map(zero_tangent, (outputs, constants))
+
+        def recorded(some, rest, knobs):
+            return strategy.run(integration, join(some, rest), knobs)
+
+        outputs, constants, residuals = forward_only(recorded, some, rest, knobs)
+
+        def tangent(res, lin):
+            some, rest, knobs, *_ = res
+            d_some = [jnp.zeros_like(x) for x in some]
+            for k, d in zip(live, lin, strict=True):
+                d_some[k] = d
+            _, (d_outputs, _), (_, constants) = _jvp_with_aux(run, some, d_some, rest, knobs)
+            return poison(d_outputs, constants.result)
+
+        def cotangent(res, bars):
+            some, rest, knobs, constants, residuals = res
+            active = Active(join(some, rest), tuple(real[k] for k in live))
+            bars = poison(bars, constants.result)
+            return poison(strategy.pull(integration, active, knobs, constants, residuals, bars), constants.result)
+
+        residuals = some, rest, knobs, constants, residuals
+        d_outputs = linear_call(tangent, cotangent, residuals, [tangents[0][k] for k in live])
+        return (outputs, constants), (d_outputs, jax.tree.map(zero_tangent, constants))
+
+    solve.defjvp(rule, symbolic_zeros=True)
+    rest = [jnp.zeros(()) if i in real else x for i, x in enumerate(flat)]
+    return solve([flat[i] for i in real], rest, lax.stop_gradient(knobs))
+
+
+class Constants(NamedTuple):
+    """What no gradient comes from: where the solve ended and how, and the recorders' marks."""
+
+    t: jax.Array
+    dt: jax.Array
+    counts: Any
+    result: jax.Array
+    marks: tuple
+
+
+def plain(integration: Any, inputs: Inputs, knobs: Knobs) -> tuple[Outputs, Constants]:
+    """Run with nothing attached."""
+    return parts_of(integration.run(inputs, knobs))
+
+
+def parts_of(carry: Any) -> tuple[Outputs, Constants]:
+    """What the last carry of a run holds, for users and for gradients."""
+    steering = carry.steering
+    constants = Constants(carry.state.t, steering.dt, steering.counts, steering.result, steering.marks)
+    return Outputs(carry.state.y, carry.records), lax.stop_gradient(constants)
+
+
+def _jvp_with_aux(run: Callable, some: list, d_some: list, rest: list, knobs: Knobs) -> tuple:
+    out, d_out = jax.jvp(lambda xs: run(xs, rest, knobs), (some,), (d_some,))
+    return None, d_out, out
+
+
+def forward_only(fun: Callable, some: list, *rest: Any) -> Any:
+    """`fun(some, *rest)`, with a derivative in `some` that has no transpose, and an error that says what to do."""
+    @jax.custom_jvp
+    def guarded(some, rest):
+        return fun(some, *rest)
+
+    def rule(primals, tangents):
+        some, rest = primals
+        out = fun(some, *rest)
+        flat, tree = jax.tree.flatten(out)
+        real = [i for i, x in enumerate(flat) if jnp.issubdtype(x.dtype, jnp.inexact)]
+        live = [k for k, d in enumerate(tangents[0]) if not isinstance(d, SymbolicZero)]
+        d_flat = [zero_tangent(x) for x in flat]
+        if not live:
+            return out, tree.unflatten(d_flat)
+
+        def derivative(res, lin):
+            some, rest = res
+            d_some = [jnp.zeros_like(x) for x in some]
+            for k, d in zip(live, lin, strict=True):
+                d_some[k] = d
+            d_out = jax.jvp(lambda xs: fun(xs, *rest), (some,), (d_some,))[1]
+            d_leaves = jax.tree.leaves(d_out)
+            return [d_leaves[i] for i in real]
+
+        found = linear_call(derivative, REVERSE_OVER_REVERSE, primals, [tangents[0][k] for k in live])
+        for i, d in zip(real, found, strict=True):
+            d_flat[i] = d
+        return out, tree.unflatten(d_flat)
+
+    guarded.defjvp(rule, symbolic_zeros=True)
+    return guarded(some, rest)
+
+
+def zero_tangent(x: Any) -> Any:
+    if jnp.issubdtype(x.dtype, jnp.inexact):
+        return jnp.zeros_like(x)
+    return np.zeros(x.shape, float0)
+
+
+def poison(tree: PyTree, result: jax.Array) -> PyTree:
+    """NaN in place of the derivative of a solve that failed."""
+    good = (result == Result.success) | (result == Result.terminated)
+    return jax.tree.map(lambda x: jnp.where(good, x, jnp.nan), tree)

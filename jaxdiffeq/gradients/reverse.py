@@ -1,0 +1,196 @@
+"""The discrete adjoint: reverse mode over the steps that were taken."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxdiffeq.gradients.attach import Active, Constants, Outputs, plain
+from jaxdiffeq.record import Bars, Log, Marks, Passage, read, rows
+from jaxdiffeq.types import Inputs, Knobs, PyTree, State
+from jaxdiffeq.while_loop import frozen_while
+
+
+@dataclass(frozen=True)
+class ReverseAD:
+    """The exact gradient of the computed solution, by replaying its accepted steps from a log. The default.
+
+    `memory` is the number of states that are kept (256, less for a state of more than 64 KiB), "sqrt" (the square root
+    of `max_steps`) or "all". While it suffices no step is recomputed before its own reversal; beyond that the log is
+    thinned and steps are recomputed, most of them once, from the nearest state that was kept. No rejected step has a
+    part in the derivative, so nothing that was thrown away reaches a gradient.
+    Source: Griewank, Walther, Evaluating Derivatives, 2008, ch. 12 (checkpointing).
+    """
+
+    memory: int | str | None = None
+
+    def log(self, max_steps: int, state_bytes: int) -> Log:
+        capacity = _power_of_two(max_steps)
+        if self.memory is None:
+            slots = min(256, max(16, 2**24 // max(state_bytes, 1)))
+        elif isinstance(self.memory, str):
+            slots = capacity if self.memory == "all" else math.isqrt(capacity)
+        else:
+            slots = self.memory
+        return Log(min(_power_of_two(slots), capacity), capacity)
+
+    def bind(self, max_steps: int, state_bytes: int) -> Replay:
+        """The strategy for solves of at most `max_steps` steps with a state of this size."""
+        return Replay(self.log(max_steps, state_bytes))
+
+
+def _power_of_two(n: int) -> int:
+    return 2 ** math.ceil(math.log2(max(n, 2)))
+
+
+@dataclass(frozen=True)
+class Replay:
+    """`ReverseAD` with its log sized."""
+
+    log: Log
+
+    def run(self, integration: Any, inputs: Inputs, knobs: Knobs) -> tuple[Outputs, Constants, PyTree]:
+        logged = integration.with_recorders(*integration.recorders, self.log)
+        outputs, constants = plain(logged, inputs, knobs)
+        tape = outputs.records[-1], constants.marks[-1]
+        outputs = outputs._replace(records=outputs.records[:-1])
+        return outputs, constants._replace(marks=constants.marks[:-1]), tape
+
+    def pull(
+        self, integration: Any, active: Active, knobs: Knobs, constants: Constants, tape: Any, bars: Outputs
+    ) -> list[jax.Array]:
+        return _Backward(integration, active, self.log, *tape, knobs, constants, bars).sweep()
+
+
+class _Bars(NamedTuple):
+    """Cotangents as the sweep goes back: of the state (its time only if that moves) and of the active inputs."""
+
+    state: State
+    inputs: list[jax.Array]
+
+
+@dataclass(frozen=True)
+class _Backward:
+    integration: Any
+    active: Active
+    log: Log
+    slots: State
+    marks: Marks
+    knobs: Knobs
+    constants: Constants
+    bars: Outputs
+
+    @property
+    def dense(self) -> bool:
+        return any(r.dense for r in self.integration.recorders)
+
+    def sweep(self) -> list[jax.Array]:
+        first = read(self.slots, jnp.zeros((), jnp.int32))
+        bars = _Bars(
+            State(jnp.zeros_like(first.t), self.bars.y, jax.tree.map(jnp.zeros_like, first.memory)),
+            [jnp.zeros_like(x) for x in self.active.leaves()],
+        )
+
+        def running(moving, fixed):
+            return fixed[0] >= 0
+
+        def trip(moving, fixed):
+            (bars, states), (n, cursors, window) = moving, fixed
+            live = n >= 0
+            at = jnp.maximum(n, 0)
+            states, window, start, dt = self._before(states, window, at, live)
+            new, cursors = self._pull_step(bars, cursors, at, start, dt, live)
+            bars = jax.tree.map(lambda a, b: jnp.where(live, a, b), new, bars)
+            return (bars, states), (n - live, cursors, window)
+
+        cursors = tuple(mark - 1 for mark in self.constants.marks)
+        states, sizes = rows((first, self.marks.dt[0]), self.log.window.size) if self.log.thins else (None, None)
+        window = jnp.array(2**30, jnp.int32), sizes
+        (bars, _), _ = frozen_while(running, trip, (bars, states), (self.constants.counts.steps - 1, cursors, window))
+        return self._pull_start(bars)
+
+    def _before(self, states: State, window: Any, n: jax.Array, live: jax.Array) -> tuple:
+        """The state before step n and its size, from the log or, where that was thinned, from a window replayed."""
+        slot = n // self.marks.stride
+        kept, size = read((self.slots, self.marks.dt), slot)
+        if not self.log.thins:
+            return states, window, kept, size
+        thinned = self.marks.stride > 1
+        enters = live & thinned & (n < window[0])
+        first = jnp.where(enters, jnp.maximum(slot * self.marks.stride, n + 1 - self.log.window.size), window[0])
+        states, sizes = self.integration.with_recorders(self.log.window).replay(
+            self.active.inputs, self.knobs, kept, (size, read(self.marks.controller, slot)),
+            (slot * self.marks.stride, jnp.where(enters, n + 1, 0)), (states, (first, window[1])),
+        )
+        again, size_again = read((states, sizes), n - first)
+        start = jax.tree.map(lambda a, b: jnp.where(thinned, a, b), (again, size_again), (kept, size))
+        return states, (first, sizes), *start
+
+    def _pull_step(
+        self, bars: _Bars, cursors: tuple, n: jax.Array, start: State, dt: jax.Array, live: jax.Array
+    ) -> tuple:
+        def forward(moves, leaves):
+            inputs = self.active.fill(leaves)
+            step = self.integration.advance(inputs, self._with(start, moves), dt)
+            return (self._moves(step.after), step.dense if self.dense else None), step.after
+
+        (_, dense), pull, after = jax.vjp(forward, self._moves(start), self.active.leaves(), has_aux=True)
+        passage = Passage(start, after, None, dt, None, live, n)
+        around, d_dense, cursors = self._pull_records(bars, cursors, passage, dense)
+        d_moves, more = pull((self._moves(around.after), d_dense))
+        d_leaves = [a + b for a, b in zip(around.inputs, more, strict=True)]
+        d_start = self._with(bars.state, d_moves)
+        return _Bars(d_start._replace(t=d_start.t + around.before_t), d_leaves), cursors
+
+    def _moves(self, state: State) -> tuple:
+        return tuple(state) if self.active.time else tuple(state[1:])
+
+    def _with(self, state: State, moves: tuple) -> State:
+        return State(*moves) if self.active.time else State(state.t, *moves)
+
+    def _pull_records(self, bars: _Bars, cursors: tuple, passage: Passage, dense: PyTree) -> tuple:
+        """Let every recorder add its cotangents: around the step, to its dense output, to the inputs."""
+        around = Bars(jnp.zeros_like(bars.state.t), bars.state, None, bars.inputs)
+        pull = None
+        if dense is not None:
+
+            def polynomial(dense, leaves):
+                return self.integration.polynomial(self.active.fill(leaves), passage.before, dense, passage.taken)
+
+            coefficients, pull = jax.vjp(polynomial, dense, self.active.leaves())
+            passage = passage._replace(coefficients=coefficients)
+            around = around._replace(coefficients=jnp.zeros_like(coefficients))
+        moved = []
+        for recorder, cursor, out in zip(self.integration.recorders, cursors, self.bars.records, strict=True):
+            around, cursor = recorder.pull(around, cursor, passage, self.active, out)
+            moved.append(cursor)
+        if not self.active.time:
+            around = around._replace(
+                before_t=jnp.zeros_like(bars.state.t), after=around.after._replace(t=jnp.zeros_like(bars.state.t))
+            )
+        if pull is None:
+            return around, None, tuple(moved)
+        d_dense, more = pull(around.coefficients)
+        leaves = [a + b for a, b in zip(around.inputs, more, strict=True)]
+        return around._replace(inputs=leaves), d_dense, tuple(moved)
+
+    def _pull_start(self, bars: _Bars) -> list[jax.Array]:
+        """Through the start: the initial state, the stepper's first memory, and what was saved at t₀ without a step."""
+
+        def start(leaves):
+            inputs = self.active.fill(leaves)
+            state = self.integration.begin(inputs)
+            return state, tuple(r.at_start(inputs, state) for r in self.integration.recorders)
+
+        (_, kept), pull = jax.vjp(start, self.active.leaves())
+        unmoved = self.constants.counts.steps == 0
+        records = tuple(
+            None if at_t0 is None else jax.tree.map(lambda x: jnp.where(unmoved, x, 0), out)
+            for at_t0, out in zip(kept, self.bars.records, strict=True)
+        )
+        (d_leaves,) = pull((bars.state, records))
+        return [a + b for a, b in zip(bars.inputs, d_leaves, strict=True)]

@@ -1,0 +1,235 @@
+"""The one loop that steps through time: attempt, judge, move, record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxdiffeq.control import starting_step
+from jaxdiffeq.record import Passage, Shapes
+from jaxdiffeq.types import Counts, Inputs, Knobs, PyTree, Result, State, Step
+from jaxdiffeq.while_loop import frozen_while
+
+STAGNATION = 50  # rejections in a row: at a fifth of the size each, 1e-35 of the first attempt
+
+
+class Steering(NamedTuple):
+    """What is constant to differentiation: the next step size (unsigned), how it is chosen, counts, recorders' marks."""
+
+    dt: jax.Array
+    controller: PyTree
+    counts: Counts
+    result: jax.Array
+    marks: tuple
+
+
+class Carry(NamedTuple):
+    """Where a solve stands between two trips of the loop; all that is needed to go on."""
+
+    state: State
+    records: tuple
+    steering: Steering
+
+
+@dataclass(frozen=True)
+class Integration:
+    """An initial value problem with all its parts, as pure functions of its inputs."""
+
+    field: Callable[[jax.Array, jax.Array, PyTree], jax.Array]
+    stepper: Any
+    recorders: tuple = ()
+
+    def with_recorders(self, *recorders: Any) -> Integration:
+        return replace(self, recorders=recorders)
+
+    # ---- one step
+
+    def leg(self, inputs: Inputs, t: jax.Array) -> tuple[jax.Array, Callable]:
+        """The next time to land on, and f on the way there.
+
+        Between two stops f is asked only for times strictly between them: a jump of f at a stop is seen from the side
+        on which the step lies, whether f says `t < stop` or `t <= stop`.
+        """
+        stops = inputs.stops
+        if stops.size == 0:
+            return inputs.t1, self.field
+        direction = jnp.sign(inputs.t1 - inputs.t0)
+        passed = jnp.sum(direction * stops <= direction * t)
+        targets = jnp.append(stops, inputs.t1)
+        target = targets[passed]
+        far = jnp.array(jnp.inf, t.dtype)
+        last = jnp.where(passed > 0, targets[passed - 1], -direction * far)
+        first, final = jnp.nextafter(last, direction * far), jnp.nextafter(target, -direction * far)
+        final = jnp.where(passed < stops.size, final, target)
+        low, high = jnp.minimum(first, final), jnp.maximum(first, final)
+
+        def one_sided(t, y, args):
+            inside = lax.stop_gradient(jnp.clip(t, low, high) - t)
+            return self.field(t + inside, y, args)
+
+        return target, one_sided
+
+    def reach(self, inputs: Inputs, t: jax.Array, dt: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Whether a step of size `dt` lands on the next target, and its size if so: 1 % longer rather than a sliver."""
+        target, _ = self.leg(inputs, t)
+        left = jnp.abs(target - t)
+        return left <= 1.01 * dt, left
+
+    def advance(self, inputs: Inputs, start: State, dt: jax.Array) -> Step:
+        """One step of size `dt`, or to the next target. Derivatives flow through the clock; `dt` is a constant."""
+        target, f = self.leg(inputs, start.t)
+        lands, _ = self.reach(inputs, start.t, dt)
+        direction = jnp.sign(inputs.t1 - inputs.t0)
+        t1 = jnp.where(lands, target, start.t + direction * dt)
+        step = self.stepper.step(f, start, t1, inputs.args)
+        if inputs.stops.size == 0:
+            return step
+        after = step.after
+        _, beyond = self.leg(inputs, t1)
+        memory = lax.cond(
+            lands, lambda: self.stepper.init(beyond, after.t, after.y, inputs.args), lambda: after.memory
+        )
+        return step._replace(after=after._replace(memory=memory))
+
+    def polynomial(self, inputs: Inputs, start: State, dense: PyTree, wanted: jax.Array) -> jax.Array:
+        """The step's interpolant; without `wanted`, zeros where it costs calls of f."""
+        _, f = self.leg(inputs, start.t)
+
+        def compute():
+            return self.stepper.polynomial(f, dense, inputs.args)
+
+        if self.stepper.evaluations[2] == 0:
+            return compute()
+        shape = jax.eval_shape(compute)
+        return lax.cond(wanted, compute, lambda: jnp.zeros(shape.shape, shape.dtype))
+
+    # ---- the loop
+
+    def begin(self, inputs: Inputs) -> State:
+        _, f = self.leg(inputs, inputs.t0)
+        return State(inputs.t0, inputs.y0, self.stepper.init(f, inputs.t0, inputs.y0, inputs.args))
+
+    def start(self, inputs: Inputs, knobs: Knobs) -> Carry:
+        """The carry before the first trip."""
+        start = self.begin(inputs)
+        _, f = self.leg(inputs, inputs.t0)
+        controller = knobs.controller.init(inputs.y0.real.dtype)
+        records, marks = self._begin(inputs, start, controller)
+        steering = Steering(
+            dt=lax.stop_gradient(self._first_step(f, inputs, knobs)),
+            controller=controller,
+            counts=Counts(*[jnp.zeros((), jnp.int32)] * 5),
+            result=jnp.where(inputs.t0 == inputs.t1, Result.success, Result.running).astype(jnp.int32),
+            marks=marks,
+        )
+        return Carry(start, records, steering)
+
+    def _begin(self, inputs: Inputs, start: State, controller: PyTree) -> tuple[tuple, tuple]:
+        def coefficients():
+            dense = self.advance(inputs, start, jnp.ones_like(start.t)).dense
+            return self.polynomial(inputs, start, dense, jnp.array(True))
+
+        wanted = any(r.dense for r in self.recorders)
+        shapes = Shapes(jax.eval_shape(coefficients) if wanted else None, controller)
+        begun = [r.init(inputs, start, shapes) for r in self.recorders]
+        return tuple(moving for moving, _ in begun), tuple(fixed for _, fixed in begun)
+
+    def _first_step(self, f: Callable, inputs: Inputs, knobs: Knobs) -> jax.Array:
+        if knobs.first_step is not None:
+            return knobs.first_step
+        norm = knobs.controller.norm
+        return starting_step(f, lax.stop_gradient(inputs), knobs.tolerance, self.stepper.order, norm)
+
+    def run(self, inputs: Inputs, knobs: Knobs, carry: Carry | None = None, pause: Any = None) -> Carry:
+        """Advance from t0 to t1, or for `pause` more accepted steps. Never raises: the result code says what happened.
+
+        Shapes: see `Inputs`. Units: step sizes are in the unit of t; errors and tolerances in the unit of y.
+        Source: Hairer, Nørsett, Wanner, Solving ODEs I, II.4.
+        """
+        carry = self.start(inputs, knobs) if carry is None else carry
+        until = None if pause is None else carry.steering.counts.steps + pause
+
+        def running(_, fixed):
+            going = fixed.result == Result.running
+            return going if until is None else going & (fixed.counts.steps < until)
+
+        def trip(moving, fixed):
+            return self._trip(inputs, knobs, Carry(*moving, fixed), running(moving, fixed))
+
+        moving, steering = frozen_while(running, trip, carry[:2], carry.steering)
+        return Carry(*moving, steering)
+
+    def replay(self, inputs: Inputs, knobs: Knobs, state: State, made: tuple, span: tuple, records: tuple) -> tuple:
+        """Take again the steps numbered from span[0] up to span[1], the first of them as it was `made`: dt, controller.
+
+        `records` is what the one recorder has and its mark; both are returned.
+        """
+        (dt, controller), (first, end) = made, span
+        zero = jnp.zeros((), jnp.int32)
+        counts = Counts(first, zero, zero, zero, zero)
+        result = jnp.where(first < end, Result.running, Result.success).astype(jnp.int32)
+        carry = Carry(state, (records[0],), Steering(dt, controller, counts, result, (records[1],)))
+        done = self.run(inputs, knobs, carry, end - first)
+        return done.records[0], done.steering.marks[0][1]
+
+    def _trip(self, inputs: Inputs, knobs: Knobs, carry: Carry, live: jax.Array) -> tuple[Any, Steering]:
+        before, steering = carry.state, carry.steering
+        lands, left = self.reach(inputs, before.t, steering.dt)
+        used = jnp.where(lands, left, steering.dt)
+
+        step = self.advance(inputs, before, steering.dt)  # attempt
+        verdict = lax.stop_gradient(  # judge
+            knobs.controller.judge(before, step, used, steering.controller, knobs.tolerance, self.stepper.error_order)
+        )
+        taken = live & verdict.accept  # move
+        after = jax.tree.map(lambda new, old: jnp.where(taken, new, old), step.after, before)
+        passage = Passage(
+            before, step.after, None, steering.dt, steering.controller, taken, steering.counts.steps
+        )
+        records, marks, dense = self._record(inputs, carry, passage, step.dense)  # record
+
+        # a step cut short to land says nothing about the size that the solution allows
+        dt = jnp.where(lands & verdict.accept, jnp.maximum(verdict.dt, steering.dt), verdict.dt)
+        counts = self._count(steering.counts, verdict, live, dense)
+        result = jnp.where(live, self._result(inputs, knobs, after, dt, counts, verdict), steering.result)
+        keep = lambda new, old: jax.tree.map(lambda a, b: jnp.where(live, a, b), new, old)  # noqa: E731
+        fixed = Steering(keep(dt, steering.dt), keep(verdict.memory, steering.controller), counts, result, marks)
+        return (after, records), fixed
+
+    def _record(self, inputs: Inputs, carry: Carry, passage: Passage, dense: PyTree) -> tuple[Any, Any, jax.Array]:
+        """Let every recorder see the step; also whether its interpolant was needed."""
+        direction = jnp.sign(inputs.t1 - inputs.t0)
+        marks = carry.steering.marks
+        wanted = jnp.array(False)
+        if any(r.dense for r in self.recorders):
+            for r, mark in zip(self.recorders, marks, strict=True):
+                wanted |= passage.taken & r.wants(mark, inputs, direction, passage.after.t)
+            passage = passage._replace(coefficients=self.polynomial(inputs, passage.before, dense, wanted))
+        parts = zip(self.recorders, carry.records, marks, strict=True)
+        done = [r.record(moving, mark, passage, inputs) for r, moving, mark in parts]
+        return tuple(m for m, _ in done), tuple(f for _, f in done), wanted
+
+    def _count(self, counts: Counts, verdict: Any, live: jax.Array, dense: jax.Array) -> Counts:
+        taken, refused = live & verdict.accept, live & ~verdict.accept
+        error = refused & (verdict.cause == Result.step_size_too_small)
+        return Counts(
+            steps=counts.steps + taken,
+            rejected_error=counts.rejected_error + error,
+            rejected_solver=counts.rejected_solver + (refused & ~error),
+            streak=jnp.where(taken, 0, counts.streak + refused),
+            dense=counts.dense + dense,
+        )
+
+    def _result(self, inputs: Inputs, knobs: Knobs, after: State, dt: jax.Array, counts: Counts, verdict: Any):
+        direction = jnp.sign(inputs.t1 - inputs.t0)
+        stuck = (after.t + direction * dt == after.t) | (counts.streak >= STAGNATION) | verdict.stop
+        tries = counts.steps + counts.rejected_error + counts.rejected_solver
+        result = jnp.where(tries >= knobs.max_steps, Result.max_steps_reached, Result.running)
+        blame = jnp.where(verdict.accept, Result.step_size_too_small, verdict.cause)
+        result = jnp.where(stuck, blame, result)
+        return jnp.where(verdict.accept & (after.t == inputs.t1), Result.success, result).astype(jnp.int32)

@@ -1,0 +1,183 @@
+"""From a problem and its options to an integration: a hashable plan, and the arrays that go with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxdiffeq import _checks
+from jaxdiffeq.control import FixedSteps, Tolerance
+from jaxdiffeq.loop import Integration
+from jaxdiffeq.record import SaveSteps, SaveTimes
+from jaxdiffeq.save import Keep, normalise, sorted_times, times
+from jaxdiffeq.state import Ravel, Split, as_array, close, real_dtype, split, time_dtype
+from jaxdiffeq.types import Inputs, Knobs, PyTree
+
+ROW_BYTES = 2**24  # the room for saved steps in one chunk of an eager solve
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a compiled solve depends on, besides arrays; two solves with equal plans share a program."""
+
+    parts: Split
+    """f and args"""
+    ravel: Ravel
+    stepper: Any
+    keep: Keep
+    dense: bool
+    gradient: Any
+    max_steps: int
+    has_first_step: bool
+
+    @property
+    def every_step(self) -> bool:
+        """Whether the number of rows is known only when the solve ends."""
+        return bool(self.keep.steps) or self.dense
+
+
+class Arrays(NamedTuple):
+    """What a new value of does not need a new program."""
+
+    parts: list
+    y0: list
+    t0: Any
+    t1: Any
+    ts: Any
+    stops: Any
+    knobs: Knobs
+
+
+class Lowered(NamedTuple):
+    integration: Integration
+    inputs: Inputs
+    knobs: Knobs
+    observe: Any
+    """(t, y, inputs.args) ↦ what is saved"""
+    back: Any
+
+    @property
+    def times(self) -> tuple[Any, Any]:
+        """The saved times in the order of travel, and how to put them back in the order given, or None."""
+        return self.inputs.ts, self.back
+
+
+def prepare(problem: Any, stepper: Any, options: dict[str, Any]) -> tuple[Plan, Arrays]:
+    """Check everything that can be checked before tracing, and separate arrays from the rest."""
+    y0, t0, t1 = problem.initial()
+    _checks.state(y0)
+    ravel = Ravel.of(y0)
+    dtype = time_dtype(ravel.dtype, (t0, t1))
+    t0, t1 = as_array(t0, dtype), as_array(t1, dtype)
+    saveat = normalise(options["saveat"])
+    keep, ts = times(saveat, t0, t1, dtype)
+    stops = sorted_stops(options["stops"], t0, t1, dtype)
+    parts, arrays = split((problem.f, problem.args))
+    leaves = [as_array(x, d) for x, d in zip(jax.tree.leaves(y0), ravel.dtypes, strict=True)]
+    knobs = _knobs(options, ravel, y0, dtype)
+    plan = Plan(parts, ravel, stepper, keep, options["dense"], options["gradient"], options["max_steps"], knobs.first_step is not None)
+    return plan, Arrays(arrays, leaves, t0, t1, ts, stops, knobs)
+
+
+def sorted_stops(stops: Any, t0: Any, t1: Any, dtype: Any) -> Any:
+    """The stops within the span in the order of travel; those outside become t1, where the solve lands anyway."""
+    if isinstance(stops, list | tuple) and not stops:
+        return np.zeros(0, dtype)
+    if isinstance(stops, list | tuple) and not _checks.all_concrete(stops):
+        stops = jnp.stack(stops)
+    xp = np if _checks.all_concrete((stops, t0, t1)) else jnp
+    stops = xp.asarray(stops).astype(dtype).reshape(-1)
+    direction = xp.sign(t1 - t0)
+    inside = (direction * stops > direction * t0) & (direction * stops < direction * t1)
+    return direction * xp.sort(direction * xp.where(inside, stops, t1))
+
+
+def _knobs(options: dict[str, Any], ravel: Ravel, y0: PyTree, dtype: Any) -> Knobs:
+    real, controller = real_dtype(ravel.dtype), options["controller"]
+    _checks.tolerances(options["rtol"], options["atol"])
+    _checks.tolerance_floor(options["rtol"], real)
+    packed = []
+    for name in ("rtol", "atol"):
+        tol = options[name]
+        if not (np.ndim(tol) == 0 and len(jax.tree.leaves(tol)) == 1):
+            _checks.tolerance_shape(tol, y0, name)
+        packed.append(ravel.pack_tolerance(tol))
+    _checks.positive(options["first_step"], "first_step")
+    first = options["first_step"]
+    first = None if first is None else as_array(first, dtype)
+    controller = jax.tree.map(lambda x: as_array(x, real), controller)
+    _checks.positive_integer(options["max_steps"], "max_steps")
+    return Knobs(controller, Tolerance(*packed), first, as_array(options["max_steps"], np.int32))
+
+
+def lower(plan: Plan, arrays: Arrays, capacity: int) -> Lowered:
+    """The integration, with room for `capacity` rows of saved steps. f is traced here, once."""
+    f, args = plan.parts.join(arrays.parts)
+    rest, leaves = split(args)
+    ravel = plan.ravel
+    y0 = ravel.pack(jax.tree.unflatten(ravel.tree, arrays.y0))
+    t0, t1 = jnp.asarray(arrays.t0), jnp.asarray(arrays.t1)
+
+    def field(t, y, leaves):
+        tree = ravel.unpack(y)
+        slope = jax.tree.map(jnp.asarray, f(t, tree, rest.join(leaves)))
+        _checks.derivative(slope, tree)
+        return ravel.pack(slope)
+
+    def saved(t, y, leaves):
+        return y if plan.keep.fn is None else plan.keep.fn(t, ravel.unpack(y), rest.join(leaves))
+
+    program, of_f = close(field, t0, y0, leaves)
+    watch, of_fn = close(saved, t0, y0, leaves)
+
+    def observe(t, y, args):
+        return watch(args[1], t, y, args[2])
+
+    integration = Integration(
+        lambda t, y, args: program(args[0], t, y, args[2]), plan.stepper, _recorders(plan, arrays, observe, capacity)
+    )
+    ts, back = sorted_times(plan.keep, jnp.asarray(arrays.ts), jnp.sign(t1 - t0))
+    inputs = Inputs(y0, (of_f, of_fn, leaves), t0, t1, ts, jnp.asarray(arrays.stops))
+    return Lowered(integration, inputs, _bounded(arrays.knobs, inputs), observe, back)
+
+
+def _bounded(knobs: Knobs, inputs: Inputs) -> Knobs:
+    """No tolerance below ten units of rounding, and the size of `FixedSteps(n)`."""
+    tolerance = knobs.tolerance
+    floor = 10 * jnp.finfo(inputs.y0.dtype).eps
+    knobs = knobs._replace(tolerance=Tolerance(jnp.maximum(tolerance.rtol, floor), tolerance.atol))
+    controller = knobs.controller
+    if isinstance(controller, FixedSteps) and controller.n is not None:
+        knobs = knobs._replace(first_step=lax.stop_gradient(jnp.abs(inputs.t1 - inputs.t0) / controller.n))
+    return knobs
+
+
+def _recorders(plan: Plan, arrays: Arrays, observe: Any, capacity: int) -> tuple:
+    recorders = []
+    if np.size(arrays.ts):
+        recorders.append(SaveTimes(observe))
+    if plan.keep.steps:
+        recorders.append(SaveSteps(observe, capacity, plan.keep.steps))
+    if plan.dense:
+        recorders.append(SaveSteps(_nothing, capacity, dense=True))
+    return tuple(recorders)
+
+
+def _nothing(t: jax.Array, y: jax.Array, args: PyTree) -> tuple:
+    return ()
+
+
+def row_bytes(plan: Plan) -> int:
+    """An upper bound for a row of saved steps, dense output included."""
+    degree = plan.stepper.degree + 1 if plan.dense else 0
+    return max(1, (1 + degree) * plan.ravel.size * jnp.dtype(plan.ravel.dtype).itemsize)
+
+
+def chunk(plan: Plan) -> int:
+    """Steps in one chunk of an eager solve."""
+    return int(min(1024, plan.max_steps, max(16, ROW_BYTES // row_bytes(plan))))

@@ -1,0 +1,269 @@
+"""What a solve keeps: values at given times, every n-th step, dense output, and the log that a gradient replays.
+
+A recorder has two memories in the loop, one that gradients flow through and one that is constant to them. Every
+buffer has a spare last row, where writes that must not happen go: a masked write under `vmap` would copy the buffer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxdiffeq.dense import sample
+from jaxdiffeq.types import Inputs, PyTree, State
+from jaxdiffeq.while_loop import frozen_while
+
+Observe = Callable[[jax.Array, jax.Array, PyTree], PyTree]  # (t, y, args) ↦ what is saved
+
+
+class Passage(NamedTuple):
+    """One step as a recorder sees it. `taken` is false for a rejected attempt: then nothing may change."""
+
+    before: State
+    after: State
+    coefficients: jax.Array | None
+    dt: jax.Array
+    controller: PyTree
+    taken: jax.Array
+    number: jax.Array
+    """steps accepted before this one"""
+
+
+class Shapes(NamedTuple):
+    """What else a recorder may have to make room for."""
+
+    coefficients: Any
+    controller: PyTree
+
+
+class Bars(NamedTuple):
+    """Cotangents around one step, as a reverse sweep collects them."""
+
+    before_t: jax.Array
+    after: State
+    coefficients: jax.Array | None
+    inputs: list[jax.Array]
+    """of the active leaves of the inputs"""
+
+    def add(self, before_t: Any, after: Any, coefficients: Any, inputs: Any) -> Bars:
+        return jax.tree.map(jnp.add, self, Bars(before_t, after, coefficients, inputs))
+
+
+def write(buffer: PyTree, row: jax.Array, values: PyTree, wanted: jax.Array) -> PyTree:
+    """Put `values` in `row` of the buffers, or in the spare last row."""
+
+    def put(b, v):
+        return lax.dynamic_update_index_in_dim(b, v.astype(b.dtype), jnp.where(wanted, row, b.shape[0] - 1), 0)
+
+    return jax.tree.map(put, buffer, values)
+
+
+def read(buffer: PyTree, row: jax.Array) -> PyTree:
+    return jax.tree.map(lambda b: lax.dynamic_index_in_dim(b, row, 0, keepdims=False), buffer)
+
+
+def rows(shapes: PyTree, count: int) -> PyTree:
+    """Uninitialised buffers of `count` rows and a spare one."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((count + 1, *x.shape), x.dtype), shapes)
+
+
+@dataclass(frozen=True)
+class SaveTimes:
+    """`observe(t, y, args)` at `inputs.ts`, which are in the order of travel, from the dense output.
+
+    Shapes: moving, pytree of [times + 1, ...]; fixed, the number of times passed.
+    """
+
+    observe: Observe
+    dense = True
+
+    def init(self, inputs: Inputs, start: State, shapes: Shapes) -> tuple[PyTree, PyTree]:
+        return self.at_start(inputs, start), jnp.zeros((), jnp.int32)
+
+    def at_start(self, inputs: Inputs, start: State) -> PyTree:
+        """NaN, not reached, but for the times that are t₀: when t₀ = t₁ no step follows that would save them."""
+        first = jnp.append(inputs.ts == inputs.t0, False)
+
+        def blank(value):
+            return jnp.where(first.reshape(-1, *[1] * value.ndim), value, jnp.nan)
+
+        return jax.tree.map(blank, self.observe(start.t, start.y, inputs.args))
+
+    def wants(self, fixed: jax.Array, inputs: Inputs, direction: jax.Array, t1: jax.Array) -> jax.Array:
+        count = inputs.ts.size
+        at = inputs.ts[jnp.minimum(fixed, count - 1)]
+        return (fixed < count) & (direction * at <= direction * t1)
+
+    def record(self, moving: PyTree, fixed: jax.Array, step: Passage, inputs: Inputs) -> tuple[PyTree, PyTree]:
+        direction = jnp.sign(inputs.t1 - inputs.t0)
+        assert step.coefficients is not None
+
+        def due(values, k):
+            return step.taken & self.wants(k, inputs, direction, step.after.t)
+
+        def save(values, k):
+            wanted = due(values, k)
+            at = inputs.ts[jnp.minimum(k, inputs.ts.size - 1)]
+            return write(values, k, self.value(step, step.coefficients, at, inputs.args), wanted), k + wanted
+
+        return frozen_while(due, save, moving, fixed)
+
+    def value(self, step: Passage, coefficients: jax.Array, at: jax.Array, args: PyTree) -> PyTree:
+        y = sample(coefficients, step.after.y, step.before.t, step.after.t, at)
+        return self.observe(at, y, args)
+
+    def pull(self, bars: Bars, cursor: jax.Array, step: Passage, active: Any, out: PyTree) -> tuple[Bars, jax.Array]:
+        """Add the cotangents of every value saved in this step; `cursor` counts the saved ones down."""
+        direction = jnp.sign(active.inputs.t1 - active.inputs.t0)
+
+        def due(bars, k):
+            at = active.inputs.ts[jnp.maximum(k, 0)]
+            inside = (direction * at > direction * step.before.t) | (step.number == 0)
+            return step.taken & (k >= 0) & inside
+
+        def add(bars, k):
+            wanted, row = due(bars, k), jnp.maximum(k, 0)
+
+            def value(t0, t1, coefficients, leaves):
+                ends = step._replace(before=step.before._replace(t=t0), after=step.after._replace(t=t1))
+                inputs = active.fill(leaves)
+                return self.value(ends, coefficients, inputs.ts[row], inputs.args)
+
+            _, pull = jax.vjp(value, step.before.t, step.after.t, step.coefficients, active.leaves())
+            t0, t1, coefficients, leaves = pull(read(out, row))
+            after = State(t1, *jax.tree.map(jnp.zeros_like, tuple(bars.after[1:])))
+            new = bars.add(t0, after, coefficients, leaves)
+            return jax.tree.map(lambda a, b: jnp.where(wanted, a, b), new, bars), k - wanted
+
+        return frozen_while(due, add, bars, cursor)
+
+
+@dataclass(frozen=True)
+class SaveSteps:
+    """t, `observe(t, y, args)` and, if `dense`, the interpolant, after every `every`-th accepted step.
+
+    Shapes: moving, pytrees of [capacity + 1, ...]; fixed, the number of rows written.
+    """
+
+    observe: Observe
+    capacity: int
+    every: int = 1
+    dense: bool = False
+
+    def init(self, inputs: Inputs, start: State, shapes: Shapes) -> tuple[PyTree, PyTree]:
+        row = jax.eval_shape(self.row, start, shapes.coefficients, inputs.args)
+        return rows(row, self.capacity), jnp.zeros((), jnp.int32)
+
+    def wants(self, fixed: jax.Array, inputs: Inputs, direction: jax.Array, t1: jax.Array) -> jax.Array:
+        return jnp.array(True)
+
+    def row(self, after: State, coefficients: jax.Array | None, args: PyTree) -> PyTree:
+        return after.t, self.observe(after.t, after.y, args), coefficients if self.dense else None
+
+    def record(self, moving: PyTree, fixed: jax.Array, step: Passage, inputs: Inputs) -> tuple[PyTree, PyTree]:
+        due = step.taken & ((step.number + 1) % self.every == 0) & (fixed < self.capacity)
+        return write(moving, fixed, self.row(step.after, step.coefficients, inputs.args), due), fixed + due
+
+    def at_start(self, inputs: Inputs, start: State) -> None:
+        """No row is written before the first step."""
+
+    def pull(self, bars: Bars, cursor: jax.Array, step: Passage, active: Any, out: PyTree) -> tuple[Bars, jax.Array]:
+        """Add the cotangents of this step's row, if it has one; `cursor` is the last row not yet pulled."""
+        due = step.taken & ((step.number + 1) % self.every == 0) & (cursor >= 0)
+
+        def row(t1, y1, coefficients, leaves):
+            return self.row(State(t1, y1, None), coefficients, active.fill(leaves).args)
+
+        coefficients = step.coefficients if self.dense else None
+        _, pull = jax.vjp(row, step.after.t, step.after.y, coefficients, active.leaves())
+        t1, y1, coefficients, leaves = pull(read(out, jnp.maximum(cursor, 0)))
+        if bars.coefficients is not None and coefficients is None:
+            coefficients = jnp.zeros_like(bars.coefficients)
+        after = State(t1, y1, jax.tree.map(jnp.zeros_like, bars.after.memory))
+        new = bars.add(jnp.zeros_like(bars.before_t), after, coefficients, leaves)
+        return jax.tree.map(lambda a, b: jnp.where(due, a, b), new, bars), cursor - due
+
+
+class Marks(NamedTuple):
+    """The constant part of the log: how each kept step was made, and the number of steps from one slot to the next."""
+
+    dt: jax.Array
+    controller: PyTree
+    stride: jax.Array
+
+
+@dataclass(frozen=True)
+class Log:
+    """What a replay needs: the state before every `stride`-th step, with the step size and the controller's memory.
+
+    When the `slots` are full every other one is dropped and the stride doubles, so a solve of any length fits, and
+    running the controller again from a slot gives the same steps. Sizes are not kept step by step: on a CPU a buffer
+    is filled with zeros before its use, and one of `max_steps` numbers costs more than a small solve.
+    Shapes: moving, State of [slots + 1, ...]; fixed, `Marks` of [slots + 1, ...].
+    """
+
+    slots: int
+    capacity: int
+    dense = False
+
+    @property
+    def thins(self) -> bool:
+        return self.slots < self.capacity
+
+    @property
+    def window(self) -> Window:
+        """What a replay keeps at a time."""
+        return Window(max(self.slots // 4, 8))
+
+    def init(self, inputs: Inputs, start: State, shapes: Shapes) -> tuple[PyTree, PyTree]:
+        dt = jax.ShapeDtypeStruct((), start.t.dtype)
+        return rows(start, self.slots), Marks(*rows((dt, shapes.controller), self.slots), jnp.ones((), jnp.int32))
+
+    def wants(self, fixed: Marks, inputs: Inputs, direction: jax.Array, t1: jax.Array) -> jax.Array:
+        return jnp.array(False)
+
+    def record(self, moving: State, fixed: Marks, step: Passage, inputs: Inputs) -> tuple[PyTree, PyTree]:
+        n, taken = step.number, step.taken
+        if self.thins:
+            moving, fixed = self._thin(moving, fixed, taken & (n >= self.slots * fixed.stride))
+        due, slot = taken & (n % fixed.stride == 0), n // fixed.stride
+        dt, controller = write((fixed.dt, fixed.controller), slot, (step.dt, step.controller), due)
+        return write(moving, slot, step.before, due), Marks(dt, controller, fixed.stride)
+
+    def _thin(self, moving: State, fixed: Marks, full: jax.Array) -> tuple[State, Marks]:
+        """Move every other slot to the front half; a loop, since its buffers are updated in place, a branch's not."""
+
+        def more(slots, fixed):
+            return full & (fixed[1] < self.slots // 2)
+
+        def move(slots, fixed):
+            marks, i = fixed
+            wanted, source = more(slots, fixed), jnp.minimum(2 * i, self.slots)
+            pair = marks.dt, marks.controller
+            marks = Marks(*write(pair, i, read(pair, source), wanted), marks.stride)
+            return write(slots, i, read(slots, source), wanted), (marks, i + wanted)
+
+        moving, (marks, _) = frozen_while(more, move, moving, (fixed, jnp.ones((), jnp.int32)))
+        return moving, marks._replace(stride=jnp.where(full, 2 * marks.stride, marks.stride))
+
+
+@dataclass(frozen=True)
+class Window:
+    """The states before `size` consecutive steps and the sizes of these steps; fixed, their numbers and the sizes."""
+
+    size: int
+    dense = False
+
+    def wants(self, fixed: Any, inputs: Inputs, direction: jax.Array, t1: jax.Array) -> jax.Array:
+        return jnp.array(False)
+
+    def record(self, moving: State, fixed: Any, step: Passage, inputs: Inputs) -> tuple[PyTree, PyTree]:
+        first, sizes = fixed
+        place = step.number - first
+        due = step.taken & (place >= 0) & (place < self.size)
+        return write(moving, place, step.before, due), (first, write(sizes, place, step.dt, due))

@@ -1,0 +1,98 @@
+"""What to save: the forms of `saveat`, brought to one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiffeq import _checks
+
+
+@dataclass(frozen=True)
+class SaveAt:
+    """What a solve keeps: values at the times `ts` or every `every`, after every `steps`-th step, at t0, at t1.
+
+    `fn(t, y, args)` is saved in place of the state. `steps=True` means every step. Everything asked for comes back in
+    one `sol.ts`, `sol.ys`: first t0, then `ts` in the order given, then steps, then t1.
+    """
+
+    ts: Any = None
+    every: Any = None
+    steps: int | bool = False
+    t0: bool = False
+    t1: bool = False
+    fn: Callable | None = None
+
+    def __post_init__(self) -> None:
+        _checks.save_at_something(self)
+        if self.fn is not None:
+            _checks.callable_with(self.fn, "fn", ("t", "y", "args"))
+        if self.steps is not False:
+            _checks.positive_integer(int(self.steps), "SaveAt(steps=)")
+
+
+@dataclass(frozen=True)
+class Keep:
+    """`SaveAt` without its times: what is known when a solve is compiled."""
+
+    steps: int
+    t0: bool
+    t1: bool
+    fn: Callable | None
+    order: tuple[int, ...] | None
+    """how to put sorted times back; None: they are in the order of travel, or traced (then `sort`)"""
+    sort: bool
+
+
+def normalise(saveat: Any) -> SaveAt:
+    if saveat is None:
+        return SaveAt(steps=1, t0=True)
+    if isinstance(saveat, SaveAt):
+        return saveat
+    if np.ndim(saveat) == 0:
+        return SaveAt(every=saveat)
+    return SaveAt(ts=saveat)
+
+
+def times(saveat: SaveAt, t0: Any, t1: Any, dtype: Any) -> tuple[Keep, Any]:
+    """The static part, and the times in the order of travel. Shapes: [times], possibly none."""
+    ts = saveat.ts
+    if saveat.every is not None:
+        ts = np.concatenate([[] if ts is None else np.asarray(ts), spaced(saveat.every, t0, t1)])
+    if ts is None:
+        ts = np.zeros(0)
+    if isinstance(ts, list | tuple) and not _checks.all_concrete(ts):
+        ts = jnp.stack(ts)
+    _checks.times(ts, t0, t1, "saveat")
+    order, sort = None, False
+    if _checks.all_concrete((ts, t0, t1)):
+        ts = np.asarray(ts, dtype)
+        towards = np.argsort(ts if float(t1) >= float(t0) else -ts, kind="stable")
+        if not np.array_equal(towards, np.arange(ts.size)):
+            ts, order = ts[towards], tuple(int(i) for i in np.argsort(towards, kind="stable"))
+    else:
+        ts, sort = jnp.asarray(ts).astype(dtype), True
+    return Keep(int(saveat.steps), saveat.t0, saveat.t1, saveat.fn, order, sort), ts
+
+
+def spaced(every: Any, t0: Any, t1: Any) -> np.ndarray:
+    """t0, t0 ± every, … up to t1, without the drift of repeated addition: 0.1 on (0, 10) gives exactly 101 times."""
+    _checks.spacing(every, t0, t1)
+    t0, t1, every = float(t0), float(t1), float(every)
+    count = math.floor(abs(t1 - t0) / every * (1 + 1e-9))
+    ts = t0 + math.copysign(1.0, t1 - t0) * every * np.arange(count + 1)
+    return np.clip(ts, min(t0, t1), max(t0, t1))
+
+
+def sorted_times(keep: Keep, ts: Any, direction: Any) -> tuple[Any, Any]:
+    """Traced times in the order of travel, and how to put them back."""
+    if not keep.sort:
+        return ts, None if keep.order is None else np.asarray(keep.order)
+    towards = jnp.argsort(jax.lax.stop_gradient(direction * ts))
+    return ts[towards], jnp.argsort(towards)

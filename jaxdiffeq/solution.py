@@ -1,0 +1,209 @@
+"""What a solve returns."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiffeq import _checks, dense
+from jaxdiffeq.state import Ravel
+from jaxdiffeq.types import PyTree, Result
+
+
+class Stats(NamedTuple):
+    """What a solve cost. Integers, arrays of them under `vmap`."""
+
+    steps: Any
+    """attempted steps"""
+    accepted: Any
+    rejected_error: Any
+    rejected_solver: Any
+    """refused because of NaN, infinity or a failed inner solve"""
+    f_evals: Any
+    jac_evals: Any = 0
+    factorizations: Any = 0
+    linear_solves: Any = 0
+    newton_iterations: Any = 0
+    events: Any = 0
+
+
+class Interpolant(eqx.Module):
+    """The polynomials of all steps. Shapes: times [steps + 1], coefficients [steps, degree + 1, *state]."""
+
+    times: jax.Array
+    coefficients: jax.Array
+    count: jax.Array
+    """how many of the steps are real"""
+    ravel: Ravel = eqx.field(static=True)
+
+    def _locate(self, t: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+        t = jnp.asarray(t, self.times.dtype)
+        last = self.times[self.count]
+        direction = jnp.where(last >= self.times[0], 1, -1)
+        knots = jnp.where(jnp.arange(self.times.size) <= self.count, direction * self.times, jnp.inf)
+        i = jnp.clip(jnp.searchsorted(knots, direction * t) - 1, 0, jnp.maximum(self.count - 1, 0))
+        width = self.times[i + 1] - self.times[i]
+        theta = (t - self.times[i]) / jnp.where(width == 0, 1, width)
+        inside = (direction * t >= direction * self.times[0]) & (direction * t <= direction * last)
+        return i, theta.astype(self.coefficients.real.dtype), width, inside
+
+    def value(self, t: jax.Array) -> PyTree:
+        i, theta, _, inside = self._locate(t)
+        return self.ravel.unpack(jnp.where(inside, dense.evaluate(self.coefficients[i], theta), jnp.nan))
+
+    def slope(self, t: jax.Array) -> PyTree:
+        i, theta, width, inside = self._locate(t)
+        width = jnp.where(width == 0, 1, width).astype(theta.dtype)
+        return self.ravel.unpack(jnp.where(inside, dense.slope(self.coefficients[i], theta) / width, jnp.nan))
+
+
+class Solution(eqx.Module):
+    """Times, values, and how it went.
+
+    Shapes: ts [saved], ys a pytree of [saved, ...]; inside `jit` the rows of a solve that saves every step are padded
+    with the last one, so that ys[-1] is the final state everywhere; `num_saved` and `mask` say what is real. What
+    comes after a failure is NaN.
+    """
+
+    ts: jax.Array
+    ys: PyTree
+    stats: Stats
+    result: jax.Array
+    """a code of `Result`, 0 for success"""
+    num_saved: Any
+    t_end: jax.Array
+    """how far the solve came"""
+    y_end: PyTree
+    """the last accepted state, which is the final one of a solve that succeeded"""
+    next_step: jax.Array
+    """the step size that would have come next: `first_step` for going on"""
+    interpolant: Interpolant | None = None
+    notes: tuple[tuple[str, str], ...] = eqx.field(static=True, default=())
+
+    @property
+    def ok(self) -> jax.Array:
+        """Whether the solve reached its end, or an event that ends it; usable under `jit` and `vmap`."""
+        return (self.result == Result.success) | (self.result == Result.terminated)
+
+    @property
+    def status(self) -> str:
+        """The result code by its name."""
+        return Result(int(self.result)).name
+
+    @property
+    def mask(self) -> jax.Array:
+        """Which rows of `ts` and `ys` are real and not padding. Shape: [saved]."""
+        return jnp.arange(self.ts.shape[0]) < self.num_saved
+
+    def __call__(self, t: Any) -> PyTree:
+        """The state at time t, or at an array of times, from the dense output; NaN outside of the solve."""
+        _checks.is_dense(self)
+        assert self.interpolant is not None
+        return _over(self.interpolant.value, t)
+
+    def derivative(self, t: Any) -> PyTree:
+        """d/dt of the dense output, which is f(t, y) up to the error of the interpolant."""
+        _checks.is_dense(self)
+        assert self.interpolant is not None
+        return _over(self.interpolant.slope, t)
+
+    def plot(self, **options: Any) -> Any:
+        """Draw the solution on matplotlib axes; see `jaxdiffeq.plotting.plot_solution`."""
+        from jaxdiffeq.plotting import plot_solution  # above us: pictures stand on solutions
+
+        return plot_solution(self, **options)
+
+    def explain(self) -> str:
+        """Which method, controller and gradient strategy were used, why, and what came of it."""
+        lines = [f"{name:<12}{text}" for name, text in self.notes]
+        if _checks.all_concrete(self.result) and np.ndim(self.result) == 0:
+            s = self.stats
+            lines.append(f"{'result':<12}{self.status} at t = {float(self.t_end):.6g}")
+            lines.append(
+                f"{'cost':<12}{int(s.steps)} steps tried, {int(s.accepted)} accepted, {int(s.rejected_error)} rejected by "
+                f"the error test, {int(s.rejected_solver)} by a failure; {int(s.f_evals)} evaluations of f"
+            )
+        return "\n".join(lines)
+
+
+def _over(at: Any, t: Any) -> PyTree:
+    t = jnp.asarray(t)
+    flat = jax.vmap(at)(t.reshape(-1)) if t.ndim else None
+    return at(t) if flat is None else jax.tree.map(lambda x: x.reshape(*t.shape, *x.shape[1:]), flat)
+
+
+class SolveError(RuntimeError):
+    """A solve failed. `solution` holds everything up to the failure; the message says where, what, why, and what to try."""
+
+    result = Result.running
+
+    def __init__(self, message: str, solution: Solution):
+        super().__init__(message)
+        self.solution = solution
+
+
+class MaxStepsReached(SolveError):
+    result = Result.max_steps_reached
+
+
+class StepSizeTooSmall(SolveError):
+    result = Result.step_size_too_small
+
+
+class NonlinearSolveFailed(SolveError):
+    result = Result.nonlinear_solve_failed
+
+
+class NonfiniteSolution(SolveError):
+    result = Result.nonfinite
+
+
+class InitialisationFailed(SolveError):
+    result = Result.initialisation_failed
+
+
+class EventLimitReached(SolveError):
+    result = Result.event_limit_reached
+
+
+ADVICE = {
+    Result.max_steps_reached: (
+        "max_steps attempts did not suffice",
+        "If the steps are tiny the problem is probably stiff for this explicit method: use an implicit method, looser "
+        "tolerances, or a larger max_steps.",
+    ),
+    Result.step_size_too_small: (
+        "the error estimate cannot be met with any step that moves t",
+        "Look for a singularity or a discontinuity of f near this time (name it in `stops`), loosen the tolerances, or "
+        "use jax_enable_x64. For a stiff problem use an implicit method.",
+    ),
+    Result.nonfinite: (
+        "f or the state was NaN or infinite at every step size tried",
+        "Call f at the time and state below; look for a division by zero, a root or a logarithm of a negative number, or "
+        "a solution that goes to infinity in finite time.",
+    ),
+    Result.nonlinear_solve_failed: ("the inner nonlinear solve did not converge at any step size tried", "Check jac."),
+    Result.initialisation_failed: ("no consistent initial values were found", "Check y0."),
+    Result.event_limit_reached: ("more events happened than there is room for", "Raise the limit."),
+}
+ERRORS = {cls.result: cls for cls in SolveError.__subclasses__()}
+
+
+def raise_failure(solution: Solution, place: dict[str, str]) -> None:
+    """Raise the error that belongs to the result code of a solution that failed."""
+    result = Result(int(solution.result))
+    why, advice = ADVICE[result]
+    where = "; ".join(f"{name} {text}" for name, text in place.items())
+    counts = (
+        f"{int(solution.stats.accepted)} steps accepted, {int(solution.stats.rejected_error)} rejected by the error "
+        f"test, {int(solution.stats.rejected_solver)} by a failure"
+    )
+    raise ERRORS[result](
+        f"the solve stopped with {result.name} at t = {float(solution.t_end):.9g}: {why}. {where}. {counts}. {advice} "
+        f"The solution up to there is in this error's `solution`; `throw=False` returns it with its result code.",
+        solution,
+    )

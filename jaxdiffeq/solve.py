@@ -1,0 +1,273 @@
+"""The front door: check, lower, run with a gradient attached, return a solution."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiffeq import _checks
+from jaxdiffeq.control import FixedSteps, PIDController
+from jaxdiffeq.gradients.attach import Constants, Outputs, differentiable, parts_of
+from jaxdiffeq.gradients.reverse import ReverseAD
+from jaxdiffeq.lower import Arrays, Lowered, Plan, chunk, lower, prepare, row_bytes
+from jaxdiffeq.march import march, marches
+from jaxdiffeq.methods import default_method
+from jaxdiffeq.problems import ODEProblem
+from jaxdiffeq.solution import Interpolant, Solution, Stats, raise_failure
+from jaxdiffeq.record import SaveTimes
+from jaxdiffeq.types import PyTree, Result
+
+
+def solve(
+    problem: ODEProblem,
+    method: Any = None,
+    *,
+    saveat: Any = None,
+    dense: bool = False,
+    rtol: Any = 1e-3,
+    atol: Any = 1e-6,
+    first_step: Any = None,
+    controller: Any = None,
+    max_steps: int = 100_000,
+    stops: Any = (),
+    gradient: Any = ReverseAD(),
+    progress: bool = False,
+    throw: bool = True,
+    **replacements: Any,
+) -> Solution:
+    """Solve `problem`; a pure function that works under `jit`, `vmap`, `grad`, `jvp` and `hessian`.
+
+    `method` is chosen by tolerance when left out. `saveat` is None for every accepted step, an array of times, a
+    spacing, or a `SaveAt`. An error of one is rtol·|y| + atol; both may be pytrees like y0. `first_step`, the
+    tolerances, the times and the controller's numbers are dynamic: a new value does not recompile. `stops` are times to
+    land on exactly, where f may jump. `gradient` is the strategy for derivatives. `replacements` are fields of the
+    problem: `solve(problem, args=p)`.
+    Units: `first_step`, `stops` and `saveat` are in the unit of t, `atol` in that of y.
+    Errors: `TypeError` and `ValueError` for bad input, before anything is compiled; a `SolveError` for a solve that
+    fails outside `jit`, unless `throw=False`: then, and inside `jit`, `sol.result` says what happened.
+    """
+    _checks.problem(problem)
+    if replacements:
+        problem = problem.replace(**replacements)
+    control = PIDController() if controller is None else controller
+    if isinstance(controller, FixedSteps) and controller.dt is not None:
+        first_step = controller.dt
+    stepper = default_method(rtol) if method is None else method
+    _checks.method(stepper, control, first_step)
+    options = {
+        "saveat": saveat,
+        "dense": dense,
+        "rtol": rtol,
+        "atol": atol,
+        "first_step": first_step,
+        "controller": control,
+        "max_steps": max_steps,
+        "stops": stops,
+        "gradient": gradient,
+    }
+    plan, arrays = prepare(problem, stepper, options)
+    notes = _notes(plan, method is None, controller)
+    solution = _in_chunks(plan, arrays) if plan.every_step and _checks.all_concrete(arrays) else None
+    solution = _whole(plan, arrays) if solution is None else solution
+    solution = dataclasses.replace(solution, notes=notes)
+    if throw and _checks.concrete(solution.result):
+        _raise_if_failed(plan, arrays, solution)
+    return solution
+
+
+# ---- one compiled program
+
+
+class Ends(NamedTuple):
+    """What is saved at the start and at the end, and the state there."""
+
+    t0: Any
+    first: PyTree
+    last: PyTree
+    y: Any
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _whole(plan: Plan, arrays: Arrays) -> Solution:
+    if plan.every_step:
+        _checks.buffer_size(plan.max_steps, row_bytes(plan), plan.max_steps)
+    parts = lower(plan, arrays, plan.max_steps)
+    if marches(plan, arrays):
+        outputs, constants = march(plan, parts)
+    else:
+        state_bytes = 2 * parts.inputs.y0.size * parts.inputs.y0.dtype.itemsize
+        strategy = plan.gradient.bind(plan.max_steps, state_bytes)
+        outputs, constants = differentiable(strategy, parts.integration, parts.inputs, parts.knobs)
+        outputs = outputs._replace(records=jax.tree.map(lambda x: x[:-1], outputs.records))
+    return _assemble(jnp, plan, _ends(parts, outputs, constants), parts.times, outputs, constants)
+
+
+def _ends(parts: Lowered, outputs: Outputs, constants: Constants) -> Ends:
+    inputs = parts.inputs
+    first = parts.observe(inputs.t0, inputs.y0, inputs.args)
+    t1 = jnp.where(constants.result == Result.success, inputs.t1, constants.t)
+    return Ends(inputs.t0, first, parts.observe(t1, outputs.y, inputs.args), outputs.y)
+
+
+# ---- chunks: exactly as many rows as steps, whatever max_steps is, and a solve that can be interrupted
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _chunk(plan: Plan, arrays: Arrays, carry: Any) -> tuple[Any, Ends, Any]:
+    parts = lower(plan, arrays, chunk(plan))
+    if carry is not None:  # the rows of the last chunk have been taken away
+        marks = tuple(
+            mark if isinstance(r, SaveTimes) else jnp.zeros_like(mark)
+            for r, mark in zip(parts.integration.recorders, carry.steering.marks, strict=True)
+        )
+        carry = carry._replace(steering=carry.steering._replace(marks=marks))
+    carry = parts.integration.run(parts.inputs, parts.knobs, carry, pause=chunk(plan))
+    return carry, _ends(parts, *parts_of(carry)), parts.times
+
+
+def _in_chunks(plan: Plan, arrays: Arrays) -> Solution | None:
+    """Run outside of any trace; None when f turns out to close over a tracer."""
+    carry, pieces = None, []
+    kept = 1 if np.size(arrays.ts) else 0  # saved times stay in their buffer, rows are taken chunk by chunk
+    while True:
+        carry, ends, times = _chunk(plan, arrays, carry)
+        if not _checks.all_concrete(carry):
+            return None
+        outputs, constants = parts_of(jax.device_get(carry))
+        marks = constants.marks[kept:]
+        pieces.append([jax.tree.map(lambda x: x[: int(m)], r) for r, m in zip(outputs.records[kept:], marks, strict=True)])  # noqa: B023
+        if constants.result != Result.running:
+            break
+    rows = [jax.tree.map(lambda *xs: np.concatenate(xs), *parts) for parts in zip(*pieces, strict=True)]
+    saved = jax.tree.map(lambda x: x[:-1], outputs.records[:kept])
+    marks = (*constants.marks[:kept], *(len(row[0]) for row in rows))
+    outputs, constants = Outputs(outputs.y, (*saved, *rows)), constants._replace(marks=marks)
+    return jax.tree.map(jnp.asarray, _assemble(np, plan, jax.device_get(ends), jax.device_get(times), outputs, constants))
+
+
+# ---- the solution
+
+
+def _assemble(xp: Any, plan: Plan, ends: Ends, times: tuple, outputs: Outputs, constants: Constants) -> Solution:
+    """Put together what was saved, with numpy outside of a trace (`xp`) and jax.numpy inside."""
+    good = (constants.result == Result.success) | (constants.result == Result.terminated)
+    records, marks = list(outputs.records), list(constants.marks)
+    ts, values, saved = [], [], []
+
+    def add(t, value, count):
+        ts.append(t)
+        values.append(value)
+        saved.append(count)
+
+    row = functools.partial(jax.tree.map, lambda x: x[None])
+    if plan.keep.t0 and not plan.keep.steps:
+        add(xp.reshape(ends.t0, 1), row(ends.first), 1)
+    if np.size(times[0]):
+        at, back = times
+        at, value = jax.tree.map(lambda x: x if back is None else x[back], (at, records.pop(0)))
+        add(at, value, marks.pop(0))
+    if plan.keep.steps:
+        add(*_padded(xp, plan.keep.t0, ends, records.pop(0)[:2], marks.pop(0), good))
+    if plan.keep.t1:
+        last = jax.tree.map(lambda x: xp.where(good, x, xp.nan), ends.last)
+        add(xp.reshape(constants.t, 1), row(last), xp.where(good, 1, 0))
+    ys = jax.tree.map(lambda *xs: xp.concatenate(xs), *values) if len(values) > 1 else values[0]
+    ys = plan.ravel.unpack_rows(ys) if plan.keep.fn is None else ys
+    interpolant = _interpolant(xp, plan, ends, records[0], marks[0]) if plan.dense else None
+    return Solution(
+        xp.concatenate(ts),
+        ys,
+        _stats(plan, constants),
+        constants.result,
+        sum(saved[1:], saved[0]),
+        constants.t,
+        plan.ravel.unpack(ends.y),
+        constants.dt,
+        interpolant,
+    )
+
+
+def _padded(xp: Any, with_start: bool, ends: Ends, rows: Any, count: Any, good: Any) -> tuple[Any, PyTree, Any]:
+    """Rows of steps; after the last one it is repeated, or NaN when the solve failed."""
+    ts, values = rows
+    start = ends.t0, ends.first
+    if with_start or len(ts) == 0:
+        rows = jax.tree.map(lambda s, x: xp.concatenate([s[None], x]), start, (ts, values))
+        count = count + 1
+    size = len(rows[0])
+    numbers = xp.arange(size)
+    at = xp.maximum(xp.minimum(numbers, count - 1), 0)
+    blank = (numbers >= count) & ~good
+
+    def pad(x):
+        return xp.where(blank.reshape(-1, *[1] * (x.ndim - 1)), xp.nan, x[at])
+
+    return *jax.tree.map(pad, rows), count
+
+
+def _interpolant(xp: Any, plan: Plan, ends: Ends, rows: Any, count: Any) -> Interpolant:
+    times, _, coefficients = rows
+    return Interpolant(xp.concatenate([xp.reshape(ends.t0, 1), times]), coefficients, count, plan.ravel)
+
+
+def _stats(plan: Plan, constants: Constants) -> Stats:
+    counts = constants.counts
+    tries = counts.steps + counts.rejected_error + counts.rejected_solver
+    start, step, dense = plan.stepper.evaluations
+    probes = 0 if plan.has_first_step else 2
+    return Stats(
+        steps=tries,
+        accepted=counts.steps,
+        rejected_error=counts.rejected_error,
+        rejected_solver=counts.rejected_solver,
+        f_evals=start + probes + step * tries + dense * counts.dense,
+    )
+
+
+def _notes(plan: Plan, chosen: bool, controller: Any) -> tuple[tuple[str, str], ...]:
+    """What `sol.explain()` says before a result is known."""
+    why = "chosen for the tolerance, as no method was given" if chosen else "as given"
+    stepper = plan.stepper
+    how = "error-controlled steps, default gains" if controller is None else f"{type(controller).__name__}, as given"
+    return (
+        ("method", f"{stepper.name}, order {stepper.order}: {why}"),
+        ("controller", how),
+        ("gradient", f"{plan.gradient}"),
+    )
+
+
+def _raise_if_failed(plan: Plan, arrays: Arrays, solution: Solution) -> None:
+    if np.ndim(solution.result) == 0 and int(solution.result) not in (Result.success, Result.terminated):
+        raise_failure(solution, _place(plan, arrays, solution))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _attempt(plan: Plan, arrays: Arrays, t: Any, y: PyTree, dt: Any) -> tuple[PyTree, PyTree]:
+    """The slope at (t, y), and the error of one more attempt in units of the tolerance."""
+    parts = lower(plan, arrays, 1)
+    integration, inputs = parts.integration, parts.inputs._replace(t0=t, y0=plan.ravel.pack(y))
+    start = integration.begin(inputs)
+    step = integration.advance(inputs, start, dt)
+    slope = integration.field(t, inputs.y0, inputs.args)
+    scale = parts.knobs.tolerance.scale(inputs.y0, step.after.y)
+    error = slope if step.error is None else jnp.abs(step.error) / scale
+    return plan.ravel.unpack(slope), plan.ravel.unpack(error.astype(slope.dtype))
+
+
+def _place(plan: Plan, arrays: Arrays, solution: Solution) -> dict[str, str]:
+    """Where a solve failed: the step size, and the component that is to blame, by its path."""
+    slope, error = _attempt(plan, arrays, solution.t_end, solution.y_end, solution.next_step)
+    worst, size = "", -1.0
+    for tree in (slope, error) if Result(int(solution.result)) is Result.nonfinite else (error,):
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            sizes = np.nan_to_num(np.abs(np.asarray(leaf)), nan=np.inf)
+            if sizes.size and sizes.max() > size:
+                size = float(sizes.max())
+                at = np.unravel_index(int(np.argmax(sizes)), sizes.shape)
+                worst = _checks.path_of(path) + (f"[{', '.join(str(int(i)) for i in at)}]" if at else "")
+    return {"the next step would have been": f"{float(solution.next_step):.3g}", "the worst component is": worst}

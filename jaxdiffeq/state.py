@@ -1,0 +1,137 @@
+"""Arrays at the door: one array inside, trees outside, and what a user's function closes over as an argument."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiffeq.types import PyTree
+
+
+def as_array(x: Any, dtype: Any) -> Any:
+    """`x` with this dtype and no weak type; plain numbers stay on the host, where the conversion is cheap."""
+    if isinstance(x, jax.Array):
+        return x if x.dtype == dtype and not x.weak_type else jnp.asarray(x).astype(dtype)
+    return np.asarray(x, dtype)
+
+
+def inexact_dtype(x: Any) -> Any:
+    """The dtype in which a state like `x` is solved: its own, and for integers and plain numbers the default one."""
+    dtype = jnp.result_type(x)
+    if isinstance(x, jax.Array | np.ndarray) and jnp.issubdtype(dtype, jnp.inexact):
+        return jax.dtypes.canonicalize_dtype(dtype)
+    return jnp.result_type(complex if jnp.issubdtype(dtype, jnp.complexfloating) else float)
+
+
+def real_dtype(dtype: Any) -> Any:
+    return jnp.finfo(dtype).dtype
+
+
+def time_dtype(dtype: Any, times: tuple) -> Any:
+    """The dtype of time: of the state, at least float32; or that of the span, where it was given as arrays."""
+    given = [x.dtype for x in times if isinstance(x, jax.Array | np.ndarray) and jnp.issubdtype(x.dtype, jnp.floating)]
+    given = [d for d in given if not (isinstance(d, np.dtype) and jax.dtypes.canonicalize_dtype(d) != d)]
+    return jnp.promote_types(jnp.float32, jnp.result_type(*given) if given else real_dtype(dtype))
+
+
+@dataclass(frozen=True)
+class Ravel:
+    """A state as one array: a single leaf keeps its shape, several become one vector of their common dtype."""
+
+    tree: Any
+    shapes: tuple[tuple[int, ...], ...]
+    dtypes: tuple[Any, ...]
+
+    @staticmethod
+    def of(y: PyTree) -> Ravel:
+        leaves, tree = jax.tree.flatten(y)
+        return Ravel(tree, tuple(np.shape(x) for x in leaves), tuple(inexact_dtype(x) for x in leaves))
+
+    @property
+    def dtype(self) -> Any:
+        return jnp.result_type(*self.dtypes)
+
+    @property
+    def size(self) -> int:
+        return sum(int(np.prod(shape)) for shape in self.shapes)
+
+    def pack(self, y: PyTree) -> jax.Array:
+        leaves = [jnp.asarray(x).astype(self.dtype) for x in jax.tree.leaves(y)]
+        return leaves[0] if len(leaves) == 1 else jnp.concatenate([x.reshape(-1) for x in leaves])
+
+    def unpack(self, y: jax.Array) -> PyTree:
+        if len(self.shapes) == 1:
+            return jax.tree.unflatten(self.tree, [y])
+        return jax.tree.map(lambda x: x[0], self.unpack_rows(y[None]))
+
+    def unpack_rows(self, y: Any) -> PyTree:
+        """Shapes: [rows, *state] ↦ a pytree of [rows, ...]; numpy in, numpy out."""
+        if len(self.shapes) == 1:
+            return jax.tree.unflatten(self.tree, [y])
+        leaves, start = [], 0
+        for shape, dtype in zip(self.shapes, self.dtypes, strict=True):
+            end = start + int(np.prod(shape))
+            part = y[:, start:end].reshape(-1, *shape)
+            real = part.dtype.kind == 'c' and not jnp.issubdtype(dtype, jnp.complexfloating)
+            leaves.append((part.real if real else part).astype(dtype))
+            start = end
+        return jax.tree.unflatten(self.tree, leaves)
+
+    def pack_tolerance(self, tol: PyTree) -> Any:
+        """A number as it is; a pytree like the state as an array of the state's shape."""
+        if len(jax.tree.leaves(tol)) == 1 and np.ndim(jax.tree.leaves(tol)[0]) == 0:
+            return as_array(jax.tree.leaves(tol)[0], real_dtype(self.dtype))
+        spread = [jnp.broadcast_to(jnp.asarray(x), shape) for x, shape in zip(jax.tree.leaves(tol), self.shapes, strict=True)]
+        parts = [x.astype(real_dtype(self.dtype)) for x in spread]
+        return parts[0] if len(parts) == 1 else jnp.concatenate([x.reshape(-1) for x in parts])
+
+
+@dataclass(frozen=True)
+class Split:
+    """A pytree without its arrays: what is left is hashable, and a new value of it means a new program."""
+
+    tree: Any
+    static: tuple[Hashable, ...]
+
+    def join(self, arrays: list) -> PyTree:
+        rest = iter(arrays)
+        return jax.tree.unflatten(self.tree, [next(rest) if x is ARRAY else x for x in self.static])
+
+
+ARRAY = "an array goes here"
+
+
+def split(tree: PyTree) -> tuple[Split, list]:
+    """The arrays of `tree` and the rest. Plain floats are arrays, so that a new value is no new program; ints are not,
+    since they may be shapes."""
+    leaves, structure = jax.tree.flatten(tree)
+    arrays, static = [], []
+    for x in leaves:
+        if isinstance(x, float | complex) and not isinstance(x, np.generic):
+            x = np.asarray(x, inexact_dtype(x))
+        dynamic = isinstance(x, jax.Array | np.ndarray | np.generic)
+        arrays.extend([x] if dynamic else [])
+        static.append(ARRAY if dynamic else x)
+    return Split(structure, tuple(static)), arrays
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A function traced once: `program(consts, *args)` evaluates it with what it closed over as an argument."""
+
+    jaxpr: Any
+    out_tree: Any
+
+    def __call__(self, consts: list, *args: Any) -> PyTree:
+        return self.out_tree.unflatten(jax.core.eval_jaxpr(self.jaxpr, consts, *jax.tree.leaves(args)))
+
+
+def close(f: Callable, *args: Any) -> tuple[Program, list]:
+    """Trace f at `args` and return its program and the arrays, tracers among them, that it closes over."""
+    closed, shape = jax.make_jaxpr(f, return_shape=True)(*args)
+    return Program(closed.jaxpr, jax.tree.structure(shape)), [jnp.asarray(x) for x in closed.consts]

@@ -1,0 +1,106 @@
+"""Explicit Runge–Kutta methods: one stepper for every tableau."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxdiffeq.dense import combine, hermite
+from jaxdiffeq.tableaux.explicit import ButcherTableau
+from jaxdiffeq.types import State, Step
+
+Field = Callable[[jax.Array, jax.Array, Any], jax.Array]
+
+
+@dataclass(frozen=True)
+class ExplicitRK:
+    """kᵢ = f(t + cᵢ·dt, y + dt·Σⱼ aᵢⱼ kⱼ),   y₁ = y + dt·Σᵢ bᵢ kᵢ.
+
+    The memory from step to step is the slope at the start, k₀. A method whose last stage is not already f(t₁, y₁)
+    evaluates it, so that every step costs its number of stages, whether or not the one before was rejected.
+    Source: Hairer, Nørsett, Wanner, Solving ODEs I, II.1 and II.4.
+    """
+
+    tableau: ButcherTableau
+
+    def __repr__(self) -> str:
+        return f"{self.tableau.name}()"
+
+    @property
+    def name(self) -> str:
+        return self.tableau.name
+
+    @property
+    def order(self) -> int:
+        return self.tableau.order
+
+    @property
+    def error_order(self) -> int | None:
+        """The power of dt in the error estimate of one step; None: no estimate, fixed steps only."""
+        tableau = self.tableau
+        if tableau.embedded_order is None:
+            return None
+        fifth = tableau.embedded_order + 1
+        return fifth if tableau.e3 is None else 2 * fifth - 4  # DOP853 divides the square of one by the other
+
+    @property
+    def dense_order(self) -> int:
+        dense = self.tableau.dense
+        return min(3, self.order) if dense is None else dense.order
+
+    @property
+    def degree(self) -> int:
+        """Of the dense output's polynomial."""
+        dense = self.tableau.dense
+        return 3 if dense is None else len(dense.b[0])
+
+    @property
+    def evaluations(self) -> tuple[int, int, int]:
+        """Calls of f: at the start, in an attempted step, and in the dense output of one."""
+        tableau = self.tableau
+        extra = 0 if tableau.dense is None else len(tableau.dense.c)
+        return 1, tableau.stages - tableau.fsal, extra
+
+    def init(self, f: Field, t: jax.Array, y: jax.Array, args: Any) -> jax.Array:
+        return f(t, y, args)
+
+    def step(self, f: Field, start: State, t1: jax.Array, args: Any) -> Step:
+        tableau, (t, y, k0) = self.tableau, start
+        width = t1 - t
+        dt = width.astype(jnp.finfo(y.dtype).dtype)
+        slopes = [k0]
+        for c, row in zip(tableau.c[1:], tableau.a[1:], strict=True):
+            slopes.append(f(t + c * width, y + dt * combine(row, slopes), args))
+        y1 = y + dt * combine(tableau.b, slopes)
+        k1 = slopes[-1] if tableau.fsal else f(t1, y1, args)
+        after = State(t1, y1, k1)
+        return Step(after, self._error(dt, slopes), (y, y1, dt, t, width, tuple(slopes), k1), True)
+
+    def _error(self, dt: jax.Array, slopes: list[jax.Array]) -> jax.Array | None:
+        tableau = self.tableau
+        if tableau.e is None:
+            return None
+        error = dt * combine(tableau.e, slopes)
+        if tableau.e3 is None:
+            return error
+        # DOP853 weighs an estimate of order 5 by one of order 3: Hairer, Nørsett, Wanner, II.10, eq. (10.21),
+        # here component by component, so that it needs no tolerance.
+        fifth, third = jnp.abs(error), jnp.abs(dt * combine(tableau.e3, slopes))
+        size = jnp.sqrt(fifth**2 + 0.01 * third**2)
+        return error * (fifth / jnp.where(size == 0, 1, size))
+
+    def polynomial(self, f: Field, dense: Any, args: Any) -> jax.Array:
+        """Coefficients in θ, [degree + 1, *state], of the interpolant of the step that handed out `dense`."""
+        y, y1, dt, t, width, slopes, k1 = dense
+        interpolant = self.tableau.dense
+        if interpolant is None:
+            return hermite(y, y1, dt * slopes[0], dt * k1)
+        slopes = list(slopes)
+        for c, row in zip(interpolant.c, interpolant.a, strict=True):
+            slopes.append(f(t + c * width, y + dt * combine(row, slopes), args))
+        powers = zip(*interpolant.b, strict=True)
+        return jnp.stack([y, *(dt * combine(weights, slopes) for weights in powers)])

@@ -1,0 +1,92 @@
+"""What the parts hand each other, and the result codes."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+import jax
+
+PyTree = Any
+
+
+class Result(IntEnum):
+    """How a solve ended. `RUNNING` is internal: no solution carries it."""
+
+    running = -1
+    success = 0
+    terminated = 1
+    max_steps_reached = 2
+    step_size_too_small = 3
+    nonlinear_solve_failed = 4
+    nonfinite = 5
+    initialisation_failed = 6
+    event_limit_reached = 7
+
+
+class Inputs(NamedTuple):
+    """Everything a gradient may flow to.
+
+    Shapes: y0 [*state], t0 and t1 [], ts [times] in the order of travel, stops [stops]; args is any pytree of arrays.
+    """
+
+    y0: jax.Array
+    args: PyTree
+    t0: jax.Array
+    t1: jax.Array
+    ts: jax.Array
+    stops: jax.Array
+
+
+class State(NamedTuple):
+    """Where an integration stands: time, state, and what the stepper carries from step to step."""
+
+    t: jax.Array
+    y: jax.Array
+    memory: PyTree
+
+
+class Step(NamedTuple):
+    """One attempted step: the new state, the raw error vector, and what its dense output needs.
+
+    `ok` is false when an inner solve failed: the loop, and only the loop, turns that into a rejection.
+    """
+
+    after: State
+    error: jax.Array | None
+    dense: PyTree
+    ok: jax.Array | bool
+
+
+class Verdict(NamedTuple):
+    """The controller's judgement: keep the step or not, the next size (unsigned), and its own memory.
+
+    `cause` is the result code that a rejection stands for, should the solve end here; `stop`: it does.
+    """
+
+    accept: jax.Array
+    dt: jax.Array
+    memory: PyTree
+    cause: jax.Array
+    stop: jax.Array
+
+
+class Counts(NamedTuple):
+    """What happened so far; everything else in `sol.stats` follows from these."""
+
+    steps: jax.Array
+    rejected_error: jax.Array
+    rejected_solver: jax.Array
+    streak: jax.Array
+    """rejections since the last accepted step"""
+    dense: jax.Array
+    """steps whose dense output was evaluated"""
+
+
+class Knobs(NamedTuple):
+    """Numbers that steer a solve and that no gradient flows to; a new value never recompiles."""
+
+    controller: PyTree
+    tolerance: PyTree
+    first_step: jax.Array | None
+    max_steps: jax.Array

@@ -1,0 +1,303 @@
+"""A while loop that stays cheap under `vmap` and knows what is constant to differentiation.
+
+`lax.while_loop` under `vmap` selects, lane by lane and on every trip, between the old and the new value of the whole
+carry, buffers included, and its derivative carries a tangent for whatever might have one. The loops of this library
+leave a finished lane alone by themselves, and step sizes are constants to differentiation, so both costs can go.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.core import ShapedArray
+from jax.dtypes import float0
+from jax.extend.mlir import ir
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Primitive, jaxpr_as_fun
+from jax.interpreters import ad, batching, mlir
+
+frozen_while_p = Primitive("frozen_while")
+frozen_while_p.multiple_results = True
+
+
+def frozen_while(cond: Callable, body: Callable, carry: Any, fixed: Any) -> tuple[Any, Any]:
+    """Repeat `carry, fixed = body(carry, fixed)` while `cond(carry, fixed)`.
+
+    Where `cond` is false `body` must change nothing: under `vmap` it goes on for as long as any lane wants to.
+    `fixed` is constant to differentiation, whatever `body` computes for it. Forward mode only.
+    A `jax.ShapeDtypeStruct` in place of an array is a buffer that starts uninitialised, in every lane: filling one
+    of `max_steps` rows would cost more than many a solve.
+    """
+    flat, tree = jax.tree.flatten((carry, fixed))
+    flat = [x if isinstance(x, jax.ShapeDtypeStruct) else jnp.asarray(x) for x in flat]
+    test = jax.make_jaxpr(lambda *xs: cond(*tree.unflatten(xs)))(*flat)
+    step = jax.make_jaxpr(lambda *xs: jax.tree.leaves(body(*tree.unflatten(xs))))(*flat)
+    _check_carry(step, flat, tree)
+    out = frozen_while_p.bind(
+        *test.consts,
+        *step.consts,
+        *(x for x in flat if not isinstance(x, jax.ShapeDtypeStruct)),
+        cond=consts_first(test),
+        body=consts_first(step),
+        consts=(len(test.consts), len(step.consts)),
+        empty=tuple((i, x.shape, x.dtype) for i, x in enumerate(flat) if isinstance(x, jax.ShapeDtypeStruct)),
+        moving=len(jax.tree.leaves(carry)),
+    )
+    return tree.unflatten(out)
+
+
+def _check_carry(step: ClosedJaxpr, flat: Sequence[jax.Array], tree: Any) -> None:
+    before = [(x.shape, x.dtype) for x in flat]
+    after = [(x.shape, x.dtype) for x in step.out_avals]
+    assert before == after, f"the carry changes type: {tree.unflatten(before)} became {after}"
+
+
+def consts_first(closed: ClosedJaxpr) -> ClosedJaxpr:
+    """The same function with its constants as leading arguments, so that tracers may be among them."""
+    jaxpr = closed.jaxpr
+    names = jaxpr.debug_info.arg_names
+    info = jaxpr.debug_info._replace(arg_names=("",) * len(jaxpr.constvars) + tuple(names or ()))
+    return ClosedJaxpr(
+        jaxpr.replace(constvars=[], invars=[*jaxpr.constvars, *jaxpr.invars], debug_info=info),
+        [],
+    )
+
+
+def _split(operands: Sequence[Any], consts: tuple[int, int], empty: Any = (), fill: Any = None) -> tuple:
+    """The constants of the two programs, and the carry, with `fill` in the places of its empty buffers."""
+    a, b = consts
+    carry = list(operands[a + b :])
+    for i, shape, dtype in empty:
+        carry.insert(i, jax.ShapeDtypeStruct(shape, dtype) if fill is None else fill(shape, dtype))
+    return list(operands[:a]), list(operands[a : a + b]), carry
+
+
+def _run(*operands, cond, body, consts, empty, moving):
+    of_cond, of_body, carry = _split(operands, consts, empty, lax.empty)
+    return lax.while_loop(
+        lambda xs: jaxpr_as_fun(cond)(*of_cond, *xs)[0], lambda xs: jaxpr_as_fun(body)(*of_body, *xs), carry
+    )
+
+
+def _jvp(primals, tangents, *, cond, body, consts, empty, moving):
+    of_cond, of_body, carry = _split(primals, consts, empty)
+    _, d_of_body, d_carry = _split(tangents, consts, empty)
+    live = [i for i, d in enumerate(d_of_body) if is_live(d, of_body[i])]
+    real = [i for i in range(moving) if jnp.issubdtype(carry[i].dtype, jnp.inexact)]
+    if not live and all(isinstance(d_carry[i], ad.Zero | jax.ShapeDtypeStruct) for i in real):
+        out = frozen_while_p.bind(*primals, cond=cond, body=body, consts=consts, empty=empty, moving=moving)
+        return out, [symbolic_zero(x) for x in out]
+
+    d_real = [d_carry[i] for i in real]
+
+    def derivative(c, f):
+        (xs, dxs), fixed = c, f
+
+        def of_live(some_consts, some_carry):
+            full = put(of_body, live, some_consts)
+            return jaxpr_as_fun(body)(*full, *put(xs, real, some_carry), *fixed)
+
+        at = [of_body[i] for i in live], [xs[i] for i in real]
+        out, d_out = jax.jvp(of_live, at, ([d_of_body[i] for i in live], dxs))
+        return (out[:moving], [d_out[i] for i in real]), out[moving:]
+
+    def test(c, f):
+        return jaxpr_as_fun(cond)(*of_cond, *c[0], *f)[0]
+
+    start = carry[:moving], [d if isinstance(d, jax.ShapeDtypeStruct) else ad.instantiate_zeros(d) for d in d_real]
+    (out, d_out), fixed = frozen_while(test, derivative, start, carry[moving:])
+    everything = [*out, *fixed]
+    zeros = [symbolic_zero(x) for x in everything]
+    return everything, put(zeros, real, d_out)
+
+
+def symbolic_zero(x: Any) -> ad.Zero:
+    """The tangent of what does not vary, in the space of the tangents of `x`."""
+    dtype = jnp.result_type(x)
+    return ad.Zero(ShapedArray(jnp.shape(x), dtype if jnp.issubdtype(dtype, jnp.inexact) else float0))
+
+
+def is_live(tangent: Any, primal: Any) -> bool:
+    return type(tangent) is not ad.Zero and jnp.issubdtype(jnp.result_type(primal), jnp.inexact)
+
+
+def put(xs: Sequence[Any], where: Sequence[int], values: Sequence[Any]) -> list:
+    out = list(xs)
+    for i, value in zip(where, values, strict=True):
+        out[i] = value
+    return out
+
+
+def _batch(operands, dims, *, cond, body, consts, empty, moving):
+    size = next(x.shape[d] for x, d in zip(operands, dims, strict=True) if d is not None)
+    front = [x if d is None else jnp.moveaxis(x, d, 0) for x, d in zip(operands, dims, strict=True)]
+    of_cond, of_body, carry = _split(front, consts, empty)
+    m_cond, m_body, given = _split([d is not None for d in dims], consts, empty, lambda *_: False)
+
+    touched, m_carry = dependencies(body.jaxpr), given
+    while True:
+        hits = _hits(touched, [*m_body, *m_carry])
+        after = [m or hit for m, hit in zip(m_carry, hits, strict=True)]
+        if after == m_carry:
+            break
+        m_carry = after
+    carry = [x if had == has else _widen(x, size) for x, had, has in zip(carry, given, m_carry, strict=True)]
+
+    def axes(flags):
+        return [0 if m else None for m in flags]
+
+    step = jax.vmap(
+        jaxpr_as_fun(body), in_axes=axes([*m_body, *m_carry]), out_axes=axes(m_carry), axis_size=size
+    )
+    (together,) = _hits(dependencies(cond.jaxpr), [*m_cond, *m_carry])
+    test = jax.vmap(jaxpr_as_fun(cond), in_axes=axes([*m_cond, *m_carry]), axis_size=size) if together else None
+
+    def any_lane(c, f):
+        if test is None:
+            return jaxpr_as_fun(cond)(*of_cond, *c, *f)[0]
+        return jnp.any(test(*of_cond, *c, *f)[0])
+
+    def every_lane(c, f):
+        out = step(*of_body, *c, *f)
+        return out[:moving], out[moving:]
+
+    moved, fixed = frozen_while(any_lane, every_lane, carry[:moving], carry[moving:])
+    return [*moved, *fixed], [0 if m else None for m in m_carry]
+
+
+def _widen(x: Any, size: int) -> Any:
+    if isinstance(x, jax.ShapeDtypeStruct):
+        return jax.ShapeDtypeStruct((size, *x.shape), x.dtype)
+    return jnp.broadcast_to(x, (size, *x.shape))
+
+
+def _hits(touched: Sequence[frozenset[int]], flags: Sequence[bool]) -> list[bool]:
+    return [any(flags[i] for i in inputs) for inputs in touched]
+
+
+def dependencies(jaxpr: Jaxpr) -> list[frozenset[int]]:
+    """For each output of `jaxpr`, the inputs that its value may depend on."""
+    known: dict[Any, frozenset[int]] = {v: frozenset([i]) for i, v in enumerate(jaxpr.invars)}
+
+    def of(atom):
+        return frozenset() if isinstance(atom, Literal) else known.get(atom, frozenset())
+
+    for eqn in jaxpr.eqns:
+        ins = [of(v) for v in eqn.invars]
+        inner = _inner_dependencies(eqn)
+        for k, v in enumerate(eqn.outvars):
+            known[v] = frozenset().union(*(ins if inner is None else [ins[i] for i in inner[k]]))
+    return [of(v) for v in jaxpr.outvars]
+
+
+def _inner_dependencies(eqn: Any) -> list[frozenset[int]] | None:
+    """The same for one equation that holds a program of its own; None: every output depends on every input."""
+    if eqn.primitive is frozen_while_p:
+        return _loop_dependencies(**eqn.params)
+    if eqn.primitive.name == "cond":
+        branches = [dependencies(b.jaxpr) for b in eqn.params["branches"]]
+        return [frozenset({0}).union(*({i + 1 for i in d} for d in outs)) for outs in zip(*branches, strict=True)]
+    inner = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
+    inner = getattr(inner, "jaxpr", inner)
+    if eqn.primitive.name in ("scan", "while") or inner is None or not hasattr(inner, "invars"):
+        return None
+    if len(inner.invars) != len(eqn.invars) or len(inner.outvars) != len(eqn.outvars):
+        return None
+    return dependencies(inner)
+
+
+def _loop_dependencies(cond, body, consts, empty, moving) -> list[frozenset[int]]:
+    a, b = consts
+    steer = dependencies(cond.jaxpr)[0]
+    touched = [frozenset(i + a for i in d) for d in dependencies(body.jaxpr)]
+    places = iter(range(a + b, a + b + len(touched) - len(empty)))
+    hollow = {i for i, _, _ in empty}
+    reach = [frozenset() if k in hollow else frozenset([next(places)]) for k in range(len(touched))]
+    while True:
+        def through(d):
+            return frozenset().union(*(reach[i - a - b] if i >= a + b else {i} for i in d))
+
+        tests = through(frozenset(i if i < a else i + b for i in steer))
+        after = [r | through(d) | tests for r, d in zip(reach, touched, strict=True)]
+        if after == reach:
+            return reach
+        reach = after
+
+
+# ---- one kernel for a small loop on the CPU
+
+# What XLA's CPU backend can emit inside one kernel, and this library and its users write; a dot may call a threaded
+# library from there, a scatter or a custom call cannot be emitted at all.
+ONE_KERNEL = frozenset(
+    """abs add add_any and atan2 broadcast_in_dim cbrt ceil clamp complex concatenate cond conj convert_element_type copy
+    copy_p cos cosh custom_jvp_call custom_vjp_call div dynamic_slice dynamic_update_slice empty eq erf exp exp2 expm1
+    floor frozen_while gather ge gt imag integer_pow iota is_finite jit le linear_call log log1p logistic lt max min mul ne neg
+    nextafter not or pad pjit pow real reduce_and reduce_max reduce_min reduce_or reduce_prod reduce_sum rem reshape rev round rsqrt
+    select_n sign sin sinh slice split sqrt square squeeze stack stop_gradient sub tan tanh transpose unstack while xor""".split()
+)
+ONE_KERNEL_ELEMENTS = 4096
+ONE_KERNEL_ATTRIBUTES = {"inlineable": "false", "xla_cpu_small_call": "true"}
+
+
+def _fits_one_kernel(jaxpr: Jaxpr) -> bool:
+    """Whether every operation is in `ONE_KERNEL` and small, the buffers that the loop writes row by row apart."""
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name not in ONE_KERNEL:
+            return False
+        big = eqn.primitive.name not in ("dynamic_slice", "dynamic_update_slice", *CONTAINERS)
+        if big and any(v.aval.size > ONE_KERNEL_ELEMENTS for v in eqn.outvars if hasattr(v.aval, "size")):
+            return False
+        if not all(_fits_one_kernel(inner) for inner in _programs(eqn.params)):
+            return False
+    return True
+
+
+CONTAINERS = ("frozen_while", "while", "cond", "jit", "pjit", "empty", "custom_jvp_call", "custom_vjp_call")
+
+
+def _programs(params: Any) -> list[Jaxpr]:
+    values = [v for p in params.values() for v in (p if isinstance(p, tuple | list) else [p])]
+    values = [getattr(v, "jaxpr", v) for v in values]
+    return [v for v in values if isinstance(v, Jaxpr)]
+
+
+def _lower_on_cpu(ctx, *operands, **params):
+    """As one call that XLA neither inlines nor cuts up: the loop then costs no dispatch per operation.
+
+    XLA does this by itself for a loop that touches less than a kilobyte a trip, which no adaptive step does. With it
+    a solve of the Lotka-Volterra equations is three times as fast. A version of XLA without the attribute ignores it.
+    """
+    if not (_fits_one_kernel(params["body"].jaxpr) and _fits_one_kernel(params["cond"].jaxpr)):
+        return mlir.lower_fun(functools.partial(_run, **params), multiple_results=True)(ctx, *operands)
+    count = len(params["body"].out_avals)
+
+    # The emitter looks for the buffer of every parameter among the operands of the operations inside, and aborts when
+    # optimisation left one without a use: so each is read once, into a result that nobody looks at.
+    @jax.jit
+    def kernel(*xs):
+        return [*_run(*xs, **params), *(lax.slice(x, (0,) * x.ndim, (min(1, x.size),) * x.ndim) for x in xs)]
+
+    lowered = mlir.lower_fun(lambda *xs: kernel(*xs)[:count], multiple_results=True)(ctx, *operands)
+    attributes = {name: ir.StringAttr.get(value) for name, value in ONE_KERNEL_ATTRIBUTES.items()}
+    lowered[0].owner.attributes["mhlo.frontend_attributes"] = ir.DictAttr.get(attributes)
+    return lowered
+
+
+def _no_reverse(*_, **__):
+    raise NotImplementedError(
+        "reverse-mode differentiation reached the inside of a solve. Take second derivatives with forward mode on the "
+        "outside: jax.hessian, or jax.jacfwd(jax.grad(...))."
+    )
+
+
+frozen_while_p.def_impl(lambda *xs, **params: jax.jit(functools.partial(_run, **params))(*xs))
+frozen_while_p.def_abstract_eval(lambda *_, body, **__: body.out_avals)
+mlir.register_lowering(frozen_while_p, mlir.lower_fun(_run, multiple_results=True))
+mlir.register_lowering(frozen_while_p, _lower_on_cpu, platform="cpu")
+ad.primitive_jvps[frozen_while_p] = _jvp
+ad.primitive_transposes[frozen_while_p] = _no_reverse
+batching.primitive_batchers[frozen_while_p] = _batch

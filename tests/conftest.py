@@ -1,0 +1,23 @@
+"""Settings of every test run; the environment must be set before JAX looks at it."""
+
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # JAX_PLATFORMS=cuda pytest: on a GPU
+# Two devices, so that `shard_map` has something to shard over: compile and run times of a test stay the same.
+# One thread a matrix product: a worker is meant to use one core, and sums are in the same order on every machine.
+_FLAGS = "--xla_force_host_platform_device_count=2 --xla_cpu_multi_thread_eigen=false"
+os.environ["XLA_FLAGS"] = f"{_FLAGS} {os.environ.get('XLA_FLAGS', '')}".strip()
+for _library in ("OMP", "OPENBLAS", "MKL"):
+    os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
+os.environ["MPLBACKEND"] = "agg"
+
+import hypothesis  # noqa: E402
+import jax  # noqa: E402
+
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_enable_compilation_cache", False)  # a cached program is a test that did not compile
+
+# The same examples every time, few of them, and no deadline: the first one compiles.
+hypothesis.settings.register_profile("jaxdiffeq", deadline=None, derandomize=True, max_examples=10, database=None)
+hypothesis.settings.load_profile("jaxdiffeq")

@@ -1,0 +1,193 @@
+"""Who may import whom: a module imports only from a lower layer, or from its own folder.
+
+That keeps each part testable with stubs of what is below it, and the loop ignorant of everything it is handed.
+"""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MODULES = sorted((ROOT / "jaxdiffeq").rglob("*.py"))
+
+LAYERS = (  # from the bottom; a folder stands for all that is in it
+    {"types", "tableaux"},
+    {"_checks"},  # everything that raises
+    {"while_loop"},
+    {"algebra", "noise", "dense"},
+    {"steppers", "control", "record", "events", "history"},  # the parts of the loop
+    {"loop"},
+    {"problems", "methods", "gradients"},
+    {"solution"},
+    {"solve"},
+    {"nn", "ensemble", "plotting", "progress"},  # written against solve() only
+    {"__init__", "__main__"},
+)
+LAYER = {name: i for i, names in enumerate(LAYERS) for name in names}
+
+FORBIDDEN = {  # although it is lower: these are handed the parts as arguments
+    "loop": {"steppers", "tableaux"},
+    "gradients": {"steppers", "tableaux", "loop", "record"},
+}
+ON_CALL = {  # although it is higher: imported inside a function, by who asks for it
+    ("solution", "plotting"),  # sol.plot()
+    ("solve", "progress"),  # solve(progress=True)
+}
+ONLY = {"tableaux": {"dataclasses", "math", "numpy"}}
+PRIVATE = ("jax._src", "jaxlib", "equinox.internal")
+PUBLIC_NAMES = 70
+
+
+def place(module: str) -> str:
+    """jaxdiffeq.steppers.explicit ↦ steppers"""
+    return [*module.split("."), "__init__"][1]
+
+
+class Import(NamedTuple):
+    line: int
+    name: str  # dotted: of a module, or of a thing in one
+    local: str  # what the name is called here
+    waits: bool  # for a call: it stands in a function
+
+
+def imports(tree: ast.Module) -> Iterator[Import]:
+    functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+    waiting = {inner for function in functions for inner in ast.walk(function)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(node.lineno, alias.name, alias.asname or alias.name.split(".")[0], node in waiting)
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                name = f"{'.' * node.level}{node.module or ''}.{alias.name}"
+                yield Import(node.lineno, name, alias.asname or alias.name, node in waiting)
+
+
+def of_layers(module: str, tree: ast.Module) -> Iterator[str]:
+    here = place(module)
+    if here not in LAYER:
+        yield f"1: {module} has no layer: give it one in tests/test_layers.py"
+        return
+    for line, name, _, waits in imports(tree):
+        if name.startswith("."):
+            yield f"{line}: relative import of {name}"
+        if here in ONLY and name.split(".")[0] not in (*ONLY[here], "jaxdiffeq"):
+            yield f"{line}: {here} imports {name}, may import only {', '.join(sorted(ONLY[here]))}"
+        if name.split(".")[0] != "jaxdiffeq":
+            continue
+        parts = name.split(".")
+        there = parts[1] if len(parts) > 1 and parts[1] in LAYER else "__init__"
+        if there == here and there != "__init__":
+            continue
+        if there in FORBIDDEN.get(here, ()):
+            yield f"{line}: {here} imports {there}, which it should be handed"
+        elif LAYER[there] >= LAYER[here] and not (waits and (here, there) in ON_CALL) and here != "__main__":
+            yield f"{line}: {here} imports {there}, which is not below it"
+
+
+def dotted(node: ast.AST, names: dict[str, str]) -> str | None:
+    """The full name of a chain of attributes that starts at an imported name."""
+    if isinstance(node, ast.Name):
+        return names.get(node.id)
+    if isinstance(node, ast.Attribute):
+        start = dotted(node.value, names)
+        return start and f"{start}.{node.attr}"
+    return None
+
+
+def of_privacy(tree: ast.Module) -> Iterator[str]:
+    """What JAX and equinox do not promise to keep."""
+    found = list(imports(tree))
+    names = {i.local: i.local if i.name.startswith(f"{i.local}.") else i.name for i in found}
+    used = [(i.line, i.name) for i in found]
+    used += [(n.lineno, dotted(n, names) or "") for n in ast.walk(tree) if isinstance(n, ast.Attribute)]
+    for line, name in used:
+        hidden = any(part.startswith("_") and not part.endswith("__") for part in name.split("."))
+        if name.split(".")[0] in ("jax", "jaxlib", "equinox") and (hidden or name.startswith(PRIVATE)):
+            yield f"{line}: {name} is private"
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if len(parts) > 2 and parts[-1] == "__init__" else parts)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_layers(path):
+    tree = ast.parse(path.read_text("utf8"))
+    found = dict.fromkeys([*of_layers(module_name(path), tree), *of_privacy(tree)])
+    assert not found, "".join(f"\n{path.relative_to(ROOT)}:{breach}" for breach in found)
+
+
+def public_names(tree: ast.Module) -> list[str]:
+    aliases = [a for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom) for a in n.names]
+    return [name for a in aliases if not (name := a.asname or a.name).startswith("_")]
+
+
+def test_public_names():
+    names = public_names(ast.parse((ROOT / "jaxdiffeq" / "__init__.py").read_text("utf8")))
+    assert len(names) <= PUBLIC_NAMES, f"{len(names)} public names, at most {PUBLIC_NAMES}"
+    assert len(names) == len(set(names))
+
+
+# -------------------- do they see? ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "message"),
+    [
+        ("jaxdiffeq.types", "from jaxdiffeq.loop import Integration", "types imports loop, which is not below it"),
+        ("jaxdiffeq.control", "import jaxdiffeq.record as r", "control imports record, which is not below it"),
+        ("jaxdiffeq.steppers.explicit", "from jaxdiffeq import solve", "steppers imports solve, which is not below"),
+        ("jaxdiffeq.solve", "def f():\n    import jaxdiffeq", "2: solve imports __init__, which is not below it"),
+        ("jaxdiffeq.solve", "import jaxdiffeq.progress", "solve imports progress, which is not below it"),
+        ("jaxdiffeq.loop", "from jaxdiffeq.steppers.explicit import ExplicitRK", "which it should be handed"),
+        ("jaxdiffeq.gradients.reverse", "from jaxdiffeq.steppers import explicit", "which it should be handed"),
+        ("jaxdiffeq.gradients.reverse", "from jaxdiffeq.loop import integrate", "which it should be handed"),
+        ("jaxdiffeq.gradients.reverse", "from jaxdiffeq.record import Log", "which it should be handed"),
+        ("jaxdiffeq.tableaux.explicit", "import jax", "tableaux imports jax, may import only dataclasses, math, nu"),
+        ("jaxdiffeq.tableaux.explicit", "from jaxdiffeq.types import Step", "tableaux imports types, which is not"),
+        ("jaxdiffeq.loop", "from .types import State", "relative import"),
+        ("jaxdiffeq.newcomer", "", "has no layer"),
+    ],
+)
+def test_a_breach_of_the_layers_is_seen(module, source, message):
+    (found,) = of_layers(module, ast.parse(source))
+    assert message in found
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from jax._src import core",
+        "from jax._src.core import Jaxpr as J",
+        "import jax\njax._src.core",
+        "from jax.interpreters import ad\nad._secret",
+        "import jax.interpreters.mlir as m\nm._secret(1)",
+        "import equinox.internal as eqxi",
+        "from equinox import internal",
+        "import equinox as eqx\neqx.internal.while_loop",
+        "from jaxlib import xla_client",
+    ],
+)
+def test_a_private_name_is_seen(source):
+    assert list(of_privacy(ast.parse(source)))
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("jaxdiffeq.steppers.dirk", "from jaxdiffeq.steppers.explicit import x\nfrom jaxdiffeq.tableaux import dirk"),
+        ("jaxdiffeq.solution", "def plot():\n    from jaxdiffeq import plotting"),
+        ("jaxdiffeq.nn.layers", "from jaxdiffeq.solve import solve\nfrom jaxdiffeq.nn.other import x"),
+        ("jaxdiffeq.__main__", "import jaxdiffeq as jde\nfrom jaxdiffeq import plotting"),
+        ("jaxdiffeq.tableaux.dirk", "import math\nfrom dataclasses import dataclass\nimport numpy as np"),
+        ("jaxdiffeq.loop", "from jax.interpreters import ad\nad.Zero.__name__\nself._x = dense._y"),
+    ],
+)
+def test_what_keeps_the_layers_passes(module, source):
+    tree = ast.parse(source)
+    assert [*of_layers(module, tree), *of_privacy(tree)] == []

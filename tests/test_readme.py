@@ -1,0 +1,142 @@
+"""The README says what is true: its tables are those of the code, and its examples run.
+
+`python tests/test_readme.py` rewrites the tables.
+"""
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import pytest
+
+from jaxdiffeq import methods
+from jaxdiffeq.types import Result
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+TEXT = README.read_text("utf8")
+
+pytestmark = pytest.mark.smoke
+
+
+# -------------------- tables ------------------------------------------------------------------------------------------
+
+
+def table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join(f"| {' | '.join('' if cell is None else str(cell) for cell in line)} |" for line in lines)
+
+
+def all_methods() -> Iterator[Any]:
+    """Every method that `jaxdiffeq.methods` can make without being told more."""
+    for name, make in vars(methods).items():
+        if name[0].isupper() and getattr(make, "__module__", None) == methods.__name__:
+            yield make()
+
+
+def described(method: Any) -> tuple[str, str, str]:
+    """The three parts of a method's docstring: its numbers, what it is good for, who published it."""
+    text = (getattr(methods, method.name).__doc__ or "").strip().removesuffix(".")
+    facts, *uses, source = re.split(r"(?<!et al)\. ", text)
+    return facts, ". ".join(uses), source
+
+
+def dense(tableau: Any) -> str | None:
+    if tableau.dense is None:
+        return None
+    extra = len(tableau.dense.c)
+    return f"{tableau.dense.order}" + (f" with {extra} more" if extra else "")
+
+
+def order(tableau: Any) -> str:
+    if tableau.embedded_order is None:
+        return f"{tableau.order}"
+    return f"{tableau.order}({tableau.embedded_order}{', 3' if tableau.e3 else ''})"
+
+
+def stages(tableau: Any) -> str:
+    return f"{tableau.stages}{' FSAL' if tableau.fsal else ''}"
+
+
+def methods_table() -> str:
+    found = sorted(all_methods(), key=lambda method: method.order)
+    rows = [(f"`{m.name}`", order(m.tableau), stages(m.tableau), dense(m.tableau), *described(m)[1:]) for m in found]
+    return table(("method", "order", "stages", "dense", "good for", "source"), rows)
+
+
+GENERATED: dict[str, Callable[[], str]] = {"methods": methods_table}
+
+
+def rewritten(text: str) -> str:
+    """The text with every generated table as it should be."""
+    for name, make in GENERATED.items():
+        start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+        before, rest = text.split(start)
+        text = f"{before}{start}{make()}\n{end}{rest.split(end)[1]}"
+    return text
+
+
+def test_tables_are_up_to_date():
+    assert rewritten(TEXT) == TEXT, "run: python tests/test_readme.py"
+
+
+def test_a_stale_table_is_seen():
+    assert rewritten(TEXT.replace("| `Tsit5` | 5(4) |", "| `Tsit5` | 6(4) |")) == rewritten(TEXT)
+    row = "| `Tsit5` | 5(4) | 7 FSAL | 4 | The usual choice for rtol 1e-2 to 1e-6 | Tsitouras 2011 |"
+    assert row in rewritten(TEXT)
+
+
+@pytest.mark.parametrize("method", list(all_methods()), ids=lambda method: method.name)
+def test_docstrings_have_the_numbers_of_the_tableau(method):
+    tableau = method.tableau
+    count = f"{tableau.stages} stage{'s' * (tableau.stages > 1)}{' FSAL' * tableau.fsal}"
+    facts = [f"Order {order(tableau)}", count]
+    facts += [f"SSP {tableau.ssp:g}"] if tableau.ssp else []
+    facts += [f"dense {dense(tableau)}"] if tableau.dense else []
+    assert described(method)[0] == ", ".join(facts)
+
+
+@pytest.mark.parametrize("result", [r for r in Result if r >= 0])
+def test_result_codes_are_explained(result):
+    assert f"| `{result.name}` |" in TEXT
+
+
+# -------------------- commands and examples ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ['pip install -e ".[test]"', 'pip install ".[demo]"', "python -m jaxdiffeq"])
+def test_ci_runs_the_commands_of_the_readme(command):
+    script = (ROOT / ".ci" / "run").read_text("utf8").replace("--quiet ", "")
+    assert command in TEXT
+    assert command in script
+
+
+def examples() -> Iterator[Any]:
+    """The Python blocks, with as many empty lines before each as there are in the README: tracebacks name its lines."""
+    for block in re.finditer(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL):
+        yield compile("\n" * TEXT[: block.start(1)].count("\n") + block[1], README, "exec")
+
+
+@pytest.mark.parametrize("x64", [True, False], ids=["float64", "float32"])
+def test_examples(x64):
+    """All blocks, one after the other, in the state in which users find JAX."""
+    names: dict[str, Any] = {}
+    before = jax.config.read("jax_enable_x64")
+    jax.config.update("jax_enable_x64", x64)
+    try:
+        with jax.numpy_dtype_promotion("standard"):
+            for example in examples():
+                exec(example, names)
+    finally:
+        jax.config.update("jax_enable_x64", before)
+    assert names["sol"].result == Result.success
+    assert names["sol"].ys.dtype == names["gradient"].dtype == ("float64" if x64 else "float32")
+    assert abs(names["gradient"]).max() > 0
+
+
+if __name__ == "__main__":
+    README.write_text(rewritten(TEXT), "utf8")
+    sys.stdout.write("README.md is up to date\n")
