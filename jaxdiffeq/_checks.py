@@ -43,8 +43,7 @@ def callable_with(f: Any, name: str, arguments: Sequence[str]) -> None:
 
 
 def problem(given: Any) -> None:
-    if not hasattr(given, "initial"):
-        raise TypeError(f"`solve` takes a problem, such as ODEProblem(f, y0, tspan), but got {type(given).__name__}.")
+    raise TypeError(f"`solve` takes a problem, such as ODEProblem(f, y0, tspan), but got {type(given).__name__}.")
 
 
 def known_fields(changes: Iterable[str], fields: Sequence[str], owner: str) -> None:
@@ -215,4 +214,3 @@ def fixed_steps(n: Any, dt: Any) -> None:
         raise ValueError("FixedSteps takes a number of steps or dt=, one of them: FixedSteps(100) or FixedSteps(dt=0.1).")
     if n is not None:
         positive_integer(n, "FixedSteps(n)")
-    positive(dt, "FixedSteps(dt)")

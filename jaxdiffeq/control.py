@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 
@@ -25,7 +25,7 @@ def cause(step: Step, finite: jax.Array) -> jax.Array:
     return jnp.where(step.ok, blame, Result.nonlinear_solve_failed)
 
 
-class Tolerance(eqx.Module):
+class Tolerance(NamedTuple):
     """What counts as an error of one: atol + rtol·max(|y₀|, |y₁|), a number or an array of the state's shape."""
 
     rtol: jax.Array
@@ -35,7 +35,9 @@ class Tolerance(eqx.Module):
         return self.atol + self.rtol * jnp.maximum(jnp.abs(y0), jnp.abs(y1))
 
 
-class PIDController(eqx.Module):
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class PIDController:
     """dt ← dt·safety·r₀^(−β₁/k)·r₁^(−β₂/k)·r₂^(−β₃/k) from the last three error ratios r and the order k.
 
     β₁ = p + i + d, β₂ = −(p + 2d), β₃ = d in the gains p, i, d. The defaults, p = 0.4 and i = 0.3, are the PI
@@ -52,9 +54,9 @@ class PIDController(eqx.Module):
     factor_max: Any = 10.0
     min_step: Any = None
     max_step: Any = None
-    norm: Callable[[jax.Array], jax.Array] = eqx.field(static=True, default=rms)
+    norm: Callable[[jax.Array], jax.Array] = field(default=rms, metadata={"static": True})
 
-    needs_error = True
+    needs_error: ClassVar[bool] = True
 
     def init(self, dtype: Any) -> Any:
         """The logarithms of the last two ratios, and how much the next step may grow."""
@@ -104,16 +106,18 @@ def PIController(pcoeff: Any = 0.4, icoeff: Any = 0.3, **options: Any) -> PIDCon
     return PIDController(pcoeff=pcoeff, icoeff=icoeff, dcoeff=0.0, **options)
 
 
-class FixedSteps(eqx.Module):
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class FixedSteps:
     """Equal steps, no error control: `FixedSteps(n)` of them, or `FixedSteps(dt=...)` with a shorter last one.
 
     With a number of steps the solve is a plain `lax.scan`.
     """
 
-    n: int | None = eqx.field(static=True, default=None)
+    n: int | None = field(default=None, metadata={"static": True})
     dt: Any = None
 
-    needs_error = False
+    needs_error: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         _checks.fixed_steps(self.n, self.dt)

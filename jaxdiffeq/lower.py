@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from jax import lax
 from jaxdiffeq import _checks
 from jaxdiffeq.control import FixedSteps, Tolerance
 from jaxdiffeq.loop import Integration
+from jaxdiffeq.problems import Terms
 from jaxdiffeq.record import SaveSteps, SaveTimes
 from jaxdiffeq.save import Keep, normalise, sorted_times, times
 from jaxdiffeq.state import Ravel, Split, as_array, close, real_dtype, split, time_dtype
@@ -67,9 +69,9 @@ class Lowered(NamedTuple):
         return self.inputs.ts, self.back
 
 
-def prepare(problem: Any, stepper: Any, options: dict[str, Any]) -> tuple[Plan, Arrays]:
+def prepare(terms: Terms, stepper: Any, options: dict[str, Any]) -> tuple[Plan, Arrays]:
     """Check everything that can be checked before tracing, and separate arrays from the rest."""
-    y0, t0, t1 = problem.initial()
+    f, args, y0, t0, t1 = terms
     _checks.state(y0)
     ravel = Ravel.of(y0)
     dtype = time_dtype(ravel.dtype, (t0, t1))
@@ -77,7 +79,7 @@ def prepare(problem: Any, stepper: Any, options: dict[str, Any]) -> tuple[Plan, 
     saveat = normalise(options["saveat"])
     keep, ts = times(saveat, t0, t1, dtype)
     stops = sorted_stops(options["stops"], t0, t1, dtype)
-    parts, arrays = split((problem.f, problem.args))
+    parts, arrays = split((f, args))
     leaves = [as_array(x, d) for x, d in zip(jax.tree.leaves(y0), ravel.dtypes, strict=True)]
     knobs = _knobs(options, ravel, y0, dtype)
     plan = Plan(parts, ravel, stepper, keep, options["dense"], options["gradient"], options["max_steps"], knobs.first_step is not None)
@@ -98,21 +100,36 @@ def sorted_stops(stops: Any, t0: Any, t1: Any, dtype: Any) -> Any:
 
 
 def _knobs(options: dict[str, Any], ravel: Ravel, y0: PyTree, dtype: Any) -> Knobs:
-    real, controller = real_dtype(ravel.dtype), options["controller"]
-    _checks.tolerances(options["rtol"], options["atol"])
-    _checks.tolerance_floor(options["rtol"], real)
-    packed = []
-    for name in ("rtol", "atol"):
-        tol = options[name]
+    given = tuple(options[name] for name in ("rtol", "atol", "first_step", "controller", "max_steps"))
+    real = real_dtype(ravel.dtype)
+    _checks.tolerance_floor(given[0], real)
+    if all(isinstance(x, float | int | None) for x in (*given[:3], *jax.tree.leaves(given[3]))):
+        return _plain_knobs(*given, real, dtype)
+    return _any_knobs(given, ravel, y0, dtype)
+
+
+@functools.lru_cache
+def _plain_knobs(rtol, atol, first_step, controller, max_steps, real, dtype) -> Knobs:
+    """Numbers that were seen before: to check and convert them again would cost more than a small solve."""
+    ravel = Ravel.of(np.zeros((), real))
+    return _any_knobs((rtol, atol, first_step, controller, max_steps), ravel, np.zeros(()), dtype)
+
+
+def _any_knobs(given: tuple, ravel: Ravel, y0: PyTree, dtype: Any) -> Knobs:
+    rtol, atol, first, controller, max_steps = given
+    _checks.tolerances(rtol, atol)
+    _checks.positive(first, "first_step")
+    _checks.positive_integer(max_steps, "max_steps")
+    for name, tol in (("rtol", rtol), ("atol", atol)):
         if not (np.ndim(tol) == 0 and len(jax.tree.leaves(tol)) == 1):
             _checks.tolerance_shape(tol, y0, name)
-        packed.append(ravel.pack_tolerance(tol))
-    _checks.positive(options["first_step"], "first_step")
-    first = options["first_step"]
-    first = None if first is None else as_array(first, dtype)
-    controller = jax.tree.map(lambda x: as_array(x, real), controller)
-    _checks.positive_integer(options["max_steps"], "max_steps")
-    return Knobs(controller, Tolerance(*packed), first, as_array(options["max_steps"], np.int32))
+    real = real_dtype(ravel.dtype)
+    return Knobs(
+        controller=jax.tree.map(lambda x: as_array(x, real), controller),
+        tolerance=Tolerance(ravel.pack_tolerance(rtol), ravel.pack_tolerance(atol)),
+        first_step=None if first is None else as_array(first, dtype),
+        max_steps=as_array(max_steps, np.int32),
+    )
 
 
 def lower(plan: Plan, arrays: Arrays, capacity: int) -> Lowered:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,14 +31,17 @@ class Stats(NamedTuple):
     events: Any = 0
 
 
-class Interpolant(eqx.Module):
+# Registered dataclasses: attribute access on an equinox module costs more than many a solve of this library takes.
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Interpolant:
     """The polynomials of all steps. Shapes: times [steps + 1], coefficients [steps, degree + 1, *state]."""
 
     times: jax.Array
     coefficients: jax.Array
     count: jax.Array
     """how many of the steps are real"""
-    ravel: Ravel = eqx.field(static=True)
+    ravel: Ravel = field(metadata={"static": True})
 
     def _locate(self, t: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
         t = jnp.asarray(t, self.times.dtype)
@@ -61,7 +64,9 @@ class Interpolant(eqx.Module):
         return self.ravel.unpack(jnp.where(inside, dense.slope(self.coefficients[i], theta) / width, jnp.nan))
 
 
-class Solution(eqx.Module):
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Solution:
     """Times, values, and how it went.
 
     Shapes: ts [saved], ys a pytree of [saved, ...]; inside `jit` the rows of a solve that saves every step are padded
@@ -82,7 +87,8 @@ class Solution(eqx.Module):
     next_step: jax.Array
     """the step size that would have come next: `first_step` for going on"""
     interpolant: Interpolant | None = None
-    notes: tuple[tuple[str, str], ...] = eqx.field(static=True, default=())
+    account: Any = field(metadata={"static": True}, default=None)
+    """what `explain` knows before the result: method, controller, strategy"""
 
     @property
     def ok(self) -> jax.Array:
@@ -119,7 +125,7 @@ class Solution(eqx.Module):
 
     def explain(self) -> str:
         """Which method, controller and gradient strategy were used, why, and what came of it."""
-        lines = [f"{name:<12}{text}" for name, text in self.notes]
+        lines = [f"{name:<12}{text}" for name, text in (self.account.lines() if self.account else ())]
         if _checks.all_concrete(self.result) and np.ndim(self.result) == 0:
             s = self.stats
             lines.append(f"{'result':<12}{self.status} at t = {float(self.t_end):.6g}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -11,13 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiffeq import _checks
+from jaxdiffeq.bundle import Bundle
 from jaxdiffeq.control import FixedSteps, PIDController
 from jaxdiffeq.gradients.attach import Constants, Outputs, differentiable, parts_of
 from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.lower import Arrays, Lowered, Plan, chunk, lower, prepare, row_bytes
 from jaxdiffeq.march import march, marches
 from jaxdiffeq.methods import default_method
-from jaxdiffeq.problems import ODEProblem
+from jaxdiffeq.problems import ODEProblem, lower_problem, replaced
 from jaxdiffeq.solution import Interpolant, Solution, Stats, raise_failure
 from jaxdiffeq.record import SaveTimes
 from jaxdiffeq.types import PyTree, Result
@@ -51,9 +53,8 @@ def solve(
     Errors: `TypeError` and `ValueError` for bad input, before anything is compiled; a `SolveError` for a solve that
     fails outside `jit`, unless `throw=False`: then, and inside `jit`, `sol.result` says what happened.
     """
-    _checks.problem(problem)
     if replacements:
-        problem = problem.replace(**replacements)
+        problem = replaced(problem, replacements)
     control = PIDController() if controller is None else controller
     if isinstance(controller, FixedSteps) and controller.dt is not None:
         first_step = controller.dt
@@ -70,11 +71,11 @@ def solve(
         "stops": stops,
         "gradient": gradient,
     }
-    plan, arrays = prepare(problem, stepper, options)
-    notes = _notes(plan, method is None, controller)
+    plan, arrays = prepare(lower_problem(problem), stepper, options)
     solution = _in_chunks(plan, arrays) if plan.every_step and _checks.all_concrete(arrays) else None
-    solution = _whole(plan, arrays) if solution is None else solution
-    solution = dataclasses.replace(solution, notes=notes)
+    solution = _whole(plan, arrays).open() if solution is None else solution
+    account = Account(plan, method is not None, None if controller is None else type(controller))
+    solution = dataclasses.replace(solution, account=account)
     if throw and _checks.concrete(solution.result):
         _raise_if_failed(plan, arrays, solution)
     return solution
@@ -93,7 +94,7 @@ class Ends(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _whole(plan: Plan, arrays: Arrays) -> Solution:
+def _whole(plan: Plan, arrays: Arrays) -> Bundle:
     if plan.every_step:
         _checks.buffer_size(plan.max_steps, row_bytes(plan), plan.max_steps)
     parts = lower(plan, arrays, plan.max_steps)
@@ -104,7 +105,8 @@ def _whole(plan: Plan, arrays: Arrays) -> Solution:
         strategy = plan.gradient.bind(plan.max_steps, state_bytes)
         outputs, constants = differentiable(strategy, parts.integration, parts.inputs, parts.knobs)
         outputs = outputs._replace(records=jax.tree.map(lambda x: x[:-1], outputs.records))
-    return _assemble(jnp, plan, _ends(parts, outputs, constants), parts.times, outputs, constants)
+    solution = _assemble(jnp, plan, _ends(parts, outputs, constants), parts.times, outputs, constants)
+    return Bundle.of(solution)
 
 
 def _ends(parts: Lowered, outputs: Outputs, constants: Constants) -> Ends:
@@ -118,27 +120,30 @@ def _ends(parts: Lowered, outputs: Outputs, constants: Constants) -> Ends:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _chunk(plan: Plan, arrays: Arrays, carry: Any) -> tuple[Any, Ends, Any]:
+def _chunk(plan: Plan, arrays: Arrays, before: Bundle | None) -> Bundle:
     parts = lower(plan, arrays, chunk(plan))
-    if carry is not None:  # the rows of the last chunk have been taken away
+    carry = None
+    if before is not None:  # go on; the rows of the last chunk have been taken away
+        carry = before.open()[0]
         marks = tuple(
             mark if isinstance(r, SaveTimes) else jnp.zeros_like(mark)
             for r, mark in zip(parts.integration.recorders, carry.steering.marks, strict=True)
         )
         carry = carry._replace(steering=carry.steering._replace(marks=marks))
     carry = parts.integration.run(parts.inputs, parts.knobs, carry, pause=chunk(plan))
-    return carry, _ends(parts, *parts_of(carry)), parts.times
+    return Bundle.of((carry, _ends(parts, *parts_of(carry)), parts.times), limit=64)
 
 
 def _in_chunks(plan: Plan, arrays: Arrays) -> Solution | None:
     """Run outside of any trace; None when f turns out to close over a tracer."""
-    carry, pieces = None, []
+    bundle, pieces = None, []
     kept = 1 if np.size(arrays.ts) else 0  # saved times stay in their buffer, rows are taken chunk by chunk
     while True:
-        carry, ends, times = _chunk(plan, arrays, carry)
-        if not _checks.all_concrete(carry):
+        bundle = _chunk(plan, arrays, bundle)
+        if not _checks.all_concrete(bundle):
             return None
-        outputs, constants = parts_of(jax.device_get(carry))
+        carry, ends, times = jax.device_get(bundle.open())
+        outputs, constants = parts_of(carry)
         marks = constants.marks[kept:]
         pieces.append([jax.tree.map(lambda x: x[: int(m)], r) for r, m in zip(outputs.records[kept:], marks, strict=True)])  # noqa: B023
         if constants.result != Result.running:
@@ -147,7 +152,14 @@ def _in_chunks(plan: Plan, arrays: Arrays) -> Solution | None:
     saved = jax.tree.map(lambda x: x[:-1], outputs.records[:kept])
     marks = (*constants.marks[:kept], *(len(row[0]) for row in rows))
     outputs, constants = Outputs(outputs.y, (*saved, *rows)), constants._replace(marks=marks)
-    return jax.tree.map(jnp.asarray, _assemble(np, plan, jax.device_get(ends), jax.device_get(times), outputs, constants))
+    return _on_device(_assemble(np, plan, ends, times, outputs, constants))
+
+
+def _on_device(solution: Solution) -> Solution:
+    """Its arrays as JAX arrays; single numbers stay on the host, where a solve outside of `jit` looks at them."""
+    leaves, tree = jax.tree.flatten(solution)
+    arrays = iter(jax.device_put([x for x in leaves if np.ndim(x)]))
+    return tree.unflatten([next(arrays) if np.ndim(x) else x for x in leaves])
 
 
 # ---- the solution
@@ -229,16 +241,24 @@ def _stats(plan: Plan, constants: Constants) -> Stats:
     )
 
 
-def _notes(plan: Plan, chosen: bool, controller: Any) -> tuple[tuple[str, str], ...]:
+@dataclass(frozen=True)
+class Account:
     """What `sol.explain()` says before a result is known."""
-    why = "chosen for the tolerance, as no method was given" if chosen else "as given"
-    stepper = plan.stepper
-    how = "error-controlled steps, default gains" if controller is None else f"{type(controller).__name__}, as given"
-    return (
-        ("method", f"{stepper.name}, order {stepper.order}: {why}"),
-        ("controller", how),
-        ("gradient", f"{plan.gradient}"),
-    )
+
+    plan: Plan
+    method_given: bool
+    controller: Any
+
+    def lines(self) -> list[tuple[str, str]]:
+        stepper = self.plan.stepper
+        why = "as given" if self.method_given else "chosen for the tolerance, as no method was given"
+        how = "error-controlled steps, default gains" if self.controller is None else f"{self.controller.__name__}, as given"
+        how_small = f"order {stepper.order}, error estimate of order {stepper.error_order}, dense output {stepper.dense_order}"
+        return [
+            ("method", f"{stepper.name}, {how_small}: {why}"),
+            ("controller", how),
+            ("gradient", f"{self.plan.gradient}, if one is asked for"),
+        ]
 
 
 def _raise_if_failed(plan: Plan, arrays: Arrays, solution: Solution) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
@@ -34,9 +35,16 @@ def real_dtype(dtype: Any) -> Any:
 
 def time_dtype(dtype: Any, times: tuple) -> Any:
     """The dtype of time: of the state, at least float32; or that of the span, where it was given as arrays."""
+    if all(isinstance(x, float | int) for x in times):
+        return _real_at_least_float32(dtype)
     given = [x.dtype for x in times if isinstance(x, jax.Array | np.ndarray) and jnp.issubdtype(x.dtype, jnp.floating)]
     given = [d for d in given if not (isinstance(d, np.dtype) and jax.dtypes.canonicalize_dtype(d) != d)]
     return jnp.promote_types(jnp.float32, jnp.result_type(*given) if given else real_dtype(dtype))
+
+
+@functools.lru_cache
+def _real_at_least_float32(dtype: Any) -> Any:
+    return jnp.promote_types(jnp.float32, real_dtype(dtype))
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,7 @@ class Ravel:
         leaves, tree = jax.tree.flatten(y)
         return Ravel(tree, tuple(np.shape(x) for x in leaves), tuple(inexact_dtype(x) for x in leaves))
 
-    @property
+    @functools.cached_property
     def dtype(self) -> Any:
         return jnp.result_type(*self.dtypes)
 

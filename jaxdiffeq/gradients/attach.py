@@ -124,14 +124,15 @@ class Constants(NamedTuple):
 
 def plain(integration: Any, inputs: Inputs, knobs: Knobs) -> tuple[Outputs, Constants]:
     """Run with nothing attached."""
-    return parts_of(integration.run(inputs, knobs))
+    outputs, constants = parts_of(integration.run(inputs, knobs))
+    return outputs, lax.stop_gradient(constants)
 
 
 def parts_of(carry: Any) -> tuple[Outputs, Constants]:
     """What the last carry of a run holds, for users and for gradients."""
     steering = carry.steering
     constants = Constants(carry.state.t, steering.dt, steering.counts, steering.result, steering.marks)
-    return Outputs(carry.state.y, carry.records), lax.stop_gradient(constants)
+    return Outputs(carry.state.y, carry.records), constants
 
 
 def _jvp_with_aux(run: Callable, some: list, d_some: list, rest: list, knobs: Knobs) -> tuple:
