@@ -40,14 +40,16 @@ class Tolerance(NamedTuple):
 class PIDController:
     """dt ← dt·safety·r₀^(−β₁/k)·r₁^(−β₂/k)·r₂^(−β₃/k) from the last three error ratios r and the order k.
 
-    β₁ = p + i + d, β₂ = −(p + 2d), β₃ = d in the gains p, i, d. The defaults, p = 0.4 and i = 0.3, are the PI
-    controller β = (0.7, −0.4) of Gustafsson; `IController()` is the classical one. Gains and limits are numbers that may be
-    traced; `min_step` and `max_step` are in the unit of t. A step refused at `min_step` ends the solve.
+    β₁ = p + i + d, β₂ = −(p + 2d), β₃ = d in the gains p, i, d. The defaults, p = 0.2 and i = 0.6, were chosen on five
+    problems at two tolerances: as few steps as `IController()`, the classical controller with i = 1, with half of its
+    rejections; Gustafsson's p = 0.4, i = 0.3 rejects almost nothing but takes a fifth more steps. Gains and limits are
+    numbers that may be traced; `min_step` and `max_step` are in the unit of t. A step refused at `min_step` ends the
+    solve.
     Source: Söderlind 2003, doi:10.1145/641876.641877; Hairer, Wanner, Solving ODEs II, IV.2, eq. (2.43).
     """
 
-    pcoeff: Any = 0.4
-    icoeff: Any = 0.3
+    pcoeff: Any = 0.2
+    icoeff: Any = 0.6
     dcoeff: Any = 0.0
     safety: Any = 0.9
     factor_min: Any = 0.2
@@ -102,7 +104,7 @@ def IController(**options: Any) -> PIDController:
 
 
 def PIController(pcoeff: Any = 0.4, icoeff: Any = 0.3, **options: Any) -> PIDController:
-    """Gustafsson's PI controller, the default."""
+    """Gustafsson's PI controller, β = (0.7, −0.4): hardly any rejections, shorter steps."""
     return PIDController(pcoeff=pcoeff, icoeff=icoeff, dcoeff=0.0, **options)
 
 

@@ -39,12 +39,17 @@ def time_dtype(dtype: Any, times: tuple) -> Any:
         return _real_at_least_float32(dtype)
     given = [x.dtype for x in times if isinstance(x, jax.Array | np.ndarray) and jnp.issubdtype(x.dtype, jnp.floating)]
     given = [d for d in given if not (isinstance(d, np.dtype) and jax.dtypes.canonicalize_dtype(d) != d)]
-    return jnp.promote_types(jnp.float32, jnp.result_type(*given) if given else real_dtype(dtype))
+    return np.promote_types(np.float32, jnp.result_type(*given) if given else real_dtype(dtype))
 
 
 @functools.lru_cache
 def _real_at_least_float32(dtype: Any) -> Any:
-    return jnp.promote_types(jnp.float32, real_dtype(dtype))
+    return np.promote_types(np.float32, real_dtype(dtype))
+
+
+@functools.lru_cache
+def _common_dtype(dtypes: tuple) -> Any:
+    return jnp.result_type(*dtypes)
 
 
 @dataclass(frozen=True)
@@ -60,9 +65,9 @@ class Ravel:
         leaves, tree = jax.tree.flatten(y)
         return Ravel(tree, tuple(np.shape(x) for x in leaves), tuple(inexact_dtype(x) for x in leaves))
 
-    @functools.cached_property
+    @property
     def dtype(self) -> Any:
-        return jnp.result_type(*self.dtypes)
+        return _common_dtype(self.dtypes)
 
     @property
     def size(self) -> int:
