@@ -29,21 +29,21 @@ class ReverseAD:
     memory: int | str | None = None
 
     def log(self, max_steps: int, state_bytes: int) -> Log:
-        capacity = _power_of_two(max_steps)
+        capacity = power_of_two(max_steps)
         if self.memory is None:
             slots = min(256, max(16, 2**24 // max(state_bytes, 1)))
         elif isinstance(self.memory, str):
             slots = capacity if self.memory == "all" else math.isqrt(capacity)
         else:
             slots = self.memory
-        return Log(min(_power_of_two(slots), capacity), capacity)
+        return Log(min(power_of_two(slots), capacity), capacity)
 
     def bind(self, max_steps: int, state_bytes: int) -> Replay:
         """The strategy for solves of at most `max_steps` steps with a state of this size."""
         return Replay(self.log(max_steps, state_bytes))
 
 
-def _power_of_two(n: int) -> int:
+def power_of_two(n: int) -> int:
     return 2 ** math.ceil(math.log2(max(n, 2)))
 
 

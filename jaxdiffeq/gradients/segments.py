@@ -1,0 +1,83 @@
+"""The forward solution again, a few steps at a time: checkpoints, and the polynomials between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxdiffeq.dense import evaluate
+from jaxdiffeq.record import Log, Marks, Passage, Shapes, read, rows, write
+from jaxdiffeq.types import Inputs, Knobs, PyTree, State
+
+SEGMENT = 32  # steps whose polynomials are held at a time
+
+
+@dataclass(frozen=True)
+class Checkpoints(Log):
+    """A log that keeps every 32nd state from the start, and fewer when it is full."""
+
+    @property
+    def thins(self) -> bool:
+        return self.slots * SEGMENT < self.capacity
+
+    def init(self, inputs: Inputs, start: State, shapes: Shapes) -> tuple[PyTree, PyTree]:
+        moving, fixed = super().init(inputs, start, shapes)
+        return moving, fixed._replace(stride=jnp.full((), SEGMENT, jnp.int32))
+
+
+@dataclass(frozen=True)
+class Polynomials:
+    """What `Segment` holds, of the steps numbered from `first`. Shapes: moving, [steps + 1, ...]; fixed, first and ()."""
+
+    dense = True
+
+    def wants(self, fixed: Any, inputs: Inputs, direction: jax.Array, t1: jax.Array) -> jax.Array:
+        return jnp.array(True)
+
+    def record(self, moving: Any, fixed: Any, step: Passage, inputs: Inputs) -> tuple[Any, Any]:
+        place = step.number - fixed[0]
+        due = step.taken & (place >= 0) & (place < SEGMENT)
+        return write(moving, place, (step.before.t, step.after.t, step.coefficients), due), fixed
+
+
+class Segment(NamedTuple):
+    """The solution over up to 32 consecutive steps. Shapes: t0 and t1 [33], coefficients [33, degree + 1, *state]."""
+
+    t0: jax.Array
+    t1: jax.Array
+    coefficients: jax.Array
+
+    def value(self, t: jax.Array, count: jax.Array, direction: jax.Array, y0: jax.Array) -> jax.Array:
+        """y(t), of the earlier step where two meet; y0 if there are no steps at all."""
+        passed = (jnp.arange(SEGMENT) < count) & (direction * self.t0[:SEGMENT] < direction * t)
+        t0, t1, coefficients = read(tuple(self), jnp.maximum(jnp.sum(passed, dtype=jnp.int32) - 1, 0))
+        t0, t1 = jnp.where(count > 0, t0, 0), jnp.where(count > 0, t1, 1)
+        theta = ((t - t0) / (t1 - t0)).astype(jnp.finfo(y0.dtype).dtype)
+        return jnp.where(count > 0, evaluate(coefficients, theta), y0)
+
+
+def empty(integration: Any, inputs: Inputs) -> Segment:
+    """Uninitialised room for a segment."""
+
+    def coefficients():
+        start = integration.begin(inputs)
+        step = integration.advance(inputs, start, jnp.ones_like(start.t))
+        return integration.polynomial(inputs, start, step.dense, jnp.array(True))
+
+    t = jax.ShapeDtypeStruct((), inputs.t0.dtype)
+    return Segment(*rows((t, t, jax.eval_shape(coefficients)), SEGMENT))
+
+
+def load(integration: Any, inputs: Inputs, knobs: Knobs, tape: tuple[State, Marks], segment: Segment, span: Any):
+    """Take the steps numbered from span[0] up to span[1] again, from the nearest state kept; none if span[1] is 0."""
+    states, marks = tape
+    first, end = span
+    slot = first // marks.stride
+    made = read((marks.dt, marks.controller), slot)
+    again = integration.with_recorders(Polynomials())
+    where = slot * marks.stride, end
+    found, _ = again.replay(inputs, knobs, read(states, slot), made, where, (tuple(segment), (first, ())))
+    return Segment(*found)

@@ -1,0 +1,432 @@
+"""The backward solve of a continuous adjoint, from one saved time, stop or segment boundary to the next."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxdiffeq.gradients import segments
+from jaxdiffeq.gradients.attach import Active, Constants, Outputs
+from jaxdiffeq.gradients.quadrature import Quadrature
+from jaxdiffeq.record import SaveTimes, read
+from jaxdiffeq.types import Inputs, Knobs, PyTree, Result
+from jaxdiffeq.while_loop import frozen_while
+
+
+class Parts(NamedTuple):
+    """What goes backwards: y where it is solved again, λ, and the cotangents of the active args."""
+
+    y: Any
+    lam: jax.Array
+    theta: list
+
+
+class Times(NamedTuple):
+    """Cotangents of the four kinds of times, each of which may be absent (None)."""
+
+    t0: Any
+    t1: Any
+    ts: Any
+    stops: Any
+
+
+class Moving(NamedTuple):
+    t: jax.Array
+    parts: Parts
+    times: Times
+    segment: Any
+
+
+class Cursors(NamedTuple):
+    """Where the sweep stands: rows not yet pulled of every recorder, stops, segments, and the backward solver."""
+
+    records: tuple
+    stop: jax.Array
+    segment: jax.Array
+    count: jax.Array
+    """steps in the segment at hand"""
+    start: jax.Array
+    """where it starts"""
+    dt: jax.Array
+    result: jax.Array
+
+
+@dataclass(frozen=True)
+class Sweep:
+    integration: Any
+    active: Active
+    knobs: Knobs
+    constants: Constants
+    options: Any
+    tape: Any
+
+    # ---- the parameters
+
+    @functools.cached_property
+    def inputs(self) -> Inputs:
+        return self.active.inputs
+
+    @functools.cached_property
+    def direction(self) -> jax.Array:
+        return jnp.sign(self.inputs.t1 - self.inputs.t0)
+
+    @functools.cached_property
+    def where(self) -> tuple[int, ...]:
+        """The places of the active leaves in the flat args."""
+        first = len(jax.tree.leaves(self.inputs.y0))
+        count = len(jax.tree.leaves(self.inputs.args))
+        return tuple(i - first for i in self.active.where if first <= i < first + count)
+
+    def theta(self) -> list:
+        leaves = jax.tree.leaves(self.inputs.args)
+        return [leaves[i] for i in self.where]
+
+    def args(self, theta: list) -> PyTree:
+        leaves, tree = jax.tree.flatten(self.inputs.args)
+        for i, x in zip(self.where, theta, strict=True):
+            leaves[i] = x
+        return tree.unflatten(leaves)
+
+    def moves(self, *names: str) -> bool:
+        return bool(self.active.names() & set(names))
+
+    # ---- the two fields
+
+    def one_sided(self, t: jax.Array, passed: Any) -> jax.Array:
+        """t, kept strictly between the stops numbered `passed` and `passed` + 1: f may jump at a stop."""
+        stops, towards = self.inputs.stops, self.direction
+        if stops.size == 0:
+            return t
+        far = towards * jnp.inf
+        low = jnp.where(passed >= 0, jnp.nextafter(stops[jnp.maximum(passed, 0)], far), -far)
+        after = stops[jnp.minimum(passed + 1, stops.size - 1)]
+        real = (passed + 1 < stops.size) & (towards * after < towards * self.inputs.t1)
+        high = jnp.where(real, jnp.nextafter(after, -far), far)
+        low, high = jnp.minimum(low, high), jnp.maximum(low, high)
+        return t + lax.stop_gradient(jnp.clip(t, low, high) - t)
+
+    def slope(self, t: jax.Array, y: jax.Array, passed: Any) -> jax.Array:
+        return self.integration.field(self.one_sided(t, passed), y, self.inputs.args)
+
+    def pulled(self, t: jax.Array, y: jax.Array, lam: jax.Array, passed: Any, theta: bool) -> tuple:
+        """f, λᵀ∂f/∂y, and λᵀ∂f/∂θ if wanted."""
+        t = self.one_sided(t, passed)
+        if not theta:
+            f, pull = jax.vjp(lambda y: self.integration.field(t, y, self.inputs.args), y)
+            return f, *pull(lam), []
+        f, pull = jax.vjp(lambda y, theta: self.integration.field(t, y, self.args(theta)), y, self.theta())
+        return f, *pull(lam)
+
+    def solution(self, t: jax.Array, parts: Parts, segment: Any, count: jax.Array) -> jax.Array:
+        if "y" in self.options.parts:
+            return parts.y
+        return segment.value(t, count, self.direction, self.inputs.y0)
+
+    def field(self, t: jax.Array, z: jax.Array, args: PyTree) -> jax.Array:
+        segment, count, passed = args
+        parts = self.layout.unpack(z)
+        y = self.solution(t, parts, segment, count)
+        f, d_y, d_theta = self.pulled(t, y, parts.lam, passed, "theta" in self.options.parts)
+        return self.layout.pack(Parts(f if "y" in self.options.parts else None, -d_y, [-x for x in d_theta]))
+
+    def integrand(self, t: jax.Array, z: jax.Array, args: PyTree) -> list:
+        """−λᵀ∂f/∂θ: the backward solve runs against the integral."""
+        segment, count, passed = args
+        parts = self.layout.unpack(z)
+        _, _, d_theta = self.pulled(t, self.solution(t, parts, segment, count), parts.lam, passed, True)
+        return [-x for x in d_theta]
+
+    # ---- the backward solver
+
+    @functools.cached_property
+    def layout(self) -> Layout:
+        y, theta = self.inputs.y0, self.theta() if "theta" in self.options.parts else []
+        return Layout.of(Parts(y if "y" in self.options.parts else None, y, theta))
+
+    @functools.cached_property
+    def solver(self) -> tuple[Any, Knobs]:
+        """The integration of the adjoint equation, and its knobs."""
+        knobs, layout = self.knobs, self.layout
+        stepper = self.options.method or self.integration.stepper
+        rtol, atol = knobs.tolerance.rtol, knobs.tolerance.atol
+        if self.options.rtol is not None:
+            rtol = jnp.asarray(self.options.rtol, rtol.dtype)
+        if self.options.atol is not None:
+            atol = jnp.asarray(self.options.atol, atol.dtype)
+        tolerance = dataclasses.replace(knobs.tolerance, rtol=layout.spread(rtol), atol=layout.spread(atol))
+        controller = knobs.controller
+        if hasattr(controller, "norm"):
+            controller = dataclasses.replace(controller, norm=layout.norm(controller.norm))
+        recorders = ()
+        if self.options.rule and self.where:
+            zeros = tuple((x.shape, x.dtype) for x in self.theta())
+            careful = (jnp.min(rtol), jnp.min(atol)) if self.options.rule == "kronrod" else None
+            recorders = (Quadrature(self.integrand, zeros, stepper.order, careful),)
+        integration = dataclasses.replace(self.integration, field=self.field, stepper=stepper, recorders=recorders)
+        return integration, knobs._replace(controller=controller, tolerance=tolerance)
+
+    def leg(self, t: jax.Array, target: jax.Array, parts: Parts, segment: Any, cursors: Cursors) -> tuple:
+        """The parts carried from t back to `target`, the next step size and the result code."""
+        integration, knobs = self.solver
+        nothing = jnp.zeros(0, t.dtype)
+        z = self.layout.pack(parts if "theta" in self.options.parts else parts._replace(theta=[]))
+        args = segment, cursors.count, cursors.stop
+        carry = integration.run(
+            Inputs(z, args, t, target, nothing, nothing), knobs._replace(first_step=cursors.dt)
+        )
+        z = carry.state.y
+        if self.moves("t0", "t1", "ts", "stops"):
+            # A leg of no length takes no step, but where its ends move apart the solution moves with them.
+            apart = (target - carry.state.t).astype(z.real.dtype)
+            z = z + jnp.where(carry.state.t == target, apart, 0) * self.field(target, z, args)
+        new = self.layout.unpack(z)
+        if carry.records:
+            new = new._replace(theta=jax.tree.map(jnp.add, parts.theta, carry.records[0]))
+        elif "theta" not in self.options.parts:
+            new = new._replace(theta=parts.theta)
+        return new, carry.steering.dt, carry.steering.result
+
+    # ---- the sweep
+
+    def back(self, bars: Outputs) -> list[jax.Array]:
+        """The cotangents of the active inputs. Linear: the size of `bars` is divided out, and put back at the end."""
+        scale = _scale(bars)
+        bars = jax.tree.map(lambda x: x / scale.astype(x.real.dtype), bars)
+        moving, cursors = self.start(bars)
+
+        def running(moving, cursors):
+            left = (moving.t != self.inputs.t0) | (cursors.stop >= 0)
+            for k in cursors.records:
+                left |= k >= 0
+            return left & (cursors.result == Result.success)
+
+        def trip(moving, cursors):
+            live = running(moving, cursors)
+            new = self.trip(moving, cursors, bars, live)
+            # the segment is a buffer: where nothing is live, nothing was written to it
+            held = new[0].segment
+            kept = jax.tree.map(
+                lambda a, b: jnp.where(live, a, b),
+                (new[0]._replace(segment=None), new[1]), (moving._replace(segment=None), cursors),
+            )  # fmt: skip
+            return kept[0]._replace(segment=held), kept[1]
+
+        moving, cursors = frozen_while(running, trip, moving, cursors)
+        return self.collect(moving, cursors, scale)
+
+    def start(self, bars: Outputs) -> tuple[Moving, Cursors]:
+        inputs, (y1, _, _) = self.inputs, self.tape
+        zero = jnp.zeros((), jnp.int32)
+        theta = [jnp.zeros_like(x) for x in self.theta()]
+        parts = Parts(y1 if "y" in self.options.parts else None, bars.y, theta)
+        times = Times(*(jnp.zeros_like(getattr(inputs, name)) if self.moves(name) else None for name in Times._fields))
+        last = jnp.sum(self.direction * inputs.stops < self.direction * inputs.t1, dtype=jnp.int32) - 1
+        if times.t1 is not None:
+            times = times._replace(t1=_real_sum(bars.y * self.slope(inputs.t1, y1, last)).astype(inputs.t1.dtype))
+        held, steps = None, zero
+        if self.options.parts[:1] != ("y",):
+            held = segments.empty(self.integration, inputs)
+            steps = (self.constants.counts.steps + segments.SEGMENT - 1) // segments.SEGMENT
+        # without an error estimate to correct it, the step is the one that was given
+        first = self.knobs.first_step if not self.knobs.controller.needs_error else self.constants.dt
+        good = (self.constants.result == Result.success) | (self.constants.result == Result.terminated)
+        cursors = Cursors(
+            records=tuple(mark - 1 for mark in self.constants.marks),
+            stop=last,
+            segment=steps,
+            count=zero,
+            start=lax.stop_gradient(inputs.t1),
+            dt=lax.stop_gradient(jnp.where(jnp.isfinite(first) & (first > 0), first, jnp.abs(inputs.t1 - inputs.t0))),
+            result=jnp.where(good, Result.success, self.constants.result).astype(jnp.int32),
+        )
+        return Moving(inputs.t1, parts, times, held), cursors
+
+    def trip(self, moving: Moving, cursors: Cursors, bars: Outputs, live: jax.Array) -> tuple[Moving, Cursors]:
+        moving, cursors = self.loaded(moving, cursors, live)
+        target = jnp.where(live, self.target(moving, cursors), moving.t)
+        parts, dt, result = self.leg(moving.t, target, moving.parts, moving.segment, cursors)
+        cursors = cursors._replace(dt=dt, result=result)
+        moving = Moving(target, parts, moving.times, moving.segment)
+        moving, cursors = self.at_stop(moving, cursors)
+        records = list(cursors.records)
+        for i, recorder in enumerate(self.integration.recorders):
+            moving, records[i] = self.at_row(moving, cursors, i, recorder, bars.records[i])
+        return moving, cursors._replace(records=tuple(records))
+
+    def loaded(self, moving: Moving, cursors: Cursors, live: jax.Array) -> tuple[Moving, Cursors]:
+        """Fetch the segment before this one when its start is reached."""
+        if moving.segment is None:
+            return moving, cursors
+        enters = live & (cursors.segment > 0) & (moving.t == cursors.start)
+        number = jnp.maximum(cursors.segment - 1, 0)
+        first = number * segments.SEGMENT
+        end = jnp.minimum(first + segments.SEGMENT, self.constants.counts.steps)
+        span = first, jnp.where(enters, end, 0)
+        segment = segments.load(self.integration, self.inputs, self.knobs, self.tape[2], moving.segment, span)
+        new = cursors._replace(segment=number, count=end - first, start=lax.stop_gradient(segment.t0[0]))
+        cursors = jax.tree.map(lambda a, b: jnp.where(enters, a, b), new, cursors)
+        return moving._replace(segment=segment), cursors
+
+    def target(self, moving: Moving, cursors: Cursors) -> jax.Array:
+        """The next time to land on, going back. Chosen, not computed: a maximum of equals would mix their derivatives."""
+        best = self.inputs.t0
+
+        def later(t, wanted):
+            within = wanted & (self.direction * t > self.direction * best)
+            return jnp.where(within & (self.direction * t <= self.direction * moving.t), t, best)
+
+        for recorder, rows, k in zip(self.integration.recorders, self.tape[1], cursors.records, strict=True):
+            at = self.inputs.ts if isinstance(recorder, SaveTimes) else rows
+            best = later(at[jnp.maximum(k, 0)], k >= 0)
+        if self.inputs.stops.size:
+            best = later(self.inputs.stops[jnp.maximum(cursors.stop, 0)], cursors.stop >= 0)
+        if moving.segment is not None:
+            best = later(moving.segment.t0[0], (cursors.segment > 0) & (cursors.count > 0))
+        return best
+
+    def at_stop(self, moving: Moving, cursors: Cursors) -> tuple[Moving, Cursors]:
+        """Cross a stop T: dL/dT = λ·(f(T⁻) − f(T⁺)), all of it to the first of several that are equal."""
+        stops = self.inputs.stops
+        if stops.size == 0:
+            return moving, cursors
+        k = cursors.stop
+        due = (k >= 0) & (stops[jnp.maximum(k, 0)] == moving.t)
+        first = jnp.sum(self.direction * stops < self.direction * moving.t, dtype=jnp.int32)
+        if moving.times.stops is not None:
+            y = self.solution(moving.t, moving.parts, moving.segment, cursors.count)
+            jump = self.slope(moving.t, y, first - 1) - self.slope(moving.t, y, k)
+            change = _real_sum(moving.parts.lam * jump).astype(moving.t.dtype)
+            bar = moving.times.stops.at[first].add(jnp.where(due, change, 0))
+            moving = moving._replace(times=moving.times._replace(stops=bar))
+        return moving, cursors._replace(stop=jnp.where(due, first - 1, k))
+
+    def at_row(self, moving: Moving, cursors: Cursors, i: int, recorder: Any, bars: PyTree) -> tuple[Moving, jax.Array]:
+        """Add the cotangents of a saved value at its time."""
+        k, is_time = cursors.records[i], isinstance(recorder, SaveTimes)
+        at = (self.inputs.ts if is_time else self.tape[1][i])[jnp.maximum(k, 0)]
+        back = self.direction
+        due = (k >= 0) & ((back * at >= back * moving.t) | (moving.t == self.inputs.t0))
+        bar = jax.tree.map(lambda x: jnp.where(due, x, 0), read(bars, jnp.maximum(k, 0)))
+        bar, bar_t = (bar, 0.0) if is_time else (bar[1], bar[0])
+        y = self.solution(moving.t, moving.parts, moving.segment, cursors.count)
+
+        def value(t, y, theta):
+            return recorder.observe(t, y, self.args(theta))
+
+        _, pull = jax.vjp(value, moving.t, y, self.theta())
+        d_t, d_y, d_theta = pull(bar)
+        theta = jax.tree.map(jnp.add, moving.parts.theta, d_theta)
+        parts = moving.parts._replace(lam=moving.parts.lam + d_y, theta=theta)
+        times = moving.times
+        if self.moves("ts") if is_time else self.active.time:
+            f = self.slope(moving.t, y, cursors.stop)
+            change = d_t + bar_t + _real_sum(d_y * f).astype(d_t.dtype)
+            times = self.timed(times, moving.t, jnp.maximum(k, 0), change, is_time)
+        return moving._replace(parts=parts, times=times), k - due
+
+    def timed(self, times: Times, t: jax.Array, k: jax.Array, change: jax.Array, is_time: bool) -> Times:
+        """The time of a saved value belongs to `ts`; that of a step, to the last time that was landed on."""
+        if is_time:
+            return times._replace(ts=times.ts.at[k].add(change))
+        stops, inputs, back = self.inputs.stops, self.inputs, self.direction
+        passed = jnp.sum((back * stops <= back * t) & (back * stops < back * inputs.t1), dtype=jnp.int32)
+        last = t == inputs.t1
+        if times.t1 is not None:
+            times = times._replace(t1=times.t1 + jnp.where(last, change, 0))
+        if times.t0 is not None:
+            times = times._replace(t0=times.t0 + jnp.where(last | (passed > 0), 0, change))
+        if times.stops is not None:
+            share = jnp.where(last | (passed == 0), 0, change)
+            first = jnp.sum(back * stops < back * stops[jnp.maximum(passed - 1, 0)], dtype=jnp.int32)
+            times = times._replace(stops=times.stops.at[first].add(share))
+        return times
+
+    def collect(self, moving: Moving, cursors: Cursors, scale: jax.Array) -> list[jax.Array]:
+        """In the order of the active leaves; NaN if the backward solve failed."""
+        inputs, times = self.inputs, moving.times
+        if times.t0 is not None:
+            f = self.slope(inputs.t0, inputs.y0, -1)
+            times = times._replace(t0=times.t0 - _real_sum(moving.parts.lam * f).astype(inputs.t0.dtype))
+        args = jax.tree.map(jnp.zeros_like, inputs.args)
+        args = self_filled(args, self.where, moving.parts.theta)
+        whole = Inputs(moving.parts.lam, args, *(x if x is not None else 0.0 for x in times))
+        flat = jax.tree.leaves(whole)
+        factor = jnp.where(cursors.result == Result.success, scale, jnp.nan)
+        return [flat[i] * factor.astype(flat[i].real.dtype) for i in self.active.where]
+
+
+def self_filled(tree: PyTree, where: tuple[int, ...], values: list) -> PyTree:
+    leaves, structure = jax.tree.flatten(tree)
+    for i, x in zip(where, values, strict=True):
+        leaves[i] = x
+    return structure.unflatten(leaves)
+
+
+def _real_sum(x: jax.Array) -> jax.Array:
+    return jnp.sum(x.real)
+
+
+def _scale(bars: Outputs) -> jax.Array:
+    """The largest cotangent, one if all are zero."""
+    sizes = [jnp.max(jnp.abs(x), initial=0) for x in jax.tree.leaves(bars)]
+    largest = functools.reduce(jnp.maximum, [x.astype(np.result_type(*(s.dtype for s in sizes))) for x in sizes])
+    return lax.stop_gradient(jnp.where(largest == 0, 1, largest))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Several arrays as one vector of their common dtype."""
+
+    tree: Any
+    shapes: tuple
+    dtypes: tuple
+
+    @staticmethod
+    def of(parts: Parts) -> Layout:
+        leaves, tree = jax.tree.flatten(parts)
+        return Layout(tree, tuple(x.shape for x in leaves), tuple(x.dtype for x in leaves))
+
+    def pack(self, parts: Parts) -> jax.Array:
+        dtype = np.result_type(*self.dtypes)
+        return jnp.concatenate([x.astype(dtype).reshape(-1) for x in jax.tree.leaves(parts)])
+
+    def unpack(self, z: jax.Array) -> Parts:
+        return self.tree.unflatten(
+            [
+                (x.real if not jnp.issubdtype(dtype, jnp.complexfloating) else x).astype(dtype)
+                for x, dtype in zip(self.pieces(z), self.dtypes, strict=True)
+            ]
+        )
+
+    def pieces(self, z: jax.Array) -> list[jax.Array]:
+        ends = np.cumsum([0, *(int(np.prod(shape)) for shape in self.shapes)])
+        return [z[a:b].reshape(s) for a, b, s in zip(ends, ends[1:], self.shapes, strict=False)]
+
+    def spread(self, tolerance: jax.Array) -> jax.Array:
+        """A tolerance of the state as one of the vector: the smallest for the parameters."""
+        if tolerance.ndim == 0:
+            return tolerance
+        numbers = self.tree.unflatten(range(len(self.shapes)))
+        own = {numbers.y, numbers.lam}
+        return jnp.concatenate(
+            [
+                jnp.broadcast_to(tolerance if i in own else jnp.min(tolerance), shape).reshape(-1)
+                for i, shape in enumerate(self.shapes)
+            ]
+        )
+
+    def norm(self, norm: Any) -> Any:
+        """The largest norm of a part: many parameters must not hide the error of the state."""
+
+        def largest(z):
+            sizes = [norm(x) for x in self.pieces(z) if x.size]
+            return functools.reduce(jnp.maximum, sizes)
+
+        return largest
