@@ -43,6 +43,8 @@ class Integration:
     field: Callable[[jax.Array, jax.Array, PyTree], jax.Array]
     stepper: Any
     recorders: tuple = ()
+    watch: Callable | None = None
+    """shows how far the loop has come; see `jaxdiffeq.progress`"""
 
     def with_recorders(self, *recorders: Any) -> Integration:
         return replace(self, recorders=recorders)
@@ -174,7 +176,7 @@ class Integration:
         counts = Counts(first, zero, zero, zero, zero)
         result = jnp.where(first < end, Result.running, Result.success).astype(jnp.int32)
         carry = Carry(state, (records[0],), Steering(dt, controller, counts, result, (records[1],)))
-        done = self.run(inputs, knobs, carry, end - first)
+        done = replace(self, watch=None).run(inputs, knobs, carry, end - first)
         return done.records[0], done.steering.marks[0][1]
 
     def _trip(self, inputs: Inputs, knobs: Knobs, carry: Carry, live: jax.Array) -> tuple[Any, Steering]:
@@ -197,6 +199,10 @@ class Integration:
         dt = jnp.where(lands & verdict.accept, jnp.maximum(verdict.dt, steering.dt), verdict.dt)
         counts = self._count(steering.counts, verdict, live, dense)
         result = jnp.where(live, self._result(inputs, knobs, after, dt, counts, verdict), steering.result)
+        if self.watch is not None:
+            tries = lambda c: c.steps + c.rejected_error + c.rejected_solver
+            spent = (before.t, tries(steering.counts)), (after.t, tries(counts))
+            result = self.watch(result, inputs, *spent, result != Result.running)
         keep = lambda new, old: jax.tree.map(lambda a, b: jnp.where(live, a, b), new, old)  # noqa: E731
         fixed = Steering(keep(dt, steering.dt), keep(verdict.memory, steering.controller), counts, result, marks)
         return (after, records), fixed

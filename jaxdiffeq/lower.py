@@ -36,6 +36,7 @@ class Plan:
     gradient: Any
     max_steps: int
     has_first_step: bool
+    watch: Any = None
 
     @property
     def every_step(self) -> bool:
@@ -82,7 +83,8 @@ def prepare(terms: Terms, stepper: Any, options: dict[str, Any]) -> tuple[Plan, 
     parts, arrays = split((f, args))
     leaves = [as_array(x, d) for x, d in zip(jax.tree.leaves(y0), ravel.dtypes, strict=True)]
     knobs = _knobs(options, ravel, y0, dtype)
-    plan = Plan(parts, ravel, stepper, keep, options["dense"], options["gradient"], options["max_steps"], knobs.first_step is not None)
+    given = options["dense"], options["gradient"], options["max_steps"]
+    plan = Plan(parts, ravel, stepper, keep, *given, knobs.first_step is not None, options["watch"])
     return plan, Arrays(arrays, leaves, t0, t1, ts, stops, knobs)
 
 
@@ -156,7 +158,10 @@ def lower(plan: Plan, arrays: Arrays, capacity: int) -> Lowered:
         return watch(args[1], t, y, args[2])
 
     integration = Integration(
-        lambda t, y, args: program(args[0], t, y, args[2]), plan.stepper, _recorders(plan, arrays, observe, capacity)
+        lambda t, y, args: program(args[0], t, y, args[2]),
+        plan.stepper,
+        _recorders(plan, arrays, observe, capacity),
+        plan.watch,
     )
     ts, back = sorted_times(plan.keep, jnp.asarray(arrays.ts), jnp.sign(t1 - t0))
     inputs = Inputs(y0, (of_f, of_fn, leaves), t0, t1, ts, jnp.asarray(arrays.stops))

@@ -36,6 +36,9 @@ def march(plan: Plan, parts: Lowered) -> tuple[Outputs, Constants]:
         start = State(inputs.t0 + i * width, *carry)
         t1 = jnp.where(i == n - 1, inputs.t1, inputs.t0 + (i + 1) * width)
         after = integration.stepper.step(f, start, t1, inputs.args).after
+        if integration.watch is not None:
+            moves = (start.t, i.astype(int)), (t1, i.astype(int) + 1)
+            after = after._replace(y=integration.watch(after.y, inputs, *moves, i == n - 1))
         row = (t1, parts.observe(t1, after.y, inputs.args), None) if plan.keep.steps else None
         return (after.y, after.memory), row
 

@@ -38,7 +38,7 @@ def solve(
     max_steps: int = 100_000,
     stops: Any = (),
     gradient: Any = ReverseAD(),
-    progress: bool = False,
+    progress: Any = False,
     throw: bool = True,
     **replacements: Any,
 ) -> Solution:
@@ -47,8 +47,8 @@ def solve(
     `method` is chosen by tolerance when left out. `saveat` is None for every accepted step, an array of times, a
     spacing, or a `SaveAt`. An error of one is rtol·|y| + atol; both may be pytrees like y0. `first_step`, the
     tolerances, the times and the controller's numbers are dynamic: a new value does not recompile. `stops` are times to
-    land on exactly, where f may jump. `gradient` is the strategy for derivatives. `replacements` are fields of the
-    problem: `solve(problem, args=p)`.
+    land on exactly, where f may jump. `gradient` is the strategy for derivatives. `progress` shows a bar, or gives
+    reports to a function; see `jaxdiffeq.progress`. `replacements` are fields of the problem: `solve(problem, args=p)`.
     Units: `first_step`, `stops` and `saveat` are in the unit of t, `atol` in that of y.
     Errors: `TypeError` and `ValueError` for bad input, before anything is compiled; a `SolveError` for a solve that
     fails outside `jit`, unless `throw=False`: then, and inside `jit`, `sol.result` says what happened.
@@ -70,6 +70,7 @@ def solve(
         "max_steps": max_steps,
         "stops": stops,
         "gradient": gradient,
+        "watch": _watch(progress),
     }
     plan, arrays = prepare(lower_problem(problem), stepper, options)
     solution = _in_chunks(plan, arrays) if plan.every_step and _checks.all_concrete(arrays) else None
@@ -79,6 +80,14 @@ def solve(
     if throw and _checks.concrete(solution.result):
         _raise_if_failed(plan, arrays, solution)
     return solution
+
+
+def _watch(progress: Any) -> Any:
+    if progress is False:
+        return None
+    from jaxdiffeq.progress import watcher  # above us, and not needed by most
+
+    return watcher(progress)
 
 
 # ---- one compiled program
