@@ -160,7 +160,7 @@ class Sweep:
             rtol = jnp.asarray(self.options.rtol, rtol.dtype)
         if self.options.atol is not None:
             atol = jnp.asarray(self.options.atol, atol.dtype)
-        tolerance = dataclasses.replace(knobs.tolerance, rtol=layout.spread(rtol), atol=layout.spread(atol))
+        tolerance = type(knobs.tolerance)(layout.spread(rtol), layout.spread(atol))
         controller = knobs.controller
         if hasattr(controller, "norm"):
             controller = dataclasses.replace(controller, norm=layout.norm(controller.norm))
@@ -199,6 +199,7 @@ class Sweep:
         """The cotangents of the active inputs. Linear: the size of `bars` is divided out, and put back at the end."""
         scale = _scale(bars)
         bars = jax.tree.map(lambda x: x / scale.astype(x.real.dtype), bars)
+        _ = self.direction, self.solver  # made here, once: what a loop's body makes cannot be used outside of it
         moving, cursors = self.start(bars)
 
         def running(moving, cursors):
