@@ -223,12 +223,13 @@ class Integration:
     def _count(self, counts: Counts, verdict: Any, live: jax.Array, dense: jax.Array) -> Counts:
         taken, refused = live & verdict.accept, live & ~verdict.accept
         error = refused & (verdict.cause == Result.step_size_too_small)
+        one = lambda flag: flag.astype(jnp.int32)
         return Counts(
-            steps=counts.steps + taken,
-            rejected_error=counts.rejected_error + error,
-            rejected_solver=counts.rejected_solver + (refused & ~error),
-            streak=jnp.where(taken, 0, counts.streak + refused),
-            dense=counts.dense + dense,
+            steps=counts.steps + one(taken),
+            rejected_error=counts.rejected_error + one(error),
+            rejected_solver=counts.rejected_solver + one(refused & ~error),
+            streak=jnp.where(taken, 0, counts.streak + one(refused)),
+            dense=counts.dense + one(dense),
         )
 
     def _result(self, inputs: Inputs, knobs: Knobs, after: State, dt: jax.Array, counts: Counts, verdict: Any):

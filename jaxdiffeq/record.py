@@ -109,7 +109,7 @@ class SaveTimes:
         def save(values, k):
             wanted = due(values, k)
             at = inputs.ts[jnp.minimum(k, inputs.ts.size - 1)]
-            return write(values, k, self.value(step, step.coefficients, at, inputs.args), wanted), k + wanted
+            return write(values, k, self.value(step, step.coefficients, at, inputs.args), wanted), k + wanted.astype(k.dtype)
 
         return frozen_while(due, save, moving, fixed)
 
@@ -138,7 +138,7 @@ class SaveTimes:
             t0, t1, coefficients, leaves = pull(read(out, row))
             after = State(t1, *jax.tree.map(jnp.zeros_like, tuple(bars.after[1:])))
             new = bars.add(t0, after, coefficients, leaves)
-            return jax.tree.map(lambda a, b: jnp.where(wanted, a, b), new, bars), k - wanted
+            return jax.tree.map(lambda a, b: jnp.where(wanted, a, b), new, bars), k - wanted.astype(k.dtype)
 
         return frozen_while(due, add, bars, cursor)
 
@@ -167,7 +167,7 @@ class SaveSteps:
 
     def record(self, moving: PyTree, fixed: jax.Array, step: Passage, inputs: Inputs) -> tuple[PyTree, PyTree]:
         due = step.taken & ((step.number + 1) % self.every == 0) & (fixed < self.capacity)
-        return write(moving, fixed, self.row(step.after, step.coefficients, inputs.args), due), fixed + due
+        return write(moving, fixed, self.row(step.after, step.coefficients, inputs.args), due), fixed + due.astype(fixed.dtype)
 
     def at_start(self, inputs: Inputs, start: State) -> None:
         """No row is written before the first step."""
@@ -186,7 +186,7 @@ class SaveSteps:
             coefficients = jnp.zeros_like(bars.coefficients)
         after = State(t1, y1, jax.tree.map(jnp.zeros_like, bars.after.memory))
         new = bars.add(jnp.zeros_like(bars.before_t), after, coefficients, leaves)
-        return jax.tree.map(lambda a, b: jnp.where(due, a, b), new, bars), cursor - due
+        return jax.tree.map(lambda a, b: jnp.where(due, a, b), new, bars), cursor - due.astype(cursor.dtype)
 
 
 class Marks(NamedTuple):
@@ -246,7 +246,7 @@ class Log:
             wanted, source = more(slots, fixed), jnp.minimum(2 * i, self.slots)
             pair = marks.dt, marks.controller
             marks = Marks(*write(pair, i, read(pair, source), wanted), marks.stride)
-            return write(slots, i, read(slots, source), wanted), (marks, i + wanted)
+            return write(slots, i, read(slots, source), wanted), (marks, i + wanted.astype(i.dtype))
 
         moving, (marks, _) = frozen_while(more, move, moving, (fixed, jnp.ones((), jnp.int32)))
         return moving, marks._replace(stride=jnp.where(full, 2 * marks.stride, marks.stride))

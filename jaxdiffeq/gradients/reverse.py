@@ -105,7 +105,7 @@ class _Backward:
             states, window, start, dt = self._before(states, window, at, live)
             new, cursors = self._pull_step(bars, cursors, at, start, dt, live)
             bars = jax.tree.map(lambda a, b: jnp.where(live, a, b), new, bars)
-            return (bars, states), (n - live, cursors, window)
+            return (bars, states), (n - live.astype(n.dtype), cursors, window)
 
         cursors = tuple(mark - 1 for mark in self.constants.marks)
         states, sizes = rows((first, self.marks.dt[0]), self.log.window.size) if self.log.thins else (None, None)

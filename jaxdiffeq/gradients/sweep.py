@@ -330,7 +330,7 @@ class Sweep:
             f = self.slope(moving.t, y, cursors.stop)
             change = d_t + bar_t + _real_sum(d_y * f).astype(d_t.dtype)
             times = self.timed(times, moving.t, jnp.maximum(k, 0), change, is_time)
-        return moving._replace(parts=parts, times=times), k - due
+        return moving._replace(parts=parts, times=times), k - due.astype(k.dtype)
 
     def timed(self, times: Times, t: jax.Array, k: jax.Array, change: jax.Array, is_time: bool) -> Times:
         """The time of a saved value belongs to `ts`; that of a step, to the last time that was landed on."""
