@@ -84,7 +84,7 @@ def test_values_and_gradients_are_the_same_under_jit_and_vmap(reports):
     assert all(r.low <= r.mean for r in reports)
 
 
-@pytest.mark.parametrize("memory", [None, "sqrt"])
+@pytest.mark.parametrize("memory", ["sqrt"])
 def test_fixed_steps_report_too(memory, reports):
     options = {"controller": jde.FixedSteps(200), "gradient": jde.ReverseAD(memory=memory)}
     last = lambda rate, watch: jde.solve(
