@@ -104,7 +104,8 @@ def differentiable(strategy: Any, integration: Any, inputs: Inputs, knobs: Knobs
             return poison(strategy.pull(integration, active, knobs, constants, residuals, bars), constants.result)
 
         residuals = some, rest, knobs, constants, residuals
-        d_outputs = linear_call(tangent, cotangent, residuals, [tangents[0][k] for k in live])
+        lin = [tangents[0][k] for k in live]
+        d_outputs = linear_call(tangent, cotangent, residuals, lin, like=outputs)
         return (outputs, constants), (d_outputs, jax.tree.map(zero_tangent, constants))
 
     solve.defjvp(rule, symbolic_zeros=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import ShapedArray
 from jax.extend.core import Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 
@@ -29,8 +30,23 @@ REVERSE_OVER_REVERSE = (
 )
 
 
-def linear_call(fun: Callable, transpose: Callable | str, residuals: PyTree, tangents: PyTree) -> PyTree:
+class Lazy:
+    """A program that is traced only if it is used: reverse mode never runs the map, only its transpose."""
+
+    def __init__(self, fun: Callable, out_avals: Sequence[Any]):
+        self.fun, self.out_avals = fun, out_avals
+
+
+def _call(program: Any, xs: Sequence[Any]) -> list:
+    return program.fun(*xs) if isinstance(program, Lazy) else jaxpr_as_fun(program)(*xs)
+
+
+def linear_call(
+    fun: Callable, transpose: Callable | str, residuals: PyTree, tangents: PyTree, like: PyTree = None
+) -> PyTree:
     """`fun(residuals, tangents)`, linear in `tangents`; its transpose is `transpose(residuals, cotangents)`.
+
+    `like` has the shapes of the result, if they are known; then `fun` may not close over tracers.
 
     A string in place of `transpose` is the message of the error that reverse mode then raises. What either function
     closes over becomes a residual. Second derivatives, those with respect to residuals, are forward mode only.
@@ -45,7 +61,12 @@ def linear_call(fun: Callable, transpose: Callable | str, residuals: PyTree, tan
         out, out_tree = jax.tree.flatten(fun(res_tree.unflatten(xs[:n]), lin_tree.unflatten(xs[n:])))
         return out
 
-    there = jax.make_jaxpr(forward)(*res, *lin)
+    if like is None:
+        closed = jax.make_jaxpr(forward)(*res, *lin)
+        there, consts = consts_first(closed), closed.consts
+    else:
+        shapes, out_tree = jax.tree.flatten(like)
+        there, consts = Lazy(forward, [ShapedArray(x.shape, x.dtype) for x in shapes]), []
     assert out_tree is not None
     tree: Any = out_tree
     if isinstance(transpose, str):
@@ -57,15 +78,15 @@ def linear_call(fun: Callable, transpose: Callable | str, residuals: PyTree, tan
 
         closed = jax.make_jaxpr(backward)(*res, *[jax.ShapeDtypeStruct(x.shape, x.dtype) for x in there.out_avals])
         back, more = consts_first(closed), closed.consts
-    operands = [*there.consts, *more, *res, *lin]
-    sides = (consts_first(there), len(there.consts)), (back, len(more))
+    operands = [*consts, *more, *res, *lin]
+    sides = (there, len(consts)), (back, len(more))
     return tree.unflatten(linear_call_p.bind(*operands, sides=sides, count=len(operands) - len(lin)))
 
 
 def _run(*operands, sides, count):
     """The map of the first side; the second is its transpose. Operands: constants of each, shared residuals, input."""
     (program, mine), (_, other) = sides
-    return jaxpr_as_fun(program)(*operands[:mine], *operands[mine + other :])
+    return _call(program, [*operands[:mine], *operands[mine + other :]])
 
 
 def _swap(residuals: Sequence[Any], sides: Any) -> list:
@@ -124,12 +145,16 @@ def _batch(operands, dims, *, sides, count):
 
     def over_lanes(program, mine):
         return lambda xs: jax.vmap(
-            jaxpr_as_fun(program), in_axes=(*mine, *shared, *[0] * (len(xs) - len(mine) - len(shared))), axis_size=size
+            lambda *xs: _call(program, xs), in_axes=(*mine, *shared, *[0] * (len(xs) - len(mine) - len(shared))), axis_size=size
         )(*xs)
 
     res = front[:count]
     mine, theirs = [*res[:a], *res[a + b :], *lin], [*res[a : a + b], *res[a + b :]]
-    there = jax.make_jaxpr(over_lanes(fun, axes[:a]))(mine)
+    if isinstance(fun, Lazy):
+        lanes = [ShapedArray((size, *x.shape), x.dtype) for x in fun.out_avals]
+        there = Lazy(lambda *xs: over_lanes(fun, axes[:a])(xs), lanes)
+    else:
+        there = jax.make_jaxpr(over_lanes(fun, axes[:a]))(mine)
     if not isinstance(back, str):
         cotangents = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in there.out_avals]
         back = jax.make_jaxpr(over_lanes(back, axes[a : a + b]))([*theirs, *cotangents])

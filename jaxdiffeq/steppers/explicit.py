@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdiffeq.dense import combine, hermite
+from jaxdiffeq.dense import combine, hermite, weigh
 from jaxdiffeq.tableaux.explicit import ButcherTableau
 from jaxdiffeq.types import State, Step
 
@@ -102,5 +102,4 @@ class ExplicitRK:
         slopes = list(slopes)
         for c, row in zip(interpolant.c, interpolant.a, strict=True):
             slopes.append(f(t + c * width, y + dt * combine(row, slopes), args))
-        powers = zip(*interpolant.b, strict=True)
-        return jnp.stack([y, *(dt * combine(weights, slopes) for weights in powers)])
+        return jnp.concatenate([y[None], dt * weigh(interpolant.b, slopes)])
