@@ -77,6 +77,8 @@ class Quadrature:
 
     def _kronrod(self, step: Passage, inputs: Inputs, rtol: Any, atol: Any) -> list[jax.Array]:
         nodes, kronrod, gauss = mirrored(KRONROD_NODES, KRONROD_WEIGHTS, GAUSS_WEIGHTS)
+        clock = step.after.t.dtype
+        nodes, rtol, atol = (jnp.asarray(x).astype(clock) for x in (nodes, rtol, atol))
 
         def more(found, fixed):
             good, panels, panel, _ = fixed
@@ -88,20 +90,20 @@ class Quadrature:
             live = more(found, fixed)
             again = panel == panels
             panels, panel = jnp.where(again, 2 * panels, panels), jnp.where(again, 0, panel)
-            at = self._at(step, inputs, (panel.astype(nodes.dtype) + nodes) / panels)
-            share = 1 / panels
+            share = 1 / panels.astype(clock)
+            at = self._at(step, inputs, (panel.astype(clock) + nodes) * share)
             new = [jnp.where(again, 0, old) + _sum(kronrod, x) * share.astype(jnp.finfo(x.dtype).dtype)
                    for old, x in zip(found, at, strict=True)]  # fmt: skip
-            off = sum(jnp.sum(jnp.abs(_sum(kronrod - gauss, x))) for x in at) * share
-            error = jnp.where(again, 0, error) + off.astype(error.dtype)
-            size = sum(jnp.sum(jnp.abs(x)) for x in new).astype(error.dtype)
+            off = sum(jnp.sum(jnp.abs(_sum(kronrod - gauss, x))).astype(clock) for x in at)
+            error = jnp.where(again, 0, error) + off * share
+            size = sum(jnp.sum(jnp.abs(x)).astype(clock) for x in new)
             good = error <= atol + rtol * size
             state = new, (good, panels, panel + 1, error)
             return jax.tree.map(lambda a, b: jnp.where(live, a, b), state, (found, fixed))
 
         zeros = [jnp.zeros(shape, dtype) for shape, dtype in self.zeros]
         one = jnp.ones((), jnp.int32)
-        start = jnp.array(False), one, jnp.zeros((), jnp.int32), jnp.zeros((), step.after.t.dtype)
+        start = jnp.array(False), one, jnp.zeros((), jnp.int32), jnp.zeros((), clock)
         return frozen_while(more, add, zeros, start)[0]
 
 

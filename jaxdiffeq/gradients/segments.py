@@ -52,7 +52,7 @@ class Segment(NamedTuple):
 
     def value(self, t: jax.Array, count: jax.Array, direction: jax.Array, y0: jax.Array) -> jax.Array:
         """y(t), of the earlier step where two meet; y0 if there are no steps at all."""
-        passed = (jnp.arange(SEGMENT) < count) & (direction * self.t0[:SEGMENT] < direction * t)
+        passed = (jnp.arange(SEGMENT, dtype=jnp.int32) < count) & (direction * self.t0[:SEGMENT] < direction * t)
         t0, t1, coefficients = read(tuple(self), jnp.maximum(jnp.sum(passed, dtype=jnp.int32) - 1, 0))
         t0, t1 = jnp.where(count > 0, t0, 0), jnp.where(count > 0, t1, 1)
         theta = ((t - t0) / (t1 - t0)).astype(jnp.finfo(y0.dtype).dtype)
