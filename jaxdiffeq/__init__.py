@@ -1,9 +1,19 @@
 """Differential equations in JAX, where any solve is a layer of a neural network."""
 
+from jaxdiffeq import nn as nn
 from jaxdiffeq.control import FixedSteps as FixedSteps
 from jaxdiffeq.control import IController as IController
 from jaxdiffeq.control import PIController as PIController
 from jaxdiffeq.control import PIDController as PIDController
+from jaxdiffeq.diffeq import diffeq_adjoint as diffeq_adjoint
+from jaxdiffeq.diffeq import diffeq_fd as diffeq_fd
+from jaxdiffeq.diffeq import diffeq_rd as diffeq_rd
+from jaxdiffeq.gradients.check import check_gradients as check_gradients
+from jaxdiffeq.gradients.continuous import BacksolveAdjoint as BacksolveAdjoint
+from jaxdiffeq.gradients.continuous import GaussAdjoint as GaussAdjoint
+from jaxdiffeq.gradients.continuous import InterpolatingAdjoint as InterpolatingAdjoint
+from jaxdiffeq.gradients.continuous import QuadratureAdjoint as QuadratureAdjoint
+from jaxdiffeq.gradients.forward import ForwardAD as ForwardAD
 from jaxdiffeq.gradients.reverse import ReverseAD as ReverseAD
 from jaxdiffeq.problems import ODEProblem as ODEProblem
 from jaxdiffeq.save import SaveAt as SaveAt

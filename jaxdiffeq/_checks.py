@@ -214,3 +214,13 @@ def fixed_steps(n: Any, dt: Any) -> None:
         raise ValueError("FixedSteps takes a number of steps or dt=, one of them: FixedSteps(100) or FixedSteps(dt=0.1).")
     if n is not None:
         positive_integer(n, "FixedSteps(n)")
+
+
+def strategy(given: Any, names: Sequence[str]) -> None:
+    if isinstance(given, type) or not hasattr(given, "bind"):
+        call = f" Call it: {given.__name__}()." if isinstance(given, type) else ""
+        raise TypeError(f"`gradient` must be one of {', '.join(f'{n}()' for n in names)}, but is {given!r}.{call}")
+
+
+def unsupported(message: str) -> None:
+    raise NotImplementedError(message)

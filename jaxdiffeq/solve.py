@@ -14,6 +14,7 @@ import numpy as np
 from jaxdiffeq import _checks
 from jaxdiffeq.bundle import Bundle
 from jaxdiffeq.control import FixedSteps, PIDController
+from jaxdiffeq.gradients import table
 from jaxdiffeq.gradients.attach import Constants, Outputs, differentiable, parts_of
 from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.lower import Arrays, Lowered, Plan, chunk, lower, prepare, row_bytes
@@ -72,6 +73,7 @@ def solve(
         "gradient": gradient,
         "watch": _watch(progress),
     }
+    table.check(gradient, options)
     plan, arrays = prepare(lower_problem(problem), stepper, options)
     solution = _in_chunks(plan, arrays) if plan.every_step and _checks.all_concrete(arrays) else None
     solution = _whole(plan, arrays).open() if solution is None else solution
@@ -154,7 +156,9 @@ def _in_chunks(plan: Plan, arrays: Arrays) -> Solution | None:
         carry, ends, times = jax.device_get(bundle.open())
         outputs, constants = parts_of(carry)
         marks = constants.marks[kept:]
-        pieces.append([jax.tree.map(lambda x: x[: int(m)], r) for r, m in zip(outputs.records[kept:], marks, strict=True)])  # noqa: B023
+        pieces.append(
+            [jax.tree.map(lambda x: x[: int(m)], r) for r, m in zip(outputs.records[kept:], marks, strict=True)]
+        )  # noqa: B023
         if constants.result != Result.running:
             break
     rows = [jax.tree.map(lambda *xs: np.concatenate(xs), *parts) for parts in zip(*pieces, strict=True)]
@@ -261,8 +265,14 @@ class Account:
     def lines(self) -> list[tuple[str, str]]:
         stepper = self.plan.stepper
         why = "as given" if self.method_given else "chosen for the tolerance, as no method was given"
-        how = "error-controlled steps, default gains" if self.controller is None else f"{self.controller.__name__}, as given"
-        how_small = f"order {stepper.order}, error estimate of order {stepper.error_order}, dense output {stepper.dense_order}"
+        how = (
+            "error-controlled steps, default gains"
+            if self.controller is None
+            else f"{self.controller.__name__}, as given"
+        )
+        how_small = (
+            f"order {stepper.order}, error estimate of order {stepper.error_order}, dense output {stepper.dense_order}"
+        )
         return [
             ("method", f"{stepper.name}, {how_small}: {why}"),
             ("controller", how),

@@ -1,0 +1,86 @@
+"""Which gradient strategy serves what: the table that refuses, that the README prints, and that the tests go through."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxdiffeq import _checks
+from jaxdiffeq.gradients.continuous import (
+    CONTINUOUS,
+    BacksolveAdjoint,
+    GaussAdjoint,
+    InterpolatingAdjoint,
+    QuadratureAdjoint,
+)
+from jaxdiffeq.gradients.forward import ForwardAD
+from jaxdiffeq.gradients.linear_call import REVERSE_OVER_REVERSE
+from jaxdiffeq.gradients.reverse import ReverseAD
+
+STRATEGIES: dict[type, tuple[str, str]] = {  # what it is, good for
+    ReverseAD: (
+        "the discrete adjoint of the steps taken, from a log of bounded size; the default",
+        "training: the exact gradient of the computed solution",
+    ),
+    ForwardAD: ("forward sensitivities through the solver", "few parameters"),
+    BacksolveAdjoint: (
+        "solves backwards in time, as in the neural-ODE paper",
+        "constant memory, *where the reversed equation is stable: often it is not*",
+    ),
+    InterpolatingAdjoint: ("continuous adjoint over the solution, recomputed from checkpoints", "large systems"),
+    QuadratureAdjoint: (
+        "the same, with the parameters' integral by adaptive quadrature",
+        "a careful gradient of the true solution",
+    ),
+    GaussAdjoint: (
+        "the same, with that integral by Gauss's rule step by step",
+        "large systems with many parameters",
+    ),
+}
+OPTIONS = ("ODEProblem", "ts", "steps", "t1", "fn", "dense", "stops", "FixedSteps", "complex")
+MODES = (
+    *("grad", "jvp", "jacfwd", "jacrev", "vmap", "hessian"),
+    *("forward over forward", "reverse over forward", "reverse over reverse"),
+)
+
+NO_DENSE = (
+    "{name} does not serve dense=True: the polynomials between the steps depend on the stages of each step, which a "
+    "continuous adjoint does not know. Give the times you want in `saveat`, or gradient=ReverseAD() or ForwardAD()."
+)
+UNSUPPORTED: dict[tuple[type, str], str] = {
+    **{(strategy, "dense"): NO_DENSE for strategy in CONTINUOUS},
+    **{(strategy, mode): REVERSE_OVER_REVERSE for strategy in STRATEGIES for mode in MODES[-2:]},
+}
+
+
+def serves(strategy: type, what: str) -> bool:
+    """Whether a strategy serves an option or a mode of differentiation."""
+    assert strategy in STRATEGIES, strategy
+    assert what in (*OPTIONS, *MODES), what
+    return (strategy, what) not in UNSUPPORTED
+
+
+def check(strategy: Any, options: dict[str, Any]) -> None:
+    """Raise one error, before anything is traced, if the strategy does not serve these options of `solve`.
+
+    Modes of differentiation are not known here: they raise when JAX asks for them.
+    """
+    _checks.strategy(strategy, [kind.__name__ for kind in STRATEGIES])
+    kind = type(strategy)
+    if options["dense"] and (kind, "dense") in UNSUPPORTED:
+        _checks.unsupported(UNSUPPORTED[kind, "dense"].format(name=kind.__name__))
+
+
+def rows() -> list[tuple[str, str, str]]:
+    """Of the table of strategies: `gradient=`, what it is, good for."""
+    return [(f"`{kind.__name__}()`", *texts) for kind, texts in STRATEGIES.items()]
+
+
+def markdown() -> str:
+    """The table of strategies, and one of what each serves, for the README."""
+    first = [("`gradient=`", "what it is", "good for"), ("---",) * 3, *rows()]
+    head = "", *(f"`{kind.__name__}`" for kind in STRATEGIES)
+    marks = [
+        (what, *("yes" if serves(kind, what) else "no" for kind in STRATEGIES)) for what in (*OPTIONS, *MODES)
+    ]
+    second = [head, ("---",) * len(head), *marks]
+    return "\n\n".join("\n".join(f"| {' | '.join(row)} |" for row in table) for table in (first, second))
