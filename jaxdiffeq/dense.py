@@ -27,7 +27,7 @@ def weigh(weights: Sequence[Sequence[float]], slopes: Sequence[jax.Array]) -> ja
     """
     real = jnp.finfo(slopes[0].dtype).dtype
     table = jnp.asarray(weights, real).T.reshape(len(weights[0]), len(weights), *[1] * slopes[0].ndim)
-    return jnp.sum(table * jnp.stack(slopes), axis=1)
+    return jnp.sum(table * jnp.stack(slopes)[None], axis=1)
 
 
 def hermite(y0: jax.Array, y1: jax.Array, d0: jax.Array, d1: jax.Array) -> jax.Array:
