@@ -1,4 +1,4 @@
-"""Many small arrays as one: a compiled function pays for every array that it returns, and more than for a small solve."""
+"""Many small arrays as one: a compiled function pays for every array it returns, more than for a small solve."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ STAGNATION = 50  # rejections in a row: at a fifth of the size each, 1e-35 of th
 
 
 class Steering(NamedTuple):
-    """What is constant to differentiation: the next step size (unsigned), how it is chosen, counts, recorders' marks."""
+    """What is constant to differentiation: the next step size (unsigned), its choice, counts, recorders' marks."""
 
     dt: jax.Array
     controller: PyTree
@@ -93,9 +93,7 @@ class Integration:
             return step
         after = step.after
         _, beyond = self.leg(inputs, t1)
-        memory = lax.cond(
-            lands, lambda: self.stepper.init(beyond, after.t, after.y, inputs.args), lambda: after.memory
-        )
+        memory = lax.cond(lands, lambda: self.stepper.init(beyond, after.t, after.y, inputs.args), lambda: after.memory)
         return step._replace(after=after._replace(memory=memory))
 
     def polynomial(self, inputs: Inputs, start: State, dense: PyTree, wanted: jax.Array) -> jax.Array:
@@ -120,7 +118,7 @@ class Integration:
         """The carry before the first trip."""
         start = self.begin(inputs)
         _, f = self.leg(inputs, inputs.t0)
-        controller = knobs.controller.init(inputs.y0.real.dtype)
+        controller = knobs.controller.init(inputs.t0.dtype)
         records, marks = self._begin(inputs, start, controller)
         steering = Steering(
             dt=lax.stop_gradient(self._first_step(f, inputs, knobs)),
@@ -190,9 +188,7 @@ class Integration:
         )
         taken = live & verdict.accept  # move
         after = jax.tree.map(lambda new, old: jnp.where(taken, new, old), step.after, before)
-        passage = Passage(
-            before, step.after, None, steering.dt, steering.controller, taken, steering.counts.steps
-        )
+        passage = Passage(before, step.after, None, steering.dt, steering.controller, taken, steering.counts.steps)
         records, marks, dense = self._record(inputs, carry, passage, step.dense)  # record
 
         # a step cut short to land says nothing about the size that the solution allows
@@ -203,7 +199,7 @@ class Integration:
             tries = lambda c: c.steps + c.rejected_error + c.rejected_solver
             spent = (before.t, tries(steering.counts)), (after.t, tries(counts))
             result = self.watch(result, inputs, *spent, result != Result.running)
-        keep = lambda new, old: jax.tree.map(lambda a, b: jnp.where(live, a, b), new, old)  # noqa: E731
+        keep = lambda new, old: jax.tree.map(lambda a, b: jnp.where(live, a, b), new, old)
         fixed = Steering(keep(dt, steering.dt), keep(verdict.memory, steering.controller), counts, result, marks)
         return (after, records), fixed
 

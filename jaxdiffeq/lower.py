@@ -17,8 +17,9 @@ from jaxdiffeq.loop import Integration
 from jaxdiffeq.problems import Terms
 from jaxdiffeq.record import SaveSteps, SaveTimes
 from jaxdiffeq.save import Keep, normalise, sorted_times, times
-from jaxdiffeq.state import Ravel, Split, as_array, close, real_dtype, split, time_dtype
+from jaxdiffeq.state import Ravel, Split, as_array, close, inexact, real_dtype, split, time_dtype
 from jaxdiffeq.types import Inputs, Knobs, PyTree
+from jaxdiffeq.while_loop import axes_of, vary
 
 ROW_BYTES = 2**24  # the room for saved steps in one chunk of an eager solve
 
@@ -127,7 +128,7 @@ def _any_knobs(given: tuple, ravel: Ravel, y0: PyTree, dtype: Any) -> Knobs:
             _checks.tolerance_shape(tol, y0, name)
     real = real_dtype(ravel.dtype)
     return Knobs(
-        controller=jax.tree.map(lambda x: as_array(x, real), controller),
+        controller=jax.tree.map(lambda x: as_array(x, dtype), controller),
         tolerance=Tolerance(ravel.pack_tolerance(rtol), ravel.pack_tolerance(atol)),
         first_step=None if first is None else as_array(first, dtype),
         max_steps=as_array(max_steps, np.int32),
@@ -136,6 +137,8 @@ def _any_knobs(given: tuple, ravel: Ravel, y0: PyTree, dtype: Any) -> Knobs:
 
 def lower(plan: Plan, arrays: Arrays, capacity: int) -> Lowered:
     """The integration, with room for `capacity` rows of saved steps. f is traced here, once."""
+    axes = frozenset().union(*(axes_of(x) for x in jax.tree.leaves(arrays)))  # none outside of `shard_map`
+    arrays = jax.tree.map(lambda x: vary(x, axes), arrays)
     f, args = plan.parts.join(arrays.parts)
     rest, leaves = split(args)
     ravel = plan.ravel
@@ -149,7 +152,10 @@ def lower(plan: Plan, arrays: Arrays, capacity: int) -> Lowered:
         return ravel.pack(slope)
 
     def saved(t, y, leaves):
-        return y if plan.keep.fn is None else plan.keep.fn(t, ravel.unpack(y), rest.join(leaves))
+        if plan.keep.fn is None:
+            return y
+        values = plan.keep.fn(t, ravel.unpack(y), rest.join(leaves))
+        return jax.tree.map(lambda x: inexact(x, real_dtype(ravel.dtype)), values)
 
     program, of_f = close(field, t0, y0, leaves)
     watch, of_fn = close(saved, t0, y0, leaves)

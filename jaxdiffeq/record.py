@@ -109,7 +109,9 @@ class SaveTimes:
         def save(values, k):
             wanted = due(values, k)
             at = inputs.ts[jnp.minimum(k, inputs.ts.size - 1)]
-            return write(values, k, self.value(step, step.coefficients, at, inputs.args), wanted), k + wanted.astype(k.dtype)
+            return write(values, k, self.value(step, step.coefficients, at, inputs.args), wanted), k + wanted.astype(
+                k.dtype
+            )
 
         return frozen_while(due, save, moving, fixed)
 
@@ -167,7 +169,9 @@ class SaveSteps:
 
     def record(self, moving: PyTree, fixed: jax.Array, step: Passage, inputs: Inputs) -> tuple[PyTree, PyTree]:
         due = step.taken & ((step.number + 1) % self.every == 0) & (fixed < self.capacity)
-        return write(moving, fixed, self.row(step.after, step.coefficients, inputs.args), due), fixed + due.astype(fixed.dtype)
+        return write(moving, fixed, self.row(step.after, step.coefficients, inputs.args), due), fixed + due.astype(
+            fixed.dtype
+        )
 
     def at_start(self, inputs: Inputs, start: State) -> None:
         """No row is written before the first step."""

@@ -21,8 +21,8 @@ from jaxdiffeq.lower import Arrays, Lowered, Plan, chunk, lower, prepare, row_by
 from jaxdiffeq.march import march, marches
 from jaxdiffeq.methods import default_method
 from jaxdiffeq.problems import ODEProblem, lower_problem, replaced
-from jaxdiffeq.solution import Interpolant, Solution, Stats, raise_failure
 from jaxdiffeq.record import SaveTimes
+from jaxdiffeq.solution import Interpolant, Solution, Stats, raise_failure
 from jaxdiffeq.types import PyTree, Result
 
 
@@ -155,10 +155,7 @@ def _in_chunks(plan: Plan, arrays: Arrays) -> Solution | None:
             return None
         carry, ends, times = jax.device_get(bundle.open())
         outputs, constants = parts_of(carry)
-        marks = constants.marks[kept:]
-        pieces.append(
-            [jax.tree.map(lambda x: x[: int(m)], r) for r, m in zip(outputs.records[kept:], marks, strict=True)]
-        )  # noqa: B023
+        pieces.append([_head(r, m) for r, m in zip(outputs.records[kept:], constants.marks[kept:], strict=True)])
         if constants.result != Result.running:
             break
     rows = [jax.tree.map(lambda *xs: np.concatenate(xs), *parts) for parts in zip(*pieces, strict=True)]
@@ -166,6 +163,10 @@ def _in_chunks(plan: Plan, arrays: Arrays) -> Solution | None:
     marks = (*constants.marks[:kept], *(len(row[0]) for row in rows))
     outputs, constants = Outputs(outputs.y, (*saved, *rows)), constants._replace(marks=marks)
     return _on_device(_assemble(np, plan, ends, times, outputs, constants))
+
+
+def _head(rows: PyTree, count: Any) -> PyTree:
+    return jax.tree.map(lambda x: x[: int(count)], rows)
 
 
 def _on_device(solution: Solution) -> Solution:
@@ -182,62 +183,55 @@ def _assemble(xp: Any, plan: Plan, ends: Ends, times: tuple, outputs: Outputs, c
     """Put together what was saved, with numpy outside of a trace (`xp`) and jax.numpy inside."""
     good = (constants.result == Result.success) | (constants.result == Result.terminated)
     records, marks = list(outputs.records), list(constants.marks)
-    ts, values, saved = [], [], []
-
-    def add(t, value, count):
-        ts.append(t)
-        values.append(value)
-        saved.append(count)
-
-    row = functools.partial(jax.tree.map, lambda x: x[None])
+    first, last = jax.tree.map(lambda x: x[None], (ends.first, ends.last))
+    parts = []  # (times, values, which of them are real)
     if plan.keep.t0 and not plan.keep.steps:
-        add(xp.reshape(ends.t0, 1), row(ends.first), 1)
+        parts.append((xp.reshape(ends.t0, 1), first, xp.ones(1, bool)))
     if np.size(times[0]):
         at, back = times
-        at, value = jax.tree.map(lambda x: x if back is None else x[back], (at, records.pop(0)))
-        add(at, value, marks.pop(0))
+        real = (xp.arange(at.size, dtype=np.int32) < marks.pop(0)) | (at == ends.t0)
+        part = at, records.pop(0), real
+        parts.append(jax.tree.map(lambda x: x if back is None else x[back], part))
     if plan.keep.steps:
-        add(*_padded(xp, plan.keep.t0, ends, records.pop(0)[:2], marks.pop(0), good))
+        parts.append(_padded(xp, plan.keep.t0, ends, records.pop(0)[:2], marks.pop(0), good))
     if plan.keep.t1:
-        last = jax.tree.map(lambda x: xp.where(good, x, xp.nan), ends.last)
-        add(xp.reshape(constants.t, 1), row(last), xp.where(good, 1, 0))
-    ys = jax.tree.map(lambda *xs: xp.concatenate(xs), *values) if len(values) > 1 else values[0]
-    ys = plan.ravel.unpack_rows(ys) if plan.keep.fn is None else ys
-    interpolant = _interpolant(xp, plan, ends, records[0], marks[0]) if plan.dense else None
+        last = jax.tree.map(lambda x: xp.where(good, x, xp.nan), last)
+        parts.append((xp.reshape(constants.t, 1), last, xp.reshape(good, 1)))
+    if not parts:  # an empty list of times
+        parts.append(jax.tree.map(lambda x: x[:0], (xp.reshape(ends.t0, 1), first, xp.ones(1, bool))))
+    ts, ys, mask = parts[0] if len(parts) == 1 else jax.tree.map(lambda *xs: xp.concatenate(xs), *parts)
     return Solution(
-        xp.concatenate(ts),
-        ys,
-        _stats(plan, constants),
-        constants.result,
-        sum(saved[1:], saved[0]),
-        constants.t,
-        plan.ravel.unpack(ends.y),
-        constants.dt,
-        interpolant,
+        ts=ts,
+        ys=plan.ravel.unpack_rows(ys) if plan.keep.fn is None else ys,
+        mask=mask,
+        stats=_stats(plan, constants),
+        result=constants.result,
+        t_end=constants.t,
+        y_end=plan.ravel.unpack(ends.y),
+        next_step=constants.dt,
+        interpolant=_interpolant(xp, plan, ends, records[0], marks[0]) if plan.dense else None,
     )
 
 
 def _padded(xp: Any, with_start: bool, ends: Ends, rows: Any, count: Any, good: Any) -> tuple[Any, PyTree, Any]:
-    """Rows of steps; after the last one it is repeated, or NaN when the solve failed."""
-    ts, values = rows
-    start = ends.t0, ends.first
-    if with_start or len(ts) == 0:
-        rows = jax.tree.map(lambda s, x: xp.concatenate([s[None], x]), start, (ts, values))
+    """Rows of steps; after the last one it is repeated, or NaN when the solve failed or there is none."""
+    if with_start:
+        rows = jax.tree.map(lambda s, x: xp.concatenate([s[None], x]), (ends.t0, ends.first), rows)
         count = count + 1
-    size = len(rows[0])
-    numbers = xp.arange(size)
+    numbers = xp.arange(len(rows[0]), dtype=np.int32)
+    real = numbers < count
     at = xp.maximum(xp.minimum(numbers, count - 1), 0)
-    blank = (numbers >= count) & ~good
+    blank = ~real & (~good | (count == 0))
 
     def pad(x):
         return xp.where(blank.reshape(-1, *[1] * (x.ndim - 1)), xp.nan, x[at])
 
-    return *jax.tree.map(pad, rows), count
+    return *jax.tree.map(pad, rows), real
 
 
 def _interpolant(xp: Any, plan: Plan, ends: Ends, rows: Any, count: Any) -> Interpolant:
     times, _, coefficients = rows
-    return Interpolant(xp.concatenate([xp.reshape(ends.t0, 1), times]), coefficients, count, plan.ravel)
+    return Interpolant(xp.concatenate([xp.reshape(ends.t0, 1), times]), coefficients, ends.y, count, plan.ravel)
 
 
 def _stats(plan: Plan, constants: Constants) -> Stats:
@@ -300,13 +294,16 @@ def _attempt(plan: Plan, arrays: Arrays, t: Any, y: PyTree, dt: Any) -> tuple[Py
 
 def _place(plan: Plan, arrays: Arrays, solution: Solution) -> dict[str, str]:
     """Where a solve failed: the step size, and the component that is to blame, by its path."""
-    slope, error = _attempt(plan, arrays, solution.t_end, solution.y_end, solution.next_step)
+    t, y = solution.t_end, solution.y_end
+    moves = np.maximum(solution.next_step, 2 * np.spacing(np.abs(t)))  # a smaller step would show no error at all
+    slope, error = _attempt(plan, arrays, t, y, moves)
     worst, size = "", -1.0
     for tree in (slope, error) if Result(int(solution.result)) is Result.nonfinite else (error,):
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        for (path, leaf), value in zip(jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(y), strict=True):
             sizes = np.nan_to_num(np.abs(np.asarray(leaf)), nan=np.inf)
             if sizes.size and sizes.max() > size:
                 size = float(sizes.max())
                 at = np.unravel_index(int(np.argmax(sizes)), sizes.shape)
-                worst = _checks.path_of(path) + (f"[{', '.join(str(int(i)) for i in at)}]" if at else "")
-    return {"the next step would have been": f"{float(solution.next_step):.3g}", "the worst component is": worst}
+                index = f"[{', '.join(str(int(i)) for i in at)}]" if at else ""
+                worst = f"{_checks.path_of(path)}{index} = {np.asarray(value)[at]:.6g}"
+    return {"The next step would have been": f"{float(solution.next_step):.3g}", "the worst component is": worst}

@@ -16,9 +16,10 @@ import jax.numpy as jnp
 from jax import lax
 from jax.core import ShapedArray
 from jax.dtypes import float0
-from jax.extend.mlir import ir
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
+
+from jaxdiffeq.one_kernel import fits, lower_as_one
 
 frozen_while_p = Primitive("frozen_while")
 frozen_while_p.multiple_results = True
@@ -34,9 +35,13 @@ def frozen_while(cond: Callable, body: Callable, carry: Any, fixed: Any) -> tupl
     """
     flat, tree = jax.tree.flatten((carry, fixed))
     flat = [x if isinstance(x, jax.ShapeDtypeStruct) else jnp.asarray(x) for x in flat]
-    test = jax.make_jaxpr(lambda *xs: cond(*tree.unflatten(xs)))(*flat)
-    step = jax.make_jaxpr(lambda *xs: jax.tree.leaves(body(*tree.unflatten(xs))))(*flat)
-    _check_carry(step, flat, tree)
+    step = _trace_body(body, flat, tree)
+    given = [
+        x if isinstance(x, jax.ShapeDtypeStruct) else vary(x, axes_of(a))
+        for x, a in zip(flat, step.in_avals, strict=True)
+    ]
+    flat = given
+    test = jax.make_jaxpr(lambda *xs: cond(*tree.unflatten(xs)))(*step.in_avals)
     out = frozen_while_p.bind(
         *test.consts,
         *step.consts,
@@ -48,6 +53,32 @@ def frozen_while(cond: Callable, body: Callable, carry: Any, fixed: Any) -> tupl
         moving=len(jax.tree.leaves(carry)),
     )
     return tree.unflatten(out)
+
+
+def _trace_body(body: Callable, flat: list, tree: Any) -> ClosedJaxpr:
+    """The program of one trip, whose carry goes in varying over the mesh axes over which it comes out."""
+    while True:
+        step = jax.make_jaxpr(lambda *xs: jax.tree.leaves(body(*tree.unflatten(xs))))(*flat)
+        _check_carry(step, flat, tree)
+        if all(axes_of(out) <= axes_of(x) for x, out in zip(flat, step.out_avals, strict=True)):
+            return step
+        flat = [vary(x, axes_of(out)) for x, out in zip(flat, step.out_avals, strict=True)]
+
+
+def axes_of(x: Any) -> frozenset:
+    """The mesh axes over which `x` varies inside `shard_map`; JAX has renamed the attribute."""
+    if isinstance(x, jax.ShapeDtypeStruct):
+        return frozenset()
+    aval = x if isinstance(x, ShapedArray) else jax.typeof(x)
+    return getattr(getattr(aval, "mat", None), "varying", getattr(aval, "vma", frozenset()))
+
+
+def vary(x: Any, axes: frozenset) -> Any:
+    """`x` marked as varying over these axes: the carry of a loop must say before the first trip what it does after."""
+    missing = tuple(axes - axes_of(x))
+    if isinstance(x, jax.ShapeDtypeStruct) and missing:
+        x = lax.empty(x.shape, x.dtype)
+    return lax.pcast(x, missing, to="varying") if missing else x
 
 
 def _check_carry(step: ClosedJaxpr, flat: Sequence[jax.Array], tree: Any) -> None:
@@ -78,6 +109,7 @@ def _split(operands: Sequence[Any], consts: tuple[int, int], empty: Any = (), fi
 
 def _run(*operands, cond, body, consts, empty, moving):
     of_cond, of_body, carry = _split(operands, consts, empty, lax.empty)
+    carry = [vary(x, axes_of(like)) for x, like in zip(carry, body.out_avals, strict=True)]
     return lax.while_loop(
         lambda xs: jaxpr_as_fun(cond)(*of_cond, *xs)[0], lambda xs: jaxpr_as_fun(body)(*of_body, *xs), carry
     )
@@ -150,9 +182,7 @@ def _batch(operands, dims, *, cond, body, consts, empty, moving):
     def axes(flags):
         return [0 if m else None for m in flags]
 
-    step = jax.vmap(
-        jaxpr_as_fun(body), in_axes=axes([*m_body, *m_carry]), out_axes=axes(m_carry), axis_size=size
-    )
+    step = jax.vmap(jaxpr_as_fun(body), in_axes=axes([*m_body, *m_carry]), out_axes=axes(m_carry), axis_size=size)
     (together,) = _hits(dependencies(cond.jaxpr), [*m_cond, *m_carry])
     test = jax.vmap(jaxpr_as_fun(cond), in_axes=axes([*m_cond, *m_carry]), axis_size=size) if together else None
 
@@ -217,74 +247,23 @@ def _loop_dependencies(cond, body, consts, empty, moving) -> list[frozenset[int]
     places = iter(range(a + b, a + b + len(touched) - len(empty)))
     hollow = {i for i, _, _ in empty}
     reach = [frozenset() if k in hollow else frozenset([next(places)]) for k in range(len(touched))]
-    while True:
-        def through(d):
-            return frozenset().union(*(reach[i - a - b] if i >= a + b else {i} for i in d))
 
-        tests = through(frozenset(i if i < a else i + b for i in steer))
-        after = [r | through(d) | tests for r, d in zip(reach, touched, strict=True)]
-        if after == reach:
-            return reach
-        reach = after
+    def through(inputs, reach):
+        return frozenset().union(*(reach[i - a - b] if i >= a + b else {i} for i in inputs))
 
-
-# ---- one kernel for a small loop on the CPU
-
-# What XLA's CPU backend can emit inside one kernel, and this library and its users write; a dot may call a threaded
-# library from there, a scatter or a custom call cannot be emitted at all.
-ONE_KERNEL = frozenset(
-    """abs add add_any and atan2 broadcast_in_dim cbrt ceil clamp complex concatenate cond conj convert_element_type copy
-    copy_p cos cosh custom_jvp_call custom_vjp_call div dynamic_slice dynamic_update_slice empty eq erf exp exp2 expm1
-    floor frozen_while gather ge gt imag integer_pow iota is_finite jit le linear_call log log1p logistic lt max min mul ne neg
-    nextafter not or pad pjit pow real reduce_and reduce_max reduce_min reduce_or reduce_prod reduce_sum rem reshape rev round rsqrt
-    select_n sign sin sinh slice split sqrt square squeeze stack stop_gradient sub tan tanh transpose unstack while xor""".split()
-)
-ONE_KERNEL_ELEMENTS = 4096
-ONE_KERNEL_ATTRIBUTES = {"inlineable": "false", "xla_cpu_small_call": "true"}
-
-
-def _fits_one_kernel(jaxpr: Jaxpr) -> bool:
-    """Whether every operation is in `ONE_KERNEL` and small, the buffers that the loop writes row by row apart."""
-    for eqn in jaxpr.eqns:
-        if eqn.primitive.name not in ONE_KERNEL:
-            return False
-        big = eqn.primitive.name not in ("dynamic_slice", "dynamic_update_slice", *CONTAINERS)
-        if big and any(v.aval.size > ONE_KERNEL_ELEMENTS for v in eqn.outvars if hasattr(v.aval, "size")):
-            return False
-        if not all(_fits_one_kernel(inner) for inner in _programs(eqn.params)):
-            return False
-    return True
-
-
-CONTAINERS = ("frozen_while", "while", "cond", "jit", "pjit", "empty", "custom_jvp_call", "custom_vjp_call")
-
-
-def _programs(params: Any) -> list[Jaxpr]:
-    values = [v for p in params.values() for v in (p if isinstance(p, tuple | list) else [p])]
-    values = [getattr(v, "jaxpr", v) for v in values]
-    return [v for v in values if isinstance(v, Jaxpr)]
+    before = None
+    while reach != before:
+        before = reach
+        tests = through(frozenset(i if i < a else i + b for i in steer), before)
+        reach = [r | through(d, before) | tests for r, d in zip(before, touched, strict=True)]
+    return reach
 
 
 def _lower_on_cpu(ctx, *operands, **params):
-    """As one call that XLA neither inlines nor cuts up: the loop then costs no dispatch per operation.
-
-    XLA does this by itself for a loop that touches less than a kilobyte a trip, which no adaptive step does. With it
-    a solve of the Lotka-Volterra equations is three times as fast. A version of XLA without the attribute ignores it.
-    """
-    if not (_fits_one_kernel(params["body"].jaxpr) and _fits_one_kernel(params["cond"].jaxpr)):
-        return mlir.lower_fun(functools.partial(_run, **params), multiple_results=True)(ctx, *operands)
-    count = len(params["body"].out_avals)
-
-    # The emitter looks for the buffer of every parameter among the operands of the operations inside, and aborts when
-    # optimisation left one without a use: so each is read once, into a result that nobody looks at.
-    @jax.jit
-    def kernel(*xs):
-        return [*_run(*xs, **params), *(lax.slice(x, (0,) * x.ndim, (min(1, x.size),) * x.ndim) for x in xs)]
-
-    lowered = mlir.lower_fun(lambda *xs: kernel(*xs)[:count], multiple_results=True)(ctx, *operands)
-    attributes = {name: ir.StringAttr.get(value) for name, value in ONE_KERNEL_ATTRIBUTES.items()}
-    lowered[0].owner.attributes["mhlo.frontend_attributes"] = ir.DictAttr.get(attributes)
-    return lowered
+    run = functools.partial(_run, **params)
+    if fits(params["body"].jaxpr) and fits(params["cond"].jaxpr):
+        return lower_as_one(ctx, run, len(params["body"].out_avals), operands)
+    return mlir.lower_fun(run, multiple_results=True)(ctx, *operands)
 
 
 def _no_reverse(*_, **__):

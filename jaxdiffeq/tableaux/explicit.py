@@ -6,13 +6,12 @@ written as such, everything else with the digits that float64 holds.
 """
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 _EPS = 2.0**-52
 
 
-def _check_sum(row: Iterable[float], total: float, source: str) -> None:
+def _check_sum(row, total: float, source: str) -> None:
     """Σ row = total. Each number was rounded by half an ulp, so eps·Σ|row| bounds what is left, however big it is."""
     row = tuple(row)
     slack = _EPS * math.fsum(map(abs, (*row, total)))

@@ -1,0 +1,113 @@
+"""Stepping by hand: init, step, look, go on."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxdiffeq import _checks
+from jaxdiffeq.control import PIDController
+from jaxdiffeq.gradients.reverse import ReverseAD
+from jaxdiffeq.loop import Carry
+from jaxdiffeq.lower import Arrays, Plan, lower, prepare
+from jaxdiffeq.methods import default_method
+from jaxdiffeq.problems import lower_problem
+from jaxdiffeq.record import Window, read, rows
+from jaxdiffeq.save import SaveAt
+from jaxdiffeq.types import PyTree, Result
+
+
+class IntegratorState(NamedTuple):
+    """Where an integration stands: a pytree of arrays, which may be stored and gone on from."""
+
+    t: jax.Array
+    y: PyTree
+    result: jax.Array
+    """`Result.running` until the end or a failure"""
+    carry: Carry
+
+
+class Integrator:
+    """A problem taken step by step: `state = integrator.init()`, then `state = integrator.step(state)`.
+
+    n steps and then m are n + m steps to the bit, whether or not the state was stored in between. After the end, or a
+    failure, a step changes nothing. `step` is differentiable in every mode, in the problem and in the state, and may
+    be used under `jit`, `vmap` and `lax.scan`. Options are those of `solve`.
+    """
+
+    def __init__(
+        self,
+        problem: Any,
+        method: Any = None,
+        *,
+        rtol: Any = 1e-3,
+        atol: Any = 1e-6,
+        first_step: Any = None,
+        controller: Any = None,
+        max_steps: int = 100_000,
+        stops: Any = (),
+    ):
+        controller = PIDController() if controller is None else controller
+        stepper = default_method(rtol) if method is None else method
+        first_step = first_step if first_step is not None else getattr(controller, "dt", None)
+        _checks.method(stepper, controller, first_step)
+        options = {"rtol": rtol, "atol": atol, "first_step": first_step, "controller": controller, "stops": stops}
+        rest = {"saveat": SaveAt(t1=True), "dense": False, "gradient": ReverseAD(), "max_steps": max_steps}
+        self._plan, self._arrays = prepare(lower_problem(problem), stepper, {**options, **rest, "watch": None})
+
+    def init(self) -> IntegratorState:
+        """The state before the first step."""
+        return _init(self._plan, self._arrays)
+
+    def step(self, state: IntegratorState) -> IntegratorState:
+        """One accepted step, after as many rejected attempts as it takes."""
+        return _step(self._plan, self._arrays, state)
+
+    def run(self, state: IntegratorState, steps: int) -> IntegratorState:
+        """`steps` accepted steps in one loop, or fewer to the end; differentiable in forward mode."""
+        return _run(self._plan, self._arrays, state, jnp.asarray(steps, jnp.int32))
+
+
+def _state(plan: Plan, carry: Carry) -> IntegratorState:
+    return IntegratorState(carry.state.t, plan.ravel.unpack(carry.state.y), carry.steering.result, carry)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _init(plan: Plan, arrays: Arrays) -> IntegratorState:
+    parts = lower(plan, arrays, 1)
+    return _state(plan, parts.integration.start(parts.inputs, parts.knobs))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _run(plan: Plan, arrays: Arrays, state: IntegratorState, steps: jax.Array) -> IntegratorState:
+    parts = lower(plan, arrays, 1)
+    return _state(plan, parts.integration.run(parts.inputs, parts.knobs, state.carry, steps))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _step(plan: Plan, arrays: Arrays, state: IntegratorState) -> IntegratorState:
+    """The size of the step is found first, as a constant to differentiation; then the step is taken once more."""
+    parts = lower(plan, arrays, 1)
+    integration, inputs, carry = parts.integration, parts.inputs, state.carry
+    before = carry.steering
+    window = rows((carry.state, before.dt), 1)
+    records, sizes = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), window)
+    mark = before.counts.steps, sizes
+    searching = Carry(carry.state, (records,), before._replace(marks=(mark,)))
+    fixed = lax.stop_gradient((inputs, parts.knobs, searching))
+    found = integration.with_recorders(Window(1)).run(*fixed, pause=1)
+    taken = found.steering.counts.steps > before.counts.steps
+
+    dt = read(found.steering.marks[0][1], jnp.zeros((), jnp.int32))
+    after = integration.advance(inputs, carry.state, jnp.where(taken, dt, before.dt)).after
+    kept = jax.tree.map(lambda new, old: jnp.where(taken, new, old), after, carry.state)
+    return _state(plan, Carry(kept, (), found.steering._replace(marks=())))
+
+
+def finished(state: IntegratorState) -> jax.Array:
+    """Whether there is nothing left to do, for good or ill."""
+    return state.result != Result.running

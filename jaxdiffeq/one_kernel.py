@@ -1,0 +1,74 @@
+"""A small loop as one kernel on the CPU.
+
+XLA's CPU backend runs a program operation by operation, and pays some fifty nanoseconds for each; for small states
+that is more than the arithmetic. It can also emit a call as one function. It does so by itself for a loop that touches
+less than a kilobyte a trip, which no adaptive step does; here the loops that can bear it ask for it. A solve of the
+Lotka-Volterra equations is three times as fast for it, with saved times six times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax import lax
+from jax.extend.core import Jaxpr
+from jax.extend.mlir import ir
+from jax.interpreters import mlir
+
+# What the backend can emit inside one kernel, and this library and its users write. A dot may call a threaded library
+# from there; a scatter, a sort or a custom call cannot be emitted at all.
+OPERATIONS = frozenset(
+    {
+        *("abs", "add", "add_any", "and", "atan2", "broadcast_in_dim", "cbrt", "ceil", "clamp", "complex"),
+        *("concatenate", "conj", "convert_element_type", "copy", "copy_p", "cos", "cosh", "div", "dynamic_slice"),
+        *("dynamic_update_slice", "eq", "erf", "exp", "exp2", "expm1", "floor", "gather", "ge", "gt", "imag"),
+        *("integer_pow", "iota", "is_finite", "le", "log", "log1p", "logistic", "lt", "max", "min", "mul", "ne", "neg"),
+        *("nextafter", "not", "or", "pad", "pow", "real", "reduce_and", "reduce_max", "reduce_min", "reduce_or"),
+        *("reduce_prod", "reduce_sum", "rem", "reshape", "rev", "round", "rsqrt", "select_n", "sign", "sin", "sinh"),
+        *("slice", "split", "sqrt", "square", "squeeze", "stack", "stop_gradient", "sub", "tan", "tanh", "transpose"),
+        *("unstack", "xor"),
+    }
+)
+CONTAINERS = frozenset({"cond", "custom_jvp_call", "custom_vjp_call", "empty", "frozen_while", "jit", "pjit", "while"})
+IN_PLACE = frozenset({"dynamic_slice", "dynamic_update_slice"})  # of buffers that may be large
+ELEMENTS = 4096
+ATTRIBUTES = {"inlineable": "false", "xla_cpu_small_call": "true"}
+
+
+def fits(jaxpr: Jaxpr) -> bool:
+    """Whether every operation can be emitted in one kernel and is small enough to be better off there."""
+    for eqn in jaxpr.eqns:
+        name = eqn.primitive.name
+        if name not in OPERATIONS | CONTAINERS:
+            return False
+        sizes = [getattr(v.aval, "size", 0) for v in eqn.outvars]
+        if name not in IN_PLACE | CONTAINERS and max(sizes, default=0) > ELEMENTS:
+            return False
+        if not all(fits(inner) for inner in _programs(eqn.params)):
+            return False
+    return True
+
+
+def _programs(params: Any) -> list[Jaxpr]:
+    values = [v for p in params.values() for v in (p if isinstance(p, tuple | list) else [p])]
+    values = [getattr(v, "jaxpr", v) for v in values]
+    return [v for v in values if isinstance(v, Jaxpr)]
+
+
+def lower_as_one(ctx: Any, run: Callable, results: int, operands: Any) -> Any:
+    """Lower `run(*operands)` as one call that XLA neither inlines nor cuts up; a version that cannot ignores the wish.
+
+    The emitter looks for the buffer of every parameter among the operands of the operations inside, and aborts when
+    optimisation left one without a use: so each is read once, into a result that nobody looks at.
+    """
+
+    @jax.jit
+    def kernel(*xs):
+        return [*run(*xs), *(lax.slice(x, (0,) * x.ndim, (min(1, x.size),) * x.ndim) for x in xs)]
+
+    lowered = mlir.lower_fun(lambda *xs: kernel(*xs)[:results], multiple_results=True)(ctx, *operands)
+    attributes = {name: ir.StringAttr.get(value) for name, value in ATTRIBUTES.items()}
+    lowered[0].owner.attributes["mhlo.frontend_attributes"] = ir.DictAttr.get(attributes)
+    return lowered
