@@ -104,7 +104,6 @@ def sorted_stops(stops: Any, t0: Any, t1: Any, dtype: Any) -> Any:
 
 def _knobs(options: dict[str, Any], ravel: Ravel, y0: PyTree, dtype: Any) -> Knobs:
     given = tuple(options[name] for name in ("rtol", "atol", "first_step", "controller", "max_steps"))
-    real = real_dtype(ravel.dtype)
     _checks.tolerance_floor(given[0], real)
     if all(isinstance(x, float | int | None) for x in (*given[:3], *jax.tree.leaves(given[3]))):
         return _plain_knobs(*given, real, dtype)
@@ -126,7 +125,6 @@ def _any_knobs(given: tuple, ravel: Ravel, y0: PyTree, dtype: Any) -> Knobs:
     for name, tol in (("rtol", rtol), ("atol", atol)):
         if not (np.ndim(tol) == 0 and len(jax.tree.leaves(tol)) == 1):
             _checks.tolerance_shape(tol, y0, name)
-    real = real_dtype(ravel.dtype)
     return Knobs(
         controller=jax.tree.map(lambda x: as_array(x, dtype), controller),
         tolerance=Tolerance(ravel.pack_tolerance(rtol), ravel.pack_tolerance(atol)),
