@@ -104,6 +104,7 @@ def sorted_stops(stops: Any, t0: Any, t1: Any, dtype: Any) -> Any:
 
 def _knobs(options: dict[str, Any], ravel: Ravel, y0: PyTree, dtype: Any) -> Knobs:
     given = tuple(options[name] for name in ("rtol", "atol", "first_step", "controller", "max_steps"))
+    real = real_dtype(ravel.dtype)
     _checks.tolerance_floor(given[0], real)
     if all(isinstance(x, float | int | None) for x in (*given[:3], *jax.tree.leaves(given[3]))):
         return _plain_knobs(*given, real, dtype)
