@@ -78,7 +78,9 @@ def state(y0: PyTree) -> None:
     for path, leaf in leaves:
         kind = getattr(leaf, "dtype", None) or np.asarray(leaf).dtype
         if not (jnp.issubdtype(kind, jnp.number) or kind == bool):
-            raise TypeError(f"`{path_of(path)}` must be numeric, but is {type(leaf).__name__} of dtype {kind}: {leaf!r}.")
+            raise TypeError(
+                f"`{path_of(path)}` must be numeric, but is {type(leaf).__name__} of dtype {kind}: {leaf!r}."
+            )
         if concrete(leaf) and jnp.issubdtype(kind, jnp.inexact) and not np.all(np.isfinite(leaf)):
             raise ValueError(f"`{path_of(path)}` must be finite, but is {leaf}.")
 
@@ -110,7 +112,9 @@ def tolerances(rtol: Any, atol: Any) -> None:
     if all_concrete((rtol, atol)):
         none = [np.all(np.asarray(leaf) == 0) for leaf in jax.tree.leaves((rtol, atol))]
         if all(none):
-            raise ValueError("`rtol` and `atol` are both zero, which no step can meet. Give one of them, say rtol=1e-6.")
+            raise ValueError(
+                "`rtol` and `atol` are both zero, which no step can meet. Give one of them, say rtol=1e-6."
+            )
 
 
 def tolerance_floor(rtol: Any, dtype: Any) -> None:
@@ -136,7 +140,9 @@ def tolerance_shape(tol: PyTree, y0: PyTree, name: str) -> None:
         except ValueError:
             fits = False
         if not fits:
-            raise ValueError(f"`{name}` of shape {np.shape(t)} does not fit `{path_of(path)}` of shape {np.shape(leaf)}.")
+            raise ValueError(
+                f"`{name}` of shape {np.shape(t)} does not fit `{path_of(path)}` of shape {np.shape(leaf)}."
+            )
 
 
 def positive(value: Any, name: str) -> None:
@@ -211,7 +217,9 @@ def is_dense(solution: Any) -> None:
 
 def fixed_steps(n: Any, dt: Any) -> None:
     if (n is None) == (dt is None):
-        raise ValueError("FixedSteps takes a number of steps or dt=, one of them: FixedSteps(100) or FixedSteps(dt=0.1).")
+        raise ValueError(
+            "FixedSteps takes a number of steps or dt=, one of them: FixedSteps(100) or FixedSteps(dt=0.1)."
+        )
     if n is not None:
         positive_integer(n, "FixedSteps(n)")
 

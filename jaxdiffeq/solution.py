@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -39,29 +40,46 @@ class Interpolant:
 
     times: jax.Array
     coefficients: jax.Array
+    y_end: jax.Array
     count: jax.Array
     """how many of the steps are real"""
     ravel: Ravel = field(metadata={"static": True})
 
     def _locate(self, t: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-        t = jnp.asarray(t, self.times.dtype)
         last = self.times[self.count]
-        direction = jnp.where(last >= self.times[0], 1, -1)
-        knots = jnp.where(jnp.arange(self.times.size) <= self.count, direction * self.times, jnp.inf)
-        i = jnp.clip(jnp.searchsorted(knots, direction * t) - 1, 0, jnp.maximum(self.count - 1, 0))
+        direction = jnp.where(last >= self.times[0], 1, -1).astype(t.dtype)
+        real = jnp.arange(self.times.size, dtype=jnp.int32) <= self.count
+        knots = jnp.where(real, direction * self.times, jnp.inf)
+        step = jnp.searchsorted(knots, direction * t).astype(jnp.int32) - 1
+        i = jnp.clip(step, 0, jnp.maximum(jnp.asarray(self.count, jnp.int32) - 1, 0))
         width = self.times[i + 1] - self.times[i]
         theta = (t - self.times[i]) / jnp.where(width == 0, 1, width)
         inside = (direction * t >= direction * self.times[0]) & (direction * t <= direction * last)
-        return i, theta.astype(self.coefficients.real.dtype), width, inside
+        return self.coefficients[i], theta.astype(self.coefficients.real.dtype), width, inside
 
     def value(self, t: jax.Array) -> PyTree:
-        i, theta, _, inside = self._locate(t)
-        return self.ravel.unpack(jnp.where(inside, dense.evaluate(self.coefficients[i], theta), jnp.nan))
+        if len(self.coefficients) == 0:
+            return self.ravel.unpack(jnp.where(t == self.times[0], self.y_end, jnp.nan))
+        coefficients, theta, _, inside = self._locate(t)
+        y = jnp.where(self.count > 0, dense.evaluate(coefficients, theta), self.y_end)
+        return self.ravel.unpack(jnp.where(inside, y, jnp.nan))
 
     def slope(self, t: jax.Array) -> PyTree:
-        i, theta, width, inside = self._locate(t)
+        if len(self.coefficients) == 0:
+            return self.ravel.unpack(jnp.full_like(self.y_end, jnp.nan))
+        coefficients, theta, width, inside = self._locate(t)
         width = jnp.where(width == 0, 1, width).astype(theta.dtype)
-        return self.ravel.unpack(jnp.where(inside, dense.slope(self.coefficients[i], theta) / width, jnp.nan))
+        real = inside & (self.count > 0)
+        return self.ravel.unpack(jnp.where(real, dense.slope(coefficients, theta) / width, jnp.nan))
+
+
+@functools.partial(jax.jit, static_argnames="what")
+def _sample(interpolant: Interpolant, t: Any, what: str) -> PyTree:
+    """`Interpolant.value` or `slope` at a time or at an array of times of any shape."""
+    at, t = getattr(interpolant, what), jnp.asarray(t).astype(interpolant.times.dtype)
+    if t.ndim == 0:
+        return at(t)
+    return jax.tree.map(lambda x: x.reshape(*t.shape, *x.shape[1:]), jax.vmap(at)(t.reshape(-1)))
 
 
 @jax.tree_util.register_dataclass
@@ -70,16 +88,17 @@ class Solution:
     """Times, values, and how it went.
 
     Shapes: ts [saved], ys a pytree of [saved, ...]; inside `jit` the rows of a solve that saves every step are padded
-    with the last one, so that ys[-1] is the final state everywhere; `num_saved` and `mask` say what is real. What
+    with the last one, so that ys[-1] is the final state everywhere; `mask` and `num_saved` say what is real. What
     comes after a failure is NaN.
     """
 
     ts: jax.Array
     ys: PyTree
+    mask: jax.Array
+    """which rows of `ts` and `ys` are real: neither padding nor after a failure"""
     stats: Stats
     result: jax.Array
     """a code of `Result`, 0 for success"""
-    num_saved: Any
     t_end: jax.Array
     """how far the solve came"""
     y_end: PyTree
@@ -101,21 +120,21 @@ class Solution:
         return Result(int(self.result)).name
 
     @property
-    def mask(self) -> jax.Array:
-        """Which rows of `ts` and `ys` are real and not padding. Shape: [saved]."""
-        return jnp.arange(self.ts.shape[0]) < self.num_saved
+    def num_saved(self) -> jax.Array:
+        """How many rows are real."""
+        return self.mask.sum(-1)
 
     def __call__(self, t: Any) -> PyTree:
         """The state at time t, or at an array of times, from the dense output; NaN outside of the solve."""
         _checks.is_dense(self)
         assert self.interpolant is not None
-        return _over(self.interpolant.value, t)
+        return _sample(self.interpolant, t, what="value")
 
     def derivative(self, t: Any) -> PyTree:
-        """d/dt of the dense output, which is f(t, y) up to the error of the interpolant."""
+        """d/dt of the dense output, which is f(t, y) up to the error of the interpolant; NaN where t₀ = t₁."""
         _checks.is_dense(self)
         assert self.interpolant is not None
-        return _over(self.interpolant.slope, t)
+        return _sample(self.interpolant, t, what="slope")
 
     def plot(self, **options: Any) -> Any:
         """Draw the solution on matplotlib axes; see `jaxdiffeq.plotting.plot_solution`."""
@@ -130,20 +149,14 @@ class Solution:
             s = self.stats
             lines.append(f"{'result':<12}{self.status} at t = {float(self.t_end):.6g}")
             lines.append(
-                f"{'cost':<12}{int(s.steps)} steps tried, {int(s.accepted)} accepted, {int(s.rejected_error)} rejected by "
-                f"the error test, {int(s.rejected_solver)} by a failure; {int(s.f_evals)} evaluations of f"
+                f"{'cost':<12}{int(s.steps)} steps tried, {int(s.accepted)} accepted, {int(s.rejected_error)} rejected "
+                f"by the error test, {int(s.rejected_solver)} by a failure; {int(s.f_evals)} evaluations of f"
             )
         return "\n".join(lines)
 
 
-def _over(at: Any, t: Any) -> PyTree:
-    t = jnp.asarray(t)
-    flat = jax.vmap(at)(t.reshape(-1)) if t.ndim else None
-    return at(t) if flat is None else jax.tree.map(lambda x: x.reshape(*t.shape, *x.shape[1:]), flat)
-
-
 class SolveError(RuntimeError):
-    """A solve failed. `solution` holds everything up to the failure; the message says where, what, why, and what to try."""
+    """A solve failed. `solution` holds everything up to there; the message says where, what, why, and what to try."""
 
     result = Result.running
 
@@ -189,8 +202,8 @@ ADVICE = {
     ),
     Result.nonfinite: (
         "f or the state was NaN or infinite at every step size tried",
-        "Call f at the time and state below; look for a division by zero, a root or a logarithm of a negative number, or "
-        "a solution that goes to infinity in finite time.",
+        "Call f at `solution.t_end` and `solution.y_end`; look for a division by zero, a root or a logarithm "
+        "of a negative number, or a solution that goes to infinity in finite time.",
     ),
     Result.nonlinear_solve_failed: ("the inner nonlinear solve did not converge at any step size tried", "Check jac."),
     Result.initialisation_failed: ("no consistent initial values were found", "Check y0."),

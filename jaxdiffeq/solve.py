@@ -169,6 +169,10 @@ def _head(rows: PyTree, count: Any) -> PyTree:
     return jax.tree.map(lambda x: x[: int(count)], rows)
 
 
+def _head(rows: PyTree, count: int) -> PyTree:
+    return jax.tree.map(lambda x: x[:count], rows)
+
+
 def _on_device(solution: Solution) -> Solution:
     """Its arrays as JAX arrays; single numbers stay on the host, where a solve outside of `jit` looks at them."""
     leaves, tree = jax.tree.flatten(solution)

@@ -29,6 +29,12 @@ def inexact_dtype(x: Any) -> Any:
     return jnp.result_type(complex if jnp.issubdtype(dtype, jnp.complexfloating) else float)
 
 
+def inexact(x: Any, dtype: Any) -> jax.Array:
+    """`x` as an array that can hold NaN: integers and truth values in `dtype`."""
+    x = jnp.asarray(x)
+    return x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(dtype)
+
+
 def real_dtype(dtype: Any) -> Any:
     return jnp.finfo(dtype).dtype
 
@@ -39,17 +45,19 @@ def time_dtype(dtype: Any, times: tuple) -> Any:
         return _real_at_least_float32(dtype)
     given = [x.dtype for x in times if isinstance(x, jax.Array | np.ndarray) and jnp.issubdtype(x.dtype, jnp.floating)]
     given = [d for d in given if not (isinstance(d, np.dtype) and jax.dtypes.canonicalize_dtype(d) != d)]
-    return np.promote_types(np.float32, jnp.result_type(*given) if given else real_dtype(dtype))
+    return common_dtype((np.dtype(np.float32), *(given or [real_dtype(dtype)])))
 
 
 @functools.lru_cache
 def _real_at_least_float32(dtype: Any) -> Any:
-    return np.promote_types(np.float32, real_dtype(dtype))
+    return common_dtype((np.dtype(np.float32), real_dtype(dtype)))
 
 
 @functools.lru_cache
-def _common_dtype(dtypes: tuple) -> Any:
-    return jnp.result_type(*dtypes)
+def common_dtype(dtypes: tuple) -> Any:
+    """The one that holds them all, however strict a program is about mixing them in its own arithmetic."""
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.result_type(*dtypes)
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,7 @@ class Ravel:
 
     @property
     def dtype(self) -> Any:
-        return _common_dtype(self.dtypes)
+        return common_dtype(self.dtypes)
 
     @property
     def size(self) -> int:
@@ -89,8 +97,8 @@ class Ravel:
         leaves, start = [], 0
         for shape, dtype in zip(self.shapes, self.dtypes, strict=True):
             end = start + int(np.prod(shape))
-            part = y[:, start:end].reshape(-1, *shape)
-            real = part.dtype.kind == 'c' and not jnp.issubdtype(dtype, jnp.complexfloating)
+            part = y[:, start:end].reshape(len(y), *shape)
+            real = part.dtype.kind == "c" and not jnp.issubdtype(dtype, jnp.complexfloating)
             leaves.append((part.real if real else part).astype(dtype))
             start = end
         return jax.tree.unflatten(self.tree, leaves)
@@ -99,7 +107,9 @@ class Ravel:
         """A number as it is; a pytree like the state as an array of the state's shape."""
         if len(jax.tree.leaves(tol)) == 1 and np.ndim(jax.tree.leaves(tol)[0]) == 0:
             return as_array(jax.tree.leaves(tol)[0], real_dtype(self.dtype))
-        spread = [jnp.broadcast_to(jnp.asarray(x), shape) for x, shape in zip(jax.tree.leaves(tol), self.shapes, strict=True)]
+        spread = [
+            jnp.broadcast_to(jnp.asarray(x), shape) for x, shape in zip(jax.tree.leaves(tol), self.shapes, strict=True)
+        ]
         parts = [x.astype(real_dtype(self.dtype)) for x in spread]
         return parts[0] if len(parts) == 1 else jnp.concatenate([x.reshape(-1) for x in parts])
 
