@@ -66,7 +66,8 @@ class Integration:
         target = targets[passed]
         far = jnp.array(jnp.inf, t.dtype)
         last = jnp.where(passed > 0, targets[passed - 1], -direction * far)
-        first, final = jnp.nextafter(last, direction * far), jnp.nextafter(target, -direction * far)
+        ends = lax.stop_gradient((last, target))  # bounds for a clip that is constant; nextafter has no derivative
+        first, final = jnp.nextafter(ends[0], direction * far), jnp.nextafter(ends[1], -direction * far)
         final = jnp.where(passed < stops.size, final, target)
         low, high = jnp.minimum(first, final), jnp.maximum(first, final)
 
