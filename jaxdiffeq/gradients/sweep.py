@@ -101,7 +101,7 @@ class Sweep:
 
     def one_sided(self, t: jax.Array, passed: Any) -> jax.Array:
         """t, kept strictly between the stops numbered `passed` and `passed` + 1: f may jump at a stop."""
-        stops, towards = self.inputs.stops, self.direction
+        stops, towards = lax.stop_gradient((self.inputs.stops, self.direction))
         if stops.size == 0:
             return t
         far = towards * jnp.inf

@@ -1,0 +1,231 @@
+"""Every cell of the table: what a strategy serves is right, what it does not serve raises the documented error.
+
+y' = a·y·cos(b·t) has the solution y₀·exp(a·sin(b·t)/b): all derivatives are those of a closed form. Solves are at
+rtol = 1e-9, and so are backward solves; global errors of a solve, of its sensitivities and of an adjoint are each some
+ten times that on this problem, second derivatives some ten times more. 1e-6, relative to the largest entry, is a
+hundred times what is expected and a thousandth of what any forgotten term would make.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxdiffeq as jde
+from jaxdiffeq.gradients import table
+
+STRATEGIES = {kind.__name__: kind for kind in table.STRATEGIES}
+X = jnp.array([0.8, 1.7, 0.9])  # a, b, y0
+TIMES = np.array([0.0, 0.4, 0.4, 1.1, 1.5])
+WEIGHTS = np.array([0.3, -0.2, 0.7, 1.1, 0.4])
+STOP, END = 0.7, 1.5
+LIMIT = 1e-6
+
+
+def field(t, y, args):
+    return {"y": args[0] * y["y"] * jnp.cos(args[1] * t)}
+
+
+def truth(x, t):
+    return x[2] * jnp.exp(x[0] * jnp.sin(x[1] * t) / x[1])
+
+
+
+def run(x, strategy, f=field, **options):
+    problem = jde.ODEProblem(f, {"y": x[2:]}, (0.0, END), args=x)
+    options = {"rtol": 1e-9, "atol": 1e-9, "max_steps": 512, **options}
+    return jde.solve(problem, jde.Tsit5(), gradient=strategy, **options)
+
+
+# -------------------- options: a loss, and the same loss in closed form -----------------------------------------------
+
+
+def at_times(x, strategy, **options):
+    return jnp.sum(WEIGHTS * run(x, strategy, saveat=TIMES, **options).ys["y"][:, 0] ** 2)
+
+
+def at_times_true(x):
+    return jnp.sum(WEIGHTS * truth(x, TIMES) ** 2)
+
+
+def steps(x, strategy):
+    """A sum over the steps that is the same for every set of steps: of the squared distance from the solution, and of
+    the end."""
+    solution = run(x, strategy, saveat=jde.SaveAt(steps=2, t0=True))
+    true = jax.vmap(lambda t: truth(X, t))(jax.lax.stop_gradient(solution.ts))
+    weights = jnp.where(solution.mask, true, 0.0) / solution.num_saved
+    return jnp.sum(weights * jnp.log(solution.ys["y"][:, 0]))
+
+
+def steps_true(x):
+    solution = run(X, jde.ReverseAD(), saveat=jde.SaveAt(steps=2, t0=True))
+    return jnp.mean(truth(X, solution.ts) * jnp.log(truth(x, solution.ts)))
+
+
+def end(x, strategy):
+    return run(x, strategy, saveat=jde.SaveAt(t1=True)).ys["y"][0, 0] ** 2
+
+
+def end_true(x):
+    return truth(x, END) ** 2
+
+
+def observed(x, strategy):
+    fn = lambda t, y, args: jnp.sin(y["y"][0]) * args[1] * t
+    return jnp.sum(WEIGHTS * run(x, strategy, saveat=jde.SaveAt(ts=TIMES, fn=fn)).ys)
+
+
+def observed_true(x):
+    return jnp.sum(WEIGHTS * jnp.sin(truth(x, TIMES)) * x[1] * TIMES)
+
+
+def dense(x, strategy):
+    solution = run(x, strategy, saveat=jde.SaveAt(t1=True), dense=True)
+    return jnp.sum(WEIGHTS * solution(jnp.asarray(TIMES))["y"][:, 0] ** 2)
+
+
+def stopped(x, strategy):
+    """With a fourth parameter, the time at which the growth begins."""
+    x = jnp.append(x, STOP * x[0] / X[0])
+    problem = jde.ODEProblem(jumping_of_four, {"y": x[2:3]}, (0.0, END), args=x)
+    options = {"rtol": 1e-9, "atol": 1e-9, "max_steps": 512, "stops": x[3:], "saveat": TIMES}
+    return jnp.sum(WEIGHTS * jde.solve(problem, jde.Tsit5(), gradient=strategy, **options).ys["y"][:, 0] ** 2)
+
+
+def jumping_of_four(t, y, args):
+    return {"y": jnp.where(t < args[3], 0.0, args[0] * y["y"] * jnp.cos(args[1] * t))}
+
+
+def stopped_true(x):
+    growth = lambda t: jnp.sin(x[1] * t) / x[1]
+    stop = STOP * x[0] / X[0]
+    exponent = jnp.where(TIMES > STOP, x[0] * (growth(TIMES) - growth(stop)), 0.0)
+    return jnp.sum(WEIGHTS * (x[2] * jnp.exp(exponent)) ** 2)
+
+
+def fixed(x, strategy):
+    return at_times(x, strategy, controller=jde.FixedSteps(dt=0.01))
+
+
+def complex_field(t, y, args):
+    return (1 + 2j) * args[0] * y * jnp.cos(args[1] * (t + 0j)) + 0.3 * jnp.conj(y)
+
+
+def complex_loss(x, strategy, rtol=1e-9):
+    """With a complex parameter, and a right-hand side that is not holomorphic."""
+    problem = jde.ODEProblem(complex_field, x[2:].astype(complex) * (1 - 0.5j), (0.0, END), args=x.astype(complex) * (1 + 0.2j))
+    options = {"rtol": rtol, "atol": rtol, "max_steps": 512, "saveat": TIMES}
+    ys = jde.solve(problem, jde.Tsit5(), gradient=strategy, **options).ys[:, 0]
+    return jnp.sum(WEIGHTS * jnp.real(ys * ys * (0.3 + 1j)))
+
+
+OPTIONS = {
+    "ODEProblem": (at_times, at_times_true),
+    "ts": (at_times, at_times_true),
+    "steps": (steps, steps_true),
+    "t1": (end, end_true),
+    "fn": (observed, observed_true),
+    "dense": (dense, at_times_true),
+    "stops": (stopped, stopped_true),
+    "FixedSteps": (fixed, at_times_true),
+}
+
+
+def assert_close(found, wanted):
+    found, wanted = np.asarray(found), np.asarray(wanted)
+    assert found.shape == wanted.shape
+    assert np.max(np.abs(found - wanted)) <= LIMIT * np.max(np.abs(wanted))
+
+
+@functools.cache
+def gradient_of(name, option):
+    """Shared by the cells that ask for the same program."""
+    loss, _ = OPTIONS[option]
+    return jax.jit(jax.grad(lambda x: loss(x, STRATEGIES[name]())))(X)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_option(name, option):
+    if not table.serves(STRATEGIES[name], option):
+        with pytest.raises(NotImplementedError, match=f"{name} does not serve {option}"):
+            gradient_of(name, option)
+        return
+    true = OPTIONS[option][1]
+    same = "ts" if option == "ODEProblem" else option
+    assert_close(gradient_of(name, same), jax.grad(true)(X))
+
+
+@functools.cache
+def complex_reference():
+    """The split into real and imaginary parts is what central differences of a real function of x see."""
+    value = jax.jit(lambda x: complex_loss(x, jde.ReverseAD(), 1e-12))
+    h = 1e-4
+    central = lambda e, h: (value(X + h * e) - value(X - h * e)) / (2 * h)
+    return np.array([(4 * central(e, h / 2) - central(e, h)) / 3 for e in jnp.eye(3)])
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_complex(name):
+    assert table.serves(STRATEGIES[name], "complex")
+    assert_close(jax.jit(jax.grad(lambda x: complex_loss(x, STRATEGIES[name]())))(X), complex_reference())
+
+
+def test_every_option_has_a_test():
+    assert {*OPTIONS, "complex"} == set(table.OPTIONS)
+    assert set(MODES) == set(table.MODES)
+
+
+# -------------------- modes of differentiation ------------------------------------------------------------------------
+
+
+def grad(f, x):
+    return jax.grad(lambda x: f(x)[0])(x)
+
+
+def jvp(f, x):
+    return jax.jvp(f, (x,), (jnp.array([0.3, -1.0, 0.7]),))[1]
+
+
+def over(outer, inner):
+    return lambda f, x: outer(inner(lambda x: jnp.sum(f(x) ** 2)))(x)
+
+
+MODES = {
+    "grad": grad,
+    "jvp": jvp,
+    "jacfwd": lambda f, x: jax.jacfwd(f)(x),
+    "jacrev": lambda f, x: jax.jacrev(f)(x),
+    "vmap": lambda f, x: jax.vmap(lambda x: grad(f, x))(jnp.array([[0.9], [1.0], [1.2]]) * x[None]),
+    "hessian": over(jax.jacfwd, jax.grad),
+    "forward over forward": over(jax.jacfwd, jax.jacfwd),
+    "reverse over forward": over(jax.jacrev, jax.jacfwd),
+    "reverse over reverse": over(jax.jacrev, jax.grad),
+}
+
+
+def values(x, strategy):
+    """The rows that are saved on the way, and at the end."""
+    return run(x, strategy, saveat=TIMES[1:]).ys["y"][:, 0]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_mode(name, mode):
+    derivative = jax.jit(lambda x: MODES[mode](lambda x: values(x, STRATEGIES[name]()), x))
+    if not table.serves(STRATEGIES[name], mode):
+        with pytest.raises(NotImplementedError, match="jax.hessian"):
+            derivative(X)
+        return
+    assert_close(derivative(X), MODES[mode](lambda x: truth(x, TIMES[1:]), X))
+
+
+def test_a_strategy_that_is_none_is_refused_before_tracing():
+    with pytest.raises(TypeError, match=r"Call it: ReverseAD\(\)"):
+        run(X, jde.ReverseAD)
+    with pytest.raises(TypeError, match=r"one of ReverseAD\(\), ForwardAD\(\), Back"):
+        run(X, "backward")
+    with pytest.raises(NotImplementedError, match=r"ReverseAD\(\) or ForwardAD\(\)"):
+        run(X, jde.GaussAdjoint(), dense=True)
