@@ -21,7 +21,19 @@ import jax
 import numpy as np
 
 RESULTS = pathlib.Path(__file__).parent / "results"
-PEERS = ("jaxdiffeq", "jax", "jaxlib", "equinox", "diffrax", "numpy", "scipy", "numba", "numbalsoda", "torch", "torchdiffeq")
+PEERS = (
+    "jaxdiffeq",
+    "jax",
+    "jaxlib",
+    "equinox",
+    "diffrax",
+    "numpy",
+    "scipy",
+    "numba",
+    "numbalsoda",
+    "torch",
+    "torchdiffeq",
+)
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_enable_compilation_cache", False)
@@ -30,7 +42,7 @@ jax.config.update("jax_enable_compilation_cache", False)
 # ---- time
 
 
-def interleaved(runs: dict[str, Callable[[], Any]], rounds: int = 21, slice_s: float = 4e-3) -> dict[str, list[float]]:
+def interleaved(runs: dict[str, Callable[[], Any]], rounds: int = 41, slice_s: float = 1e-3) -> dict[str, list[float]]:
     """Seconds per call, one number a round: A B C, A B C, … A fast call is repeated to fill `slice_s` seconds."""
     repeats = {}
     for name, run in runs.items():
@@ -59,16 +71,19 @@ def medians(seconds: dict[str, list[float]]) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def compile_seconds(make: Callable[[], tuple[Callable, tuple]], cold: bool = True) -> tuple[float, float]:
-    """Seconds to trace, and to compile, a function that was never seen before. `cold`: nor were its parts."""
+def compile_seconds(make: Callable[[], tuple[Callable, tuple]], cold: bool = True) -> tuple[float, float, float]:
+    """Seconds to trace and to compile a function never seen before, and of the processor for both.
+
+    `cold`: nor were its parts seen. On a busy machine the last number is the one to trust.
+    """
     if cold:
         jax.clear_caches()
     fun, args = make()
-    start = time.perf_counter()
+    start, used = time.perf_counter(), time.process_time()
     lowered = jax.jit(fun).lower(*args)
     middle = time.perf_counter()
     lowered.compile()
-    return middle - start, time.perf_counter() - middle
+    return middle - start, time.perf_counter() - middle, time.process_time() - used
 
 
 # ---- error
@@ -80,7 +95,9 @@ def relative_error(found: Any, reference: Any) -> float:
     return float(np.max(np.abs(found - reference)) / np.max(np.abs(reference)))
 
 
-def tolerance_for(error_at: Callable[[float], float], target: float, grid: Sequence[float], tries: int = 15) -> tuple[float, float]:
+def tolerance_for(
+    error_at: Callable[[float], float], target: float, grid: Sequence[float], tries: int = 15
+) -> tuple[float, float]:
     """The tolerance at which a solver errs by `target`, and the error there.
 
     A line through log error against log tolerance over the grid says where to look: a single lucky tolerance, which

@@ -84,7 +84,7 @@ def contest(case: Case, differentiate: bool) -> dict:
         if differentiate:
             exact = np.asarray(runs["ours"]()) if name == "ours" else exact
         errors[name] = common.relative_error(runs[name](), exact)
-    seconds = common.interleaved(runs, 31)
+    seconds = common.interleaved(runs)
     mid, share = common.medians(seconds), common.ratio(seconds, "ours", "scan")
     return {
         "problem": case.name,
@@ -102,7 +102,9 @@ def contest(case: Case, differentiate: bool) -> dict:
 
 
 def main() -> None:
-    rows = common.gather(contest(case, g) for case in (CASES[0], CASES[1], replace(CASES[3], t1=1.0)) for g in (False, True))
+    rows = common.gather(
+        contest(case, g) for case in (CASES[0], CASES[1], replace(CASES[3], t1=1.0)) for g in (False, True)
+    )
     common.report("fixed_steps", "RK4, 1000 equal steps", rows)
     groups = {
         f"{r['problem']}, {r['what']}": {k[:-3]: v * 1e-6 for k, v in r.items() if k.endswith("µs")} for r in rows

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import common
-import diffrax as dfx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,7 +22,6 @@ CONTESTANTS = {
     "ours": (solvers.ours, {}),
     "diffrax": (solvers.diffrax, {}),
     "ours, all kept": (solvers.ours, {"gradient": jde.ReverseAD(memory="all"), "max_steps": 4096}),
-    "diffrax direct": (solvers.diffrax, {"adjoint": dfx.DirectAdjoint(), "max_steps": 1024}),
 }
 
 
@@ -34,9 +32,12 @@ def gradient(run: Callable) -> Callable:
 def reference(case: Case, many: bool) -> np.ndarray:
     run = solvers.ours(case.f, "Dopri8", case.t1, case.ts if many else None)
     if many:  # eighth order between steps too: land on every saved time
+
         def run(y0, p, tol):
             problem = jde.ODEProblem(case.f, y0, (0.0, case.t1), p)
-            return jde.solve(problem, jde.DormandPrince87(), saveat=case.ts, stops=case.ts[1:-1], rtol=tol, atol=1e-15).ys
+            return jde.solve(
+                problem, jde.DormandPrince87(), saveat=case.ts, stops=case.ts[1:-1], rtol=tol, atol=1e-15
+            ).ys
 
     return np.asarray(jax.jit(gradient(run))(*_args(case), 1e-13))
 
@@ -49,15 +50,17 @@ def contest(case: Case, method: str, many: bool) -> dict:
     exact, args = reference(case, many), _args(case)
     ts = case.ts if many else None
     values = case.reference(case.ts) if many else case.reference(case.ts)[-1:]
-    runs, errors = {}, {}
+    runs, errors, tols = {}, {}, {}
     for name, (make, options) in CONTESTANTS.items():
         solve = make(case.f, method, case.t1, ts, **{k: v for k, v in options.items() if k == "max_steps"})
-        forward, _ = solvers.jitted(solve, args[1], args[0], jnp.asarray(1e-6))
+        if make not in tols:
+            forward, _ = solvers.jitted(solve, args[1], args[0], jnp.asarray(1e-6))
 
-        def at(tol, forward=forward):
-            return common.relative_error(forward(args[1], args[0], jnp.asarray(tol)), values)
+            def at(tol, forward=forward):
+                return common.relative_error(forward(args[1], args[0], jnp.asarray(tol)), values)
 
-        tol = jnp.asarray(common.tolerance_for(at, case.target, GRID)[0])
+            tols[make] = jnp.asarray(common.tolerance_for(at, case.target, GRID)[0])
+        tol = tols[make]
         compiled, _ = solvers.jitted(gradient(make(case.f, method, case.t1, ts, **options)), *args, tol)
         errors[name] = common.relative_error(compiled(*args, tol), exact)
         runs[name] = lambda compiled=compiled, tol=tol: compiled(*args, tol)
@@ -76,8 +79,8 @@ def contest(case: Case, method: str, many: bool) -> dict:
 
 def main() -> None:
     cases = {case.name: case for case in CASES}
-    plan = [("Lotka–Volterra", "Tsit5", True), ("Lotka–Volterra", "Tsit5", False), ("Lotka–Volterra", "Dopri8", True)]
-    plan += [("Arenstorf", "Dopri5", True), ("Pleiades", "Tsit5", True), ("Pleiades", "Dopri8", False)]
+    plan = [("Lotka–Volterra", "Tsit5", True), ("Lotka–Volterra", "Tsit5", False)]
+    plan += [("Arenstorf", "Dopri5", True), ("Pleiades", "Tsit5", True)]
     rows = common.gather(contest(cases[name], method, many) for name, method, many in plan)
     common.report("gradients", "Gradients of small solves", rows)
     groups = {

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable
 
 import common
-import diffrax as dfx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -42,12 +41,11 @@ def references(net: Network) -> tuple[np.ndarray, np.ndarray]:
 
 def jax_contestants(net: Network) -> dict[str, Callable]:
     ts = TS.astype(np.float32)
-    many = dict(max_steps=4096)
+    many = {"max_steps": 4096}
     return {
         "ours": solvers.ours(mlp, "Tsit5", 1.0, ts),
         "diffrax": solvers.diffrax(mlp, "Tsit5", 1.0, ts),
         "ours, all kept": solvers.ours(mlp, "Tsit5", 1.0, ts, gradient=jde.ReverseAD(memory="all"), **many),
-        "diffrax backsolve": solvers.diffrax(mlp, "Tsit5", 1.0, ts, adjoint=dfx.BacksolveAdjoint()),
     }
 
 

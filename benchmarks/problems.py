@@ -112,9 +112,7 @@ PLEIADES = np.concatenate(
     ]
 )
 CASES = (
-    Case(
-        "Lotka–Volterra", lotka_volterra, lotka_volterra_plain, np.ones(2), np.array([1.5, 1, 3, 1]), 10.0, 1e-5
-    ),
+    Case("Lotka–Volterra", lotka_volterra, lotka_volterra_plain, np.ones(2), np.array([1.5, 1, 3, 1]), 10.0, 1e-5),
     Case("Lorenz", lorenz, lorenz_plain, np.array([1.0, 0, 0]), np.array([10, 28, 8 / 3]), 10.0, 1e-4),
     Case(
         "Arenstorf",
@@ -170,7 +168,7 @@ def mlp(t, y, weights: Any):
 
 
 def brusselator(t, y, p):
-    """u' = a + u²v − (b+1)u + α u_xx, v' = bu − u²v + α v_xx on a periodic grid. Hairer, Wanner, Solving ODEs II, IV.10."""
+    """u' = a + u²v − (b+1)u + α u_xx, v' = bu − u²v + α v_xx, periodic. Hairer, Wanner, Solving ODEs II, IV.10."""
     u, v = y.reshape(2, -1)
     k = p[2] * u.shape[0] ** 2
 

@@ -74,7 +74,9 @@ def scipy_rows(case: Case) -> list[dict]:
 
     for name, run in (("SciPy DOP853", dop853), ("SciPy LSODA", lsoda)):
         grid = GRID[:4]  # LSODA stops short of the tightest ones
-        tol, error = common.tolerance_for(lambda tol, run=run: common.relative_error(run(tol), reference[0]), case.target, grid)
+        tol, error = common.tolerance_for(
+            lambda tol, run=run: common.relative_error(run(tol), reference[0]), case.target, grid
+        )
         mid = common.medians(common.interleaved({name: lambda run=run, tol=tol: run(tol)}, 3))
         rows.append({"problem": case.name, "method": name, "saved": 1, "µs": mid[name] * 1e6, "error": error})
     return rows
@@ -87,7 +89,9 @@ def main() -> None:
     notes = ["For scale, the same error with right-hand sides in Python:", common.markdown(slow)]
     common.report("small_solves", "Small solves at equal error", rows, notes)
     groups = {
-        f"{r['problem']}, {r['method']}, {r['saved']}": {k[:-3]: v * 1e-6 for k, v in r.items() if k.endswith("µs") and v}
+        f"{r['problem']}, {r['method']}, {r['saved']}": {
+            k[:-3]: v * 1e-6 for k, v in r.items() if k.endswith("µs") and v
+        }
         for r in rows
     }
     common.bars("small_solves", "Small solves at equal error", groups)

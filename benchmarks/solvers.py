@@ -41,7 +41,17 @@ def diffrax(f: Callable, method: str, t1: float, ts: Any = None, max_steps: int 
     def run(y0, p, rtol):
         control = dfx.PIDController(rtol=rtol, atol=ATOL * rtol)
         return dfx.diffeqsolve(
-            term, solver, 0.0, t1, None, y0, p, saveat=saveat, stepsize_controller=control, max_steps=max_steps, **options
+            term,
+            solver,
+            0.0,
+            t1,
+            None,
+            y0,
+            p,
+            saveat=saveat,
+            stepsize_controller=control,
+            max_steps=max_steps,
+            **options,
         ).ys
 
     return run
