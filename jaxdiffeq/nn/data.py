@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,6 +30,7 @@ def _glyphs() -> np.ndarray:
     return glyphs
 
 
+@functools.partial(jax.jit, static_argnums=1)
 def digits(key: jax.Array, count: int, noise: float = 0.1) -> tuple[jax.Array, jax.Array]:
     """`count` pictures of seven-segment digits, each at a place and of a brightness of its own, with noise; and labels.
 

@@ -97,7 +97,7 @@ def test_a_sequence_of_layers_is_one_function():
     np.testing.assert_allclose(model(Y0, key=KEY), want, rtol=1e-12)
     batch = jnp.stack([Y0, 2 * Y0, -Y0])
     one_by_one = jnp.stack([model(y) for y in batch])
-    np.testing.assert_allclose(eqx.filter_jit(jax.vmap(model))(batch), one_by_one, rtol=1e-12)
+    np.testing.assert_allclose(eqx.filter_jit(eqx.filter_vmap(model))(batch), one_by_one, rtol=1e-12)
 
 
 # -------------------- that they learn ---------------------------------------------------------------------------------
