@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -23,6 +23,25 @@ def concrete(x: Any) -> bool:
 
 def all_concrete(tree: PyTree) -> bool:
     return all(concrete(x) for x in jax.tree.leaves(tree))
+
+
+class InUserCode(Exception):
+    """An exception on its way out of a function of the user, past the frames in between."""
+
+    def __init__(self, error: Exception):
+        super().__init__(str(error))
+        self.error = error
+
+
+def call(f: Any, *args: Any) -> Any:
+    """f(*args), whose exceptions `solve` raises again as they are."""
+    try:
+        return f(*args)
+    except InUserCode:
+        raise
+    except Exception as error:
+        trace = error.__traceback__
+        raise InUserCode(error.with_traceback(trace and trace.tb_next)) from None
 
 
 def callable_with(f: Any, name: str, arguments: Sequence[str]) -> None:
@@ -60,11 +79,17 @@ def time_span(tspan: Any) -> tuple[Any, Any]:
     for name, t in (("t0", t0), ("t1", t1)):
         if np.ndim(t) != 0:
             raise TypeError(f"`tspan` must hold two numbers, but {name} has shape {np.shape(t)}.")
-        if jnp.iscomplexobj(t) or isinstance(t, str):
+        if not real_number(t):
             raise TypeError(f"`tspan` must hold two real numbers, but {name} = {t!r}.")
         if concrete(t) and not math.isfinite(t):
             raise ValueError(f"`tspan` must be finite, but {name} = {t}. Give a finite end time.")
     return t0, t1
+
+
+def real_number(x: Any) -> bool:
+    """Whether x is a real number or an array of them."""
+    kind = getattr(x, "dtype", None) or np.asarray(x).dtype
+    return bool(jnp.issubdtype(kind, jnp.floating) or jnp.issubdtype(kind, jnp.integer) or kind == bool)
 
 
 def path_of(path: Any) -> str:
@@ -106,7 +131,11 @@ def derivative(given: PyTree, y0: PyTree) -> None:
 
 def tolerances(rtol: Any, atol: Any) -> None:
     for name, tol in (("rtol", rtol), ("atol", atol)):
+        if not jax.tree.leaves(tol):
+            raise TypeError(f"`{name}` must be a number, but is {tol!r}.")
         for leaf in jax.tree.leaves(tol):
+            if not real_number(leaf):
+                raise TypeError(f"`{name}` must be a number, but is {leaf!r}.")
             if concrete(leaf) and not (np.all(np.asarray(leaf) >= 0) and np.all(np.isfinite(leaf))):
                 raise ValueError(f"`{name}` must be a finite number that is not negative, but is {leaf}.")
     if all_concrete((rtol, atol)):
@@ -118,12 +147,17 @@ def tolerances(rtol: Any, atol: Any) -> None:
 
 
 def tolerance_floor(rtol: Any, dtype: Any) -> None:
+    """Warn, as often as Python warns from one place in the user's code, which is once."""
     floor = 10 * float(jnp.finfo(dtype).eps)
-    if concrete(rtol) and np.ndim(rtol) == 0 and 0 < float(rtol) < floor:
-        hint = " Put `jax.config.update('jax_enable_x64', True)` first for more." if floor > 1e-10 else ""
+    if (isinstance(rtol, float) and rtol >= floor) or not all_concrete(rtol):
+        return
+    given = [float(x) for leaf in jax.tree.leaves(rtol) for x in np.ravel(leaf)]
+    low = min((x for x in given if x > 0), default=floor)
+    if low < floor:
+        hint = " Put `jax.config.update('jax_enable_x64', True)` first for more." if dtype == np.float32 else ""
         warnings.warn(
-            f"rtol = {float(rtol):.1e} is below what {jnp.dtype(dtype).name} can resolve; {floor:.1e} is used.{hint}",
-            stacklevel=4,
+            f"rtol = {low:.1e} is below what {jnp.dtype(dtype).name} can resolve; {floor:.1e} is used.{hint}",
+            stacklevel=5,
         )
 
 
@@ -148,13 +182,16 @@ def tolerance_shape(tol: PyTree, y0: PyTree, name: str) -> None:
 def positive(value: Any, name: str) -> None:
     if value is None or not concrete(value):
         return
-    if not (np.ndim(value) == 0 and np.isfinite(value) and value > 0):
+    number = real_number(value) and not isinstance(value, bool | np.bool_)
+    if not (number and np.ndim(value) == 0 and np.isfinite(value) and value > 0):
         raise ValueError(f"`{name}` must be a positive number, but is {value!r}.")
 
 
 def positive_integer(value: Any, name: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise ValueError(f"`{name}` must be a positive integer, but is {value!r}.")
+    if value >= 2**31:
+        raise ValueError(f"`{name}` must be less than 2³¹, but is {value}.")
 
 
 def method(stepper: Any, controller: Any, first_step: Any) -> None:
@@ -171,6 +208,12 @@ def method(stepper: Any, controller: Any, first_step: Any) -> None:
         )
 
 
+def rounding(*times: Any) -> float:
+    """How far apart, relatively, equal times may be that were computed in these dtypes."""
+    dtypes = [np.dtype(getattr(t, "dtype", float)) for t in times]
+    return 4 * max(float(jnp.finfo(d).eps) for d in dtypes if jnp.issubdtype(d, jnp.floating))
+
+
 def times(ts: Any, t0: Any, t1: Any, name: str) -> None:
     if np.ndim(ts) != 1:
         raise ValueError(f"`{name}` must be a list of times, but has shape {np.shape(ts)}.")
@@ -178,13 +221,20 @@ def times(ts: Any, t0: Any, t1: Any, name: str) -> None:
         return
     values = np.asarray(ts, dtype=float)
     low, high = min(float(t0), float(t1)), max(float(t0), float(t1))
-    slack = 4 * np.finfo(np.float32 if np.asarray(ts).dtype == np.float32 else float).eps * max(abs(low), abs(high))
+    slack = rounding(ts, t0) * max(abs(low), abs(high))
     bad = ~((values >= low - slack) & (values <= high + slack))
     if bad.any():
         i = int(np.argmax(bad))
         raise ValueError(
             f"`{name}` must lie between t0 = {float(t0)} and t1 = {float(t1)}, but {name}[{i}] = {values[i]}."
         )
+
+
+def stops(given: Any) -> None:
+    if np.ndim(given) > 1 or not real_number(given):
+        raise ValueError(f"`stops` must be a list of times, but is {given!r}.")
+    if concrete(given) and np.any(np.isnan(given)):
+        raise ValueError(f"`stops` must be numbers, but {given} has NaN among them.")
 
 
 def buffer_size(rows: int, row_bytes: int, max_steps: int) -> None:
@@ -205,6 +255,11 @@ def spacing(spacing: Any, t0: Any, t1: Any) -> None:
         )
 
 
+def spaced_times(count: int, every: float) -> None:
+    if count > 2**27:
+        raise ValueError(f"a spacing of {every} in `saveat` asks for {count} times. Give a larger one.")
+
+
 def save_at_something(saveat: Any) -> None:
     if not (saveat.t0 or saveat.t1 or saveat.steps) and saveat.ts is None and saveat.every is None:
         raise ValueError("`SaveAt()` saves nothing. Give ts=, every=, steps=, t0=True or t1=True.")
@@ -213,6 +268,11 @@ def save_at_something(saveat: Any) -> None:
 def is_dense(solution: Any) -> None:
     if solution.interpolant is None:
         raise ValueError("this solution has no dense output. Solve with `dense=True`, or give the times in `saveat`.")
+    if np.ndim(solution.result) > 0:
+        raise ValueError(
+            f"these are {np.shape(solution.result)} solutions, from a `vmap`. Evaluate them in one, too: "
+            f"`jax.vmap(lambda s: s(t))(sol)`."
+        )
 
 
 def fixed_steps(n: Any, dt: Any) -> None:

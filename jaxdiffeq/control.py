@@ -19,6 +19,11 @@ def rms(x: jax.Array) -> jax.Array:
     return jnp.sqrt(jnp.sum(squares) / max(x.size, 1))
 
 
+def size(x: jax.Array) -> jax.Array:
+    """The moduli of complex numbers; real ones as they are, since a norm takes care of their sign."""
+    return jnp.abs(x) if jnp.iscomplexobj(x) else x
+
+
 def cause(step: Step, finite: jax.Array) -> jax.Array:
     """What a rejection of this step would be blamed on."""
     blame = jnp.where(finite, Result.step_size_too_small, Result.nonfinite)
@@ -66,7 +71,7 @@ class PIDController:
 
     def judge(self, before: State, step: Step, dt: jax.Array, memory: Any, tolerance: Tolerance, order: int) -> Verdict:
         last, older, cap = memory
-        log_ratio = self._log_ratio(before.y, step, tolerance).astype(dt.dtype)
+        log_ratio = self._log_ratio(before.y, step, tolerance)
         accept = (log_ratio <= 0) & step.ok
 
         p, i, d = self.pcoeff, self.icoeff, self.dcoeff
@@ -85,8 +90,8 @@ class PIDController:
     def _log_ratio(self, y: jax.Array, step: Step, tolerance: Tolerance) -> jax.Array:
         y1 = step.after.y
         # 0·y₁ is NaN wherever y₁ is not finite, so that an infinite state cannot hide in its own tolerance
-        ratio = self.norm(step.error / tolerance.scale(y, y1) + 0 * y1)
-        return jnp.log(jnp.maximum(ratio, 1e-10))
+        ratio = self.norm(size(step.error) / tolerance.scale(y, y1) + 0 * size(y1))
+        return jnp.log(jnp.maximum(ratio.astype(step.after.t.dtype), 1e-10))
 
     def _limit(self, dt: jax.Array, wanted: jax.Array) -> tuple[jax.Array, jax.Array]:
         at_floor = jnp.array(False)
@@ -144,14 +149,15 @@ def starting_step(f: Callable, inputs: Any, tolerance: Tolerance, order: int, no
     real = jnp.finfo(y0.dtype).dtype
     scale = tolerance.scale(y0, y0)
     f0 = f(t0, y0, args)
-    d0, d1 = norm(y0 / scale), norm(f0 / scale) * span.astype(real)
+    d0, d1 = norm(size(y0) / scale), norm(size(f0) / scale) * span.astype(real)
     tiny = (d0 < 1e-5) | (d1 < 1e-5)
     guess = jnp.where(tiny, 1e-6, 0.01 * d0 / jnp.where(tiny, 1, d1))
     guess = jnp.minimum(guess, 1)
     probe = jnp.sign(inputs.t1 - t0) * guess.astype(span.dtype) * span
-    f1 = f(t0 + probe, y0 + probe.astype(real) * f0, args)
-    d2 = norm((f1 - f0) / scale) * span.astype(real) / jnp.where(guess > 0, guess, 1)
+    f1 = f(t0 + probe, y0 + probe.astype(y0.dtype) * f0, args)
+    d2 = norm(size(f1 - f0) / scale) * span.astype(real) / jnp.where(guess > 0, guess, 1)
     steep = jnp.maximum(d1, d2)
     better = jnp.where(steep <= 1e-15, jnp.maximum(1e-6, guess * 1e-3), (0.01 / steep) ** (1 / order))
     fraction = jnp.minimum(jnp.minimum(100 * guess, better), 1)
-    return span * jnp.where(jnp.isfinite(fraction), fraction, 1e-6).astype(span.dtype)
+    ulp = jnp.finfo(span.dtype).eps * jnp.maximum(jnp.abs(t0), jnp.abs(inputs.t1))  # a step must move the clock
+    return jnp.maximum(span * jnp.where(jnp.isfinite(fraction), fraction, 1e-6).astype(span.dtype), 4 * ulp)

@@ -25,8 +25,7 @@ def weigh(weights: Sequence[Sequence[float]], slopes: Sequence[jax.Array]) -> ja
 
     Shapes: [stages, degree], stages of [*state] ↦ [degree, *state].
     """
-    real = jnp.finfo(slopes[0].dtype).dtype
-    table = jnp.asarray(weights, real).T.reshape(len(weights[0]), len(weights), *[1] * slopes[0].ndim)
+    table = jnp.asarray(weights, slopes[0].dtype).T.reshape(len(weights[0]), len(weights), *[1] * slopes[0].ndim)
     return jnp.sum(table * jnp.stack(slopes)[None], axis=1)
 
 
@@ -58,5 +57,5 @@ def sample(coefficients: jax.Array, y1: jax.Array, t0: jax.Array, t1: jax.Array,
     """The state at time `at` in a step from t0 to t1; exactly `y1` at t1, with the derivative of the polynomial."""
     width = t1 - t0
     theta = (at - t0) / jnp.where(width == 0, 1, width)
-    value = evaluate(coefficients, theta.astype(jnp.finfo(y1.dtype).dtype))
+    value = evaluate(coefficients, theta.astype(y1.dtype))
     return value + lax.stop_gradient(jnp.where(at == t1, y1 - value, 0))

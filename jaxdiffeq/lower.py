@@ -16,7 +16,7 @@ from jaxdiffeq.control import FixedSteps, Tolerance
 from jaxdiffeq.loop import Integration
 from jaxdiffeq.problems import Terms
 from jaxdiffeq.record import SaveSteps, SaveTimes
-from jaxdiffeq.save import Keep, normalise, sorted_times, times
+from jaxdiffeq.save import Keep, normalise, one_array, sorted_times, times
 from jaxdiffeq.state import Ravel, Split, as_array, close, inexact, real_dtype, split, time_dtype
 from jaxdiffeq.types import Inputs, Knobs, PyTree
 from jaxdiffeq.while_loop import axes_of, vary
@@ -93,8 +93,8 @@ def sorted_stops(stops: Any, t0: Any, t1: Any, dtype: Any) -> Any:
     """The stops within the span in the order of travel; those outside become t1, where the solve lands anyway."""
     if isinstance(stops, list | tuple) and not stops:
         return np.zeros(0, dtype)
-    if isinstance(stops, list | tuple) and not _checks.all_concrete(stops):
-        stops = jnp.stack(stops)
+    stops = one_array(stops)
+    _checks.stops(stops)
     xp = np if _checks.all_concrete((stops, t0, t1)) else jnp
     stops = xp.asarray(stops).astype(dtype).reshape(-1)
     direction = xp.sign(t1 - t0)
@@ -146,14 +146,14 @@ def lower(plan: Plan, arrays: Arrays, capacity: int) -> Lowered:
 
     def field(t, y, leaves):
         tree = ravel.unpack(y)
-        slope = jax.tree.map(jnp.asarray, f(t, tree, rest.join(leaves)))
+        slope = jax.tree.map(jnp.asarray, _checks.call(f, t, tree, rest.join(leaves)))
         _checks.derivative(slope, tree)
         return ravel.pack(slope)
 
     def saved(t, y, leaves):
         if plan.keep.fn is None:
             return y
-        values = plan.keep.fn(t, ravel.unpack(y), rest.join(leaves))
+        values = _checks.call(plan.keep.fn, t, ravel.unpack(y), rest.join(leaves))
         return jax.tree.map(lambda x: inexact(x, real_dtype(ravel.dtype)), values)
 
     program, of_f = close(field, t0, y0, leaves)

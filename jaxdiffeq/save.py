@@ -34,7 +34,7 @@ class SaveAt:
         if self.fn is not None:
             _checks.callable_with(self.fn, "fn", ("t", "y", "args"))
         if self.steps is not False:
-            _checks.positive_integer(int(self.steps), "SaveAt(steps=)")
+            _checks.positive_integer(1 if self.steps is True else self.steps, "SaveAt(steps=)")
 
 
 @dataclass(frozen=True)
@@ -55,30 +55,43 @@ def normalise(saveat: Any) -> SaveAt:
         return SaveAt(steps=1, t0=True)
     if isinstance(saveat, SaveAt):
         return saveat
-    if np.ndim(saveat) == 0:
-        return SaveAt(every=saveat)
-    return SaveAt(ts=saveat)
+    saveat = one_array(saveat)
+    return SaveAt(every=saveat) if np.ndim(saveat) == 0 else SaveAt(ts=saveat)
 
 
 def times(saveat: SaveAt, t0: Any, t1: Any, dtype: Any) -> tuple[Keep, Any]:
     """The static part, and the times in the order of travel. Shapes: [times], possibly none."""
-    ts = saveat.ts
+    ts = one_array(saveat.ts)
     if saveat.every is not None:
-        ts = np.concatenate([[] if ts is None else np.asarray(ts), spaced(saveat.every, t0, t1)])
+        xp = np if _checks.all_concrete(ts) else jnp
+        given = xp.zeros(0, dtype) if ts is None else xp.asarray(ts).astype(dtype)
+        ts = xp.concatenate([given, spaced(saveat.every, t0, t1).astype(dtype)])
     if ts is None:
         ts = np.zeros(0)
-    if isinstance(ts, list | tuple) and not _checks.all_concrete(ts):
-        ts = jnp.stack(ts)
     _checks.times(ts, t0, t1, "saveat")
     order, sort = None, False
     if _checks.all_concrete((ts, t0, t1)):
-        ts = np.asarray(ts, dtype)
+        ts = np.clip(np.asarray(ts, dtype), min(t0, t1), max(t0, t1))
         towards = np.argsort(ts if float(t1) >= float(t0) else -ts, kind="stable")
         if not np.array_equal(towards, np.arange(ts.size)):
             ts, order = ts[towards], tuple(int(i) for i in np.argsort(towards, kind="stable"))
     else:
-        ts, sort = jnp.asarray(ts).astype(dtype), True
+        ts, sort = _snapped(jnp.asarray(ts).astype(dtype), t0, t1), True
     return Keep(int(saveat.steps), saveat.t0, saveat.t1, saveat.fn, order, sort), ts
+
+
+def _snapped(ts: Any, t0: Any, t1: Any) -> Any:
+    """Times that rounding has put outside of the span, by a few units in the last place, back to its end."""
+    inside = jnp.clip(ts, jnp.minimum(t0, t1), jnp.maximum(t0, t1))
+    near = jnp.abs(inside - ts) <= _checks.rounding(ts) * jnp.maximum(jnp.abs(t0), jnp.abs(t1))
+    return ts + jax.lax.stop_gradient(jnp.where(near, inside - ts, 0))
+
+
+def one_array(times: Any) -> Any:
+    """A list of times with tracers among them as an array; anything else as it is."""
+    if not isinstance(times, list | tuple) or _checks.all_concrete(times):
+        return times
+    return jnp.stack([jnp.asarray(t).astype(float) for t in times])
 
 
 def spaced(every: Any, t0: Any, t1: Any) -> np.ndarray:
@@ -86,6 +99,7 @@ def spaced(every: Any, t0: Any, t1: Any) -> np.ndarray:
     _checks.spacing(every, t0, t1)
     t0, t1, every = float(t0), float(t1), float(every)
     count = math.floor(abs(t1 - t0) / every * (1 + 1e-9))
+    _checks.spaced_times(count, every)
     ts = t0 + math.copysign(1.0, t1 - t0) * every * np.arange(count + 1)
     return np.clip(ts, min(t0, t1), max(t0, t1))
 

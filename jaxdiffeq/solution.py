@@ -55,7 +55,7 @@ class Interpolant:
         width = self.times[i + 1] - self.times[i]
         theta = (t - self.times[i]) / jnp.where(width == 0, 1, width)
         inside = (direction * t >= direction * self.times[0]) & (direction * t <= direction * last)
-        return self.coefficients[i], theta.astype(self.coefficients.real.dtype), width, inside
+        return self.coefficients[i], theta.astype(self.coefficients.dtype), width, inside
 
     def value(self, t: jax.Array) -> PyTree:
         if len(self.coefficients) == 0:

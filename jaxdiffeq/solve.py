@@ -75,13 +75,22 @@ def solve(
     }
     table.check(gradient, options)
     plan, arrays = prepare(lower_problem(problem), stepper, options)
-    solution = _in_chunks(plan, arrays) if plan.every_step and _checks.all_concrete(arrays) else None
-    solution = _whole(plan, arrays).open() if solution is None else solution
+    solution = _run(plan, arrays)
+    if isinstance(solution, Exception):
+        raise solution  # from the user's function, with its traceback from there on
     account = Account(plan, method is not None, None if controller is None else type(controller))
     solution = dataclasses.replace(solution, account=account)
     if throw and _checks.concrete(solution.result):
         _raise_if_failed(plan, arrays, solution)
     return solution
+
+
+def _run(plan: Plan, arrays: Arrays) -> Solution | Exception:
+    try:
+        solution = _in_chunks(plan, arrays) if plan.every_step and _checks.all_concrete(arrays) else None
+        return _whole(plan, arrays).open() if solution is None else solution
+    except _checks.InUserCode as inside:
+        return inside.error
 
 
 def _watch(progress: Any) -> Any:
@@ -192,10 +201,7 @@ def _assemble(xp: Any, plan: Plan, ends: Ends, times: tuple, outputs: Outputs, c
     if plan.keep.t0 and not plan.keep.steps:
         parts.append((xp.reshape(ends.t0, 1), first, xp.ones(1, bool)))
     if np.size(times[0]):
-        at, back = times
-        real = (xp.arange(at.size, dtype=np.int32) < marks.pop(0)) | (at == ends.t0)
-        part = at, records.pop(0), real
-        parts.append(jax.tree.map(lambda x: x if back is None else x[back], part))
+        parts.append(_timed(xp, plan, ends, times, records.pop(0), (marks.pop(0), constants.t)))
     if plan.keep.steps:
         parts.append(_padded(xp, plan.keep.t0, ends, records.pop(0)[:2], marks.pop(0), good))
     if plan.keep.t1:
@@ -215,6 +221,18 @@ def _assemble(xp: Any, plan: Plan, ends: Ends, times: tuple, outputs: Outputs, c
         next_step=constants.dt,
         interpolant=_interpolant(xp, plan, ends, records[0], marks[0]) if plan.dense else None,
     )
+
+
+def _timed(xp: Any, plan: Plan, ends: Ends, times: tuple, values: PyTree, reached: tuple) -> tuple[Any, PyTree, Any]:
+    """Rows at given times, in the order given. Shapes: `reached` is the number of them, and the time."""
+    at, back = times
+    count, t_end = reached
+    real = (xp.arange(at.size, dtype=np.int32) < count) | (at == ends.t0)
+    if plan.keep.sort:  # traced times, which no check has seen, may lie before t0
+        early = (at != ends.t0) & (xp.sign(at - ends.t0) == -xp.sign(t_end - ends.t0))
+        real &= ~early
+        values = jax.tree.map(lambda x: xp.where(early.reshape(-1, *[1] * (x.ndim - 1)), xp.nan, x), values)
+    return jax.tree.map(lambda x: x if back is None else x[back], (at, values, real))
 
 
 def _padded(xp: Any, with_start: bool, ends: Ends, rows: Any, count: Any, good: Any) -> tuple[Any, PyTree, Any]:

@@ -71,7 +71,7 @@ class ExplicitRK:
     def step(self, f: Field, start: State, t1: jax.Array, args: Any) -> Step:
         tableau, (t, y, k0) = self.tableau, start
         width = t1 - t
-        dt = width.astype(jnp.finfo(y.dtype).dtype)
+        dt = width.astype(y.dtype)
         slopes = [k0]
         for c, row in zip(tableau.c[1:], tableau.a[1:], strict=True):
             slopes.append(f(t + c * width, y + dt * combine(row, slopes), args))
@@ -91,7 +91,7 @@ class ExplicitRK:
         # here component by component, so that it needs no tolerance.
         fifth, third = jnp.abs(error), jnp.abs(dt * combine(tableau.e3, slopes))
         size = jnp.sqrt(fifth**2 + 0.01 * third**2)
-        return error * (fifth / jnp.where(size == 0, 1, size))
+        return error * (fifth / jnp.where(size == 0, 1, size)).astype(error.dtype)
 
     def polynomial(self, f: Field, dense: Any, args: Any) -> jax.Array:
         """Coefficients in θ, [degree + 1, *state], of the interpolant of the step that handed out `dense`."""
