@@ -31,7 +31,9 @@ OPERATIONS = frozenset(
         *("unstack", "xor"),
     }
 )
-CONTAINERS = frozenset({"cond", "custom_jvp_call", "custom_vjp_call", "empty", "frozen_while", "jit", "pjit", "while"})
+CONTAINERS = frozenset(
+    {"cond", "custom_jvp_call", "custom_vjp_call", "empty", "empty2", "frozen_while", "jit", "pjit", "while"}
+)
 IN_PLACE = frozenset({"dynamic_slice", "dynamic_update_slice"})  # of buffers that may be large
 ELEMENTS = 4096
 ATTRIBUTES = {"inlineable": "false", "xla_cpu_small_call": "true"}
