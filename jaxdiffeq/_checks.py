@@ -88,8 +88,10 @@ def time_span(tspan: Any) -> tuple[Any, Any]:
 
 def real_number(x: Any) -> bool:
     """Whether x is a real number or an array of them."""
+    if isinstance(x, float | int):
+        return True
     kind = getattr(x, "dtype", None) or np.asarray(x).dtype
-    return bool(jnp.issubdtype(kind, jnp.floating) or jnp.issubdtype(kind, jnp.integer) or kind == bool)
+    return any(jnp.issubdtype(kind, real) for real in (jnp.floating, jnp.integer, jnp.bool_))
 
 
 def path_of(path: Any) -> str:
@@ -102,7 +104,7 @@ def state(y0: PyTree) -> None:
         raise ValueError(f"`y0` holds no numbers: {y0!r}. Give at least one array or number.")
     for path, leaf in leaves:
         kind = getattr(leaf, "dtype", None) or np.asarray(leaf).dtype
-        if not (jnp.issubdtype(kind, jnp.number) or kind == bool):
+        if not (jnp.issubdtype(kind, jnp.number) or jnp.issubdtype(kind, jnp.bool_)):
             raise TypeError(
                 f"`{path_of(path)}` must be numeric, but is {type(leaf).__name__} of dtype {kind}: {leaf!r}."
             )

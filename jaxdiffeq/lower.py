@@ -124,7 +124,7 @@ def _any_knobs(given: tuple, ravel: Ravel, y0: PyTree, dtype: Any) -> Knobs:
     _checks.positive(first, "first_step")
     _checks.positive_integer(max_steps, "max_steps")
     for name, tol in (("rtol", rtol), ("atol", atol)):
-        if not (np.ndim(tol) == 0 and len(jax.tree.leaves(tol)) == 1):
+        if not (jax.tree_util.all_leaves([tol]) and np.ndim(tol) == 0):
             _checks.tolerance_shape(tol, y0, name)
     return Knobs(
         controller=jax.tree.map(lambda x: as_array(x, dtype), controller),

@@ -30,11 +30,11 @@ class SaveAt:
     fn: Callable | None = None
 
     def __post_init__(self) -> None:
+        if self.steps is not False:
+            _checks.positive_integer(1 if self.steps is True else self.steps, "SaveAt(steps=)")
         _checks.save_at_something(self)
         if self.fn is not None:
             _checks.callable_with(self.fn, "fn", ("t", "y", "args"))
-        if self.steps is not False:
-            _checks.positive_integer(1 if self.steps is True else self.steps, "SaveAt(steps=)")
 
 
 @dataclass(frozen=True)
