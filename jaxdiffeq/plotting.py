@@ -63,7 +63,7 @@ def plot_solution(
     """Draw components against time, or with a tuple of two or three of them the phase portrait; returns the axes.
 
     `vars`: None for every component; a list of components against time; a tuple (a, b) or (a, b, c) for a curve in
-    the plane or in space. A component is its number in the flattened state, a path like "rabbits" or "fox.young[2]",
+    the plane or in space. A component is its number in the flattened state, its path like "hares" or "foxes.young[2]",
     or "t" for time. Curves are smooth where the solution has dense output, and go through what was saved elsewhere.
     `log`: the axes to make logarithmic, among "xyz". `line`: what matplotlib's `plot` takes.
     Errors: `ImportError` without matplotlib; `ValueError` for a batch of solutions, or no such component.
@@ -108,13 +108,12 @@ def components(sol: Solution) -> dict[str, int]:
 
 
 def _find(var: Any, names: Mapping[str, int]) -> str:
-    """The full name of a component that was given by number, name, or the path of a leaf with one number."""
+    """The name of a component that was given by number or name."""
     if var == "t":
         return "t"
     if isinstance(var, str):
-        for name in (var, f"[{var}]", f"{var}[0]"):
-            if name in names:
-                return name
+        if var in names:
+            return var
     elif -len(names) <= int(var) < len(names):
         return list(names)[int(var)]
     some = ", ".join(repr(name) for name in list(names)[:8])
@@ -140,7 +139,7 @@ def _curves(sol: Solution, points: int) -> tuple[np.ndarray, np.ndarray]:
     if sol.interpolant is None:
         return _saved(sol)
     knots = np.asarray(sol.interpolant.times)[: int(sol.interpolant.count) + 1]
-    per_step = max(2, -(-points // max(len(knots) - 1, 1)))
+    per_step = 1 - (-points // max(len(knots) - 1, 1))
     ts = np.concatenate([*[np.linspace(a, b, per_step)[:-1] for a, b in itertools.pairwise(knots)], knots[-1:]])
     return ts, _flat(sol(ts))
 
@@ -247,7 +246,7 @@ def animate_training(
         plt.close(figure)
     if not pictures:
         raise ValueError("`frames` is empty: there is nothing to animate")
-    palette = pictures[-1].quantize(64)
+    palette = pictures[-1].quantize(64, Image.Quantize.MAXCOVERAGE)  # keeps white white
     pictures = [p.quantize(palette=palette, dither=Image.Dither.NONE) for p in pictures]
     durations = [round(1000 * seconds)] * (len(pictures) - 1) + [round(1000 * hold)]
     path = Path(path)
