@@ -1,0 +1,165 @@
+"""Laws 5 and 7: compile once, with no callback in the program; and what a compiled solve costs in memory."""
+
+import re
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+import jaxdiffeq as jde
+
+TIMES = np.linspace(0.0, 2.0, 5)
+Y0 = jnp.array([1.0, 0.5])
+
+
+class Counted:
+    """A right-hand side that counts how often Python runs it."""
+
+    def __init__(self):
+        self.traces = 0
+
+    def __call__(self, t, y, args):
+        self.traces += 1
+        return jnp.stack([y[1], -args * y[0] * jnp.cos(t)])
+
+
+def solve(f, y0, args, **options):
+    problem = jde.ODEProblem(f, y0, options.pop("tspan", (0.0, 2.0)), args)
+    return jde.solve(problem, options.pop("method", jde.Tsit5()), **{"saveat": TIMES, **options})
+
+
+def loss(f, y0, args, **options):
+    return jnp.sum(solve(f, y0, args, **options).ys ** 2)
+
+
+def oscillator(t, y, args):
+    return jnp.stack([y[1], -args * y[0] * jnp.cos(t)])
+
+
+@pytest.mark.parametrize("saveat", [TIMES, None, jde.SaveAt(t1=True)], ids=["times", "steps", "end"])
+def test_traces_of_a_solve(saveat):
+    f = Counted()
+    solve(f, Y0, jnp.array(2.0), saveat=saveat)
+    assert 1 <= f.traces <= 2
+    count = f.traces
+    solve(f, Y0 + 1, jnp.array(3.0), saveat=saveat)
+    assert f.traces == count
+
+
+def test_traces_of_a_gradient():
+    f = Counted()
+    gradient = jax.jit(jax.grad(lambda y, a: loss(f, y, a), (0, 1)))
+    gradient(Y0, jnp.array(2.0))
+    assert 1 <= f.traces <= 5
+    count = f.traces
+    gradient(Y0 + 1, jnp.array(3.0))
+    assert f.traces == count
+
+
+@pytest.mark.parametrize(
+    "new",
+    [
+        {"rtol": 1e-5},
+        {"atol": jnp.array(1e-7)},
+        {"rtol": np.float64(1e-4), "atol": 1e-9},
+        {"tspan": (0.0, 3.0)},
+        {"tspan": (-1, 2)},
+        {"tspan": (jnp.array(-0.5), 2.5)},
+        {"saveat": TIMES / 2},
+        {"saveat": jnp.asarray(TIMES / 3)},
+        {"saveat": list(TIMES)},
+        {"max_steps": 100_000},
+        {"args": 5.0},
+        {"args": np.float64(5.0)},
+        {"y0": np.array([2.0, 1.0])},
+    ],
+    ids=str,
+)
+def test_a_new_number_is_no_new_program(new, counted=Counted()):
+    options = {"y0": Y0, "args": jnp.array(2.0), "rtol": 1e-3, "atol": 1e-6}
+    solve(counted, **options)
+    count = counted.traces
+    solve(counted, **{**options, **new})
+    assert counted.traces == count
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ({"first_step": 0.1}, {"first_step": jnp.array(0.2)}),
+        ({"controller": jde.PIDController(0.2, 0.3)}, {"controller": jde.PIDController(0.3, 0.2, 0.1, safety=0.8)}),
+        ({"controller": jde.FixedSteps(dt=0.1)}, {"controller": jde.FixedSteps(dt=0.2)}),
+        ({"stops": [0.5]}, {"stops": np.array([0.7])}),
+        ({"rtol": np.array([1e-3, 1e-4])}, {"rtol": np.array([1e-5, 1e-6])}),
+    ],
+    ids=lambda x: str(sorted(x)),
+)
+def test_new_options_are_no_new_program(old, new):
+    f = Counted()
+    solve(f, Y0, 2.0, **old)
+    count = f.traces
+    solve(f, Y0, 2.0, **new)
+    assert f.traces == count
+
+
+PROGRAMS = {
+    "solve": lambda y, a: solve(oscillator, y, a).ys,
+    "gradient": jax.grad(lambda y, a: loss(oscillator, y, a)),
+    "vmap": jax.vmap(lambda y, a: solve(oscillator, y, a).ys, (None, 0)),
+}
+
+
+def argument(name):
+    return jnp.array([1.0, 2.0]) if name == "vmap" else jnp.array(2.0)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_no_callback(name):
+    text = str(jax.make_jaxpr(PROGRAMS[name])(Y0, argument(name)))
+    assert "callback" not in text
+    compiled = jax.jit(PROGRAMS[name]).lower(Y0, argument(name)).compile().as_text()
+    assert "callback" not in compiled
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_export_round_trip(name):
+    exported = jax.export.export(jax.jit(PROGRAMS[name]))(Y0, argument(name))
+    again = jax.export.deserialize(exported.serialize())
+    wanted = jax.jit(PROGRAMS[name])(Y0, argument(name))
+    np.testing.assert_allclose(again.call(Y0, argument(name)), wanted, rtol=1e-13)
+
+
+@pytest.mark.skipif(jax.device_count() < 2, reason="needs two devices")
+def test_shards():
+    mesh = jax.make_mesh((2,), ("batch",))
+    ys, rate = jnp.arange(8.0).reshape(4, 2), jnp.array(2.0)
+    batch = jax.vmap(lambda y, a: solve(oscillator, y, a).ys[-1], (0, None))
+    wanted = batch(ys, rate)
+    mapped = jax.shard_map(batch, mesh=mesh, in_specs=(P("batch"), P()), out_specs=P("batch"))
+    np.testing.assert_allclose(jax.jit(mapped)(ys, rate), wanted, rtol=1e-13)
+    spread = jax.device_put(ys, jax.sharding.NamedSharding(mesh, P("batch")))
+    np.testing.assert_allclose(jax.jit(batch)(spread, rate), wanted, rtol=1e-13)
+
+
+def test_memory_does_not_grow_with_the_bound_on_steps():
+    def used(max_steps):
+        run = jax.jit(lambda y, a: solve(oscillator, y, a, max_steps=max_steps).ys)
+        memory = run.lower(Y0, 2.0).compile().memory_analysis()
+        return memory.temp_size_in_bytes + memory.output_size_in_bytes
+
+    assert used(1_000_000) <= 1.05 * used(1_000)
+
+
+def carried(y0):
+    """How many arrays the loop carries."""
+    f = lambda t, y, args: jax.tree.map(jnp.negative, y)
+    run = jax.jit(lambda y: jde.solve(jde.ODEProblem(f, y, (0.0, 1.0)), jde.Tsit5(), saveat=jde.SaveAt(t1=True)).ys)
+    loops = re.findall(r"stablehlo\.while\(([^)]*)\)", run.lower(y0).as_text())
+    return max(loop.count("=") for loop in loops)
+
+
+def test_the_loop_carries_one_array_however_many_leaves_the_state_has():
+    assert carried([jnp.ones(()) * k for k in range(60)]) == carried(jnp.ones(60))

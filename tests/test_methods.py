@@ -1,0 +1,71 @@
+"""Every adaptive method meets its tolerance, found by scanning `jaxdiffeq.methods`."""
+
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxdiffeq as jde
+from jaxdiffeq import methods
+
+METHODS = {name: m() for name, m in vars(methods).items() if isinstance(m, types.FunctionType) and name[0].isupper()}
+ADAPTIVE = {name: m for name, m in METHODS.items() if m.error_order is not None}
+END = jde.SaveAt(t1=True)
+
+
+def lotka_volterra(t, y, args):
+    x, w = y
+    return jnp.stack([1.5 * x - x * w, x * w - 3 * w])
+
+
+REFERENCE = np.array([1.0263447675750, 0.9096910781371])  # at t = 10, from (1, 1)
+PROBLEM = jde.ODEProblem(lotka_volterra, jnp.ones(2), (0.0, 10.0))
+
+
+@pytest.mark.parametrize("name", ADAPTIVE)
+def test_tolerances_are_met(name):
+    @jax.jit
+    def run(tol):
+        sol = jde.solve(PROBLEM, ADAPTIVE[name], saveat=END, rtol=tol, atol=tol)
+        return sol.ys[-1], sol.result
+
+    errors = []
+    for tol in (1e-4, 1e-7):
+        y, result = run(tol)
+        assert result == jde.Result.success
+        errors.append(np.abs(y - REFERENCE).max())
+        assert errors[-1] < 100 * tol
+    assert errors[1] < errors[0] / 30
+    assert run._cache_size() == 1
+
+
+def test_the_arenstorf_orbit_returns():
+    """Source: Hairer, Nørsett, Wanner, Solving ODEs I, II.0, eq. (0.1)."""
+    mu, period = 0.012277471, 17.0652165601579625588917206249
+
+    def field(t, y, args):
+        x, v, u, w = y
+        d1, d2 = ((x + mu) ** 2 + v**2) ** 1.5, ((x - 1 + mu) ** 2 + v**2) ** 1.5
+        a = x + 2 * w - (1 - mu) * (x + mu) / d1 - mu * (x - 1 + mu) / d2
+        b = v - 2 * u - (1 - mu) * v / d1 - mu * v / d2
+        return jnp.stack([u, w, a, b])
+
+    start = jnp.array([0.994, 0.0, 0.0, -2.00158510637908252240537862224])
+    sol = jde.solve(jde.ODEProblem(field, start, (0.0, period)), jde.Vern9(), saveat=END, rtol=1e-13, atol=1e-13)
+    np.testing.assert_allclose(sol.ys[-1][:2], start[:2], atol=1e-6)
+
+
+@pytest.mark.smoke
+def test_a_method_is_chosen_by_tolerance():
+    assert [methods.default_method(tol).order for tol in (1e-1, 1e-3, 1e-8, 1e-12)] == [3, 5, 7, 9]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_names_and_claims(name):
+    method = METHODS[name]
+    assert repr(method) == f"{name}()"
+    assert getattr(jde, name) is getattr(methods, name)
+    assert method == METHODS[name]
+    assert getattr(methods, name).__doc__.startswith(f"Order {method.order}")
