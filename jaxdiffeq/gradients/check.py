@@ -95,7 +95,9 @@ def _direction(rng: np.random.Generator, leaf: jax.Array) -> jax.Array:
 
 def _difference(value: Callable, x: PyTree, d: PyTree) -> tuple[float, float]:
     """The derivative along d, and how uncertain it is: by halved widths, extrapolated from orders two and four."""
-    eps = max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(d) if jnp.issubdtype(leaf.dtype, jnp.inexact))
+    eps = max(
+        float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(d) if jnp.issubdtype(leaf.dtype, jnp.inexact)
+    )
 
     def central(h):
         def at(s):

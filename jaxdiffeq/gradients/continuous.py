@@ -132,9 +132,7 @@ class Bound:
         outputs, constants = plain(logged, inputs, knobs)
         records, marks = outputs.records[: len(kept)], constants.marks[: len(kept)]
         tape = None if self.log is None else (outputs.records[-1], constants.marks[-1])
-        rows = tuple(
-            record[0] if isinstance(r, SaveSteps) else None for r, record in zip(kept, records, strict=True)
-        )
+        rows = tuple(record[0] if isinstance(r, SaveSteps) else None for r, record in zip(kept, records, strict=True))
         return Outputs(outputs.y, records), constants._replace(marks=marks), (outputs.y, rows, tape)
 
     def pull(

@@ -179,9 +179,7 @@ class Sweep:
         nothing = jnp.zeros(0, t.dtype)
         z = self.layout.pack(parts if "theta" in self.options.parts else parts._replace(theta=[]))
         args = segment, cursors.count, cursors.stop
-        carry = integration.run(
-            Inputs(z, args, t, target, nothing, nothing), knobs._replace(first_step=cursors.dt)
-        )
+        carry = integration.run(Inputs(z, args, t, target, nothing, nothing), knobs._replace(first_step=cursors.dt))
         z = carry.state.y
         if self.moves("t0", "t1", "ts", "stops"):
             # A leg of no length takes no step, but where its ends move apart the solution moves with them.
@@ -277,7 +275,7 @@ class Sweep:
         return moving._replace(segment=segment), cursors
 
     def target(self, moving: Moving, cursors: Cursors) -> jax.Array:
-        """The next time to land on, going back. Chosen, not computed: a maximum of equals would mix their derivatives."""
+        """The next time to land on, going back. Chosen: a maximum of equals would mix their derivatives."""
         best = self.inputs.t0
 
         def later(t, wanted):

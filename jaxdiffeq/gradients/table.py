@@ -1,4 +1,4 @@
-"""Which gradient strategy serves what: the table that refuses, that the README prints, and that the tests go through."""
+"""Which gradient strategy serves what: the table that refuses, that the README prints, that the tests go through."""
 
 from __future__ import annotations
 
@@ -79,8 +79,6 @@ def markdown() -> str:
     """The table of strategies, and one of what each serves, for the README."""
     first = [("`gradient=`", "what it is", "good for"), ("---",) * 3, *rows()]
     head = "", *(f"`{kind.__name__}`" for kind in STRATEGIES)
-    marks = [
-        (what, *("yes" if serves(kind, what) else "no" for kind in STRATEGIES)) for what in (*OPTIONS, *MODES)
-    ]
+    marks = [(what, *("yes" if serves(kind, what) else "no" for kind in STRATEGIES)) for what in (*OPTIONS, *MODES)]
     second = [head, ("---",) * len(head), *marks]
     return "\n\n".join("\n".join(f"| {' | '.join(row)} |" for row in table) for table in (first, second))

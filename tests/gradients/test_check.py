@@ -66,7 +66,9 @@ def test_backsolve_across_lorenz_is_flagged_and_reverse_is_right():
 
 def decay(x, gradient):
     problem = jde.ODEProblem(lambda t, y, p: -p["rate"] * y, x["y0"], (0.0, 1.0), args=x)
-    return jnp.sum(jde.solve(problem, jde.Tsit5(), saveat=jde.SaveAt(t1=True), rtol=1e-8, atol=1e-8, gradient=gradient).ys)
+    return jnp.sum(
+        jde.solve(problem, jde.Tsit5(), saveat=jde.SaveAt(t1=True), rtol=1e-8, atol=1e-8, gradient=gradient).ys
+    )
 
 
 X = {"y0": jnp.array([1.0, 2.0]), "rate": jnp.array(0.7)}
