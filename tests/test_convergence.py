@@ -104,7 +104,8 @@ def test_order_of_a_step(name):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_order_of_dense_output(name):
-    assert_order(METHODS[name].dense_order + 1, SIZES, errors_of_a_step(METHODS[name])[1], 1e-14)
+    # the weights of Vern6 are as large as 1e5, so rounding takes over at 1e-12
+    assert_order(METHODS[name].dense_order + 1, SIZES, errors_of_a_step(METHODS[name])[1], 1e-11)
 
 
 @pytest.mark.parametrize("name", [name for name, m in METHODS.items() if m.error_order is not None])
