@@ -101,7 +101,8 @@ def tolerance_for(
     """The tolerance at which a solver errs by `target`, and the error there.
 
     A line through log error against log tolerance over the grid says where to look: a single lucky tolerance, which
-    would flatter a solver, is far from it. Of the `tries` tolerances around, the one whose error is nearest the target is taken.
+    would flatter a solver, is far from it. Of the `tries` tolerances
+    around, the one whose error is nearest the target is taken.
     """
     tols = np.log10(np.asarray(grid))
     errors = np.log10([max(error_at(10.0**tol), 1e-300) for tol in tols])
@@ -172,11 +173,14 @@ def report(name: str, title: str, rows: list[dict[str, Any]], notes: Sequence[st
 
 
 def gather(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows, each printed as soon as it is there."""
+    """The rows, each printed as soon as it is there. After an interrupt (Ctrl-C) those that are done."""
     done = []
-    for row in rows:
-        done.append(row)
-        print(", ".join(f"{name} {show(value)}" for name, value in row.items()), flush=True)
+    try:
+        for row in rows:
+            done.append(row)
+            print(", ".join(f"{name} {show(value)}" for name, value in row.items()), flush=True)
+    except KeyboardInterrupt:
+        print("stopped early")
     return done
 
 
@@ -205,6 +209,8 @@ def verdict(measured: float, target: float) -> str:
 
 def bars(name: str, title: str, groups: dict[str, dict[str, float]], unit: str = "seconds") -> None:
     """One group of bars a case, one bar a contestant, on a logarithmic scale: results/<name>.png."""
+    if not groups:
+        return
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,0 +1,85 @@
+"""README.md's table, claim → script → target → measured, from what is under results/."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+from common import RESULTS, markdown, show
+
+Rows = list[dict[str, Any]]
+MARK = "<!-- measured -->"
+
+
+def span(rows: Rows, key: str, keep: Callable[[dict], bool] = lambda row: True) -> str:
+    values = [row[key] for row in rows if keep(row) and row.get(key) is not None]
+    return "not measured" if not values else " to ".join(dict.fromkeys(show(v) for v in (min(values), max(values))))
+
+
+def largest(rows: Rows, keys: list[str], keep: Callable[[dict], bool] = lambda row: True) -> str:
+    values = [row[key] for row in rows if keep(row) for key in keys]
+    return show(max(values)) if values else "not measured"
+
+
+def traces(rows: Rows) -> str:
+    return f"{span(rows, 'ours', solves)}; gradient {span(rows, 'ours', gradients)}; again {span(rows, 'ours, again')}"
+
+
+def solves(row: dict) -> bool:
+    return row["what"] in ("solve", "forward", "eager solve")
+
+
+def gradients(row: dict) -> bool:
+    return row["what"] == "gradient"
+
+
+def saved_101(row: dict) -> bool:
+    return row["problem"].startswith("Lotka") and row["saved"] == 101
+
+
+CLAIMS = (
+    ("small solve at equal error, against diffrax", "small_solves", "0.6", lambda r: span(r, "ours / diffrax")),
+    (
+        "compile time of a small solve, against diffrax",
+        "compile_time",
+        "0.4",
+        lambda r: span(r, "ours / diffrax", solves),
+    ),
+    ("of its gradient", "compile_time", "0.5", lambda r: span(r, "ours / diffrax", gradients)),
+    ("gradient of Lotka–Volterra, 101 times", "gradients", "0.6", lambda r: span(r, "ours / diffrax", saved_101)),
+    ("other gradients", "gradients", "–", lambda r: span(r, "ours / diffrax", lambda row: not saved_101(row))),
+    ("gradient of a neural ODE, against diffrax", "neural_ode", "0.9", lambda r: span(r, "ours / diffrax")),
+    ("against torchdiffeq", "neural_ode", "0.5", lambda r: span(r, "ours / torchdiffeq")),
+    ("RK4 × 1000 over a hand-written scan", "fixed_steps", "1.15", lambda r: span(r, "ours / scan", solves)),
+    ("its gradient", "fixed_steps", "1.15", lambda r: span(r, "ours / scan", gradients)),
+    (
+        "max_steps from 1e3 to 1e6: time, memory",
+        "max_steps",
+        "1.05",
+        lambda r: largest(r, ["time / first", "memory / first"], lambda row: row["who"] == "ours"),
+    ),
+    ("traces of f for a solve, for a gradient", "traces", "2; 5; again 0", traces),
+    ("eager solve, µs", "overhead", "–", lambda r: span(r, "µs", lambda row: row["what"] == "ours, at t1")),
+    ("gradient of 1000 and 600 states, against diffrax", "large", "–", lambda r: span(r, "gradient, ours / diffrax")),
+    ("parameters up to 1000: forward over reverse", "forward_or_reverse", "–", lambda r: span(r, "forward / reverse")),
+)
+
+
+def main() -> None:
+    table = []
+    for claim, script, target, measure in CLAIMS:
+        path = RESULTS / f"{script}.json"
+        found = measure(json.loads(path.read_text())["rows"]) if path.exists() else "not measured"
+        table.append(
+            {"claim": claim, "script": f"[{script}](results/{script}.md)", "at most": target, "measured": found}
+        )
+    readme = pathlib.Path(__file__).parent / "README.md"
+    before, _, after = readme.read_text().split(MARK)
+    readme.write_text(f"{before}{MARK}\n{markdown(table)}\n{MARK}{after}")
+    print(markdown(table))
+
+
+if __name__ == "__main__":
+    main()
