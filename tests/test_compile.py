@@ -117,7 +117,7 @@ def argument(name):
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_no_callback(name):
+def test_programs_call_nobody(name):
     text = str(jax.make_jaxpr(PROGRAMS[name])(Y0, argument(name)))
     assert "callback" not in text
     compiled = jax.jit(PROGRAMS[name]).lower(Y0, argument(name)).compile().as_text()
