@@ -71,7 +71,7 @@ def plot_solution(
     plt = pyplot()
     if np.ndim(sol.result):
         raise ValueError("this is a batch of solutions: pick one, as in jax.tree.map(lambda x: x[0], sol)")
-    names = components(sol)
+    names = components(sol.ys)
     ts, curves = _curves(sol, points)
     saved = _saved(sol)
     phase = isinstance(vars, tuple)
@@ -96,10 +96,10 @@ def plot_solution(
     return ax
 
 
-def components(sol: Solution) -> dict[str, int]:
-    """The name of every number in the state, by the path of its leaf, and its place. "" is a state of one number."""
+def components(ys: Any) -> dict[str, int]:
+    """The name of every number in a state, by the path of its leaf, and its place, from rows of states. "": the only one."""
     found: dict[str, int] = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(sol.ys):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(ys):
         stem = ".".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path)
         for index in np.ndindex(leaf.shape[1:]):
             inner = ", ".join(map(str, index))
@@ -189,7 +189,7 @@ def plot_work_precision(results: Mapping[str, Sequence[tuple[float, float]]], ax
     return ax
 
 
-def plot_convergence(results: Mapping[str, tuple[Sequence[float], Sequence[float]]], ax: Any = None) -> Any:
+def plot_convergence(results: Mapping[str, tuple[Any, Any]], ax: Any = None) -> Any:
     """Errors against step sizes, one curve for each name in `results`: (step sizes, errors); the legend says the slope.
 
     The slope is the least-squares one of all points, in logarithms.

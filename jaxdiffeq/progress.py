@@ -74,10 +74,14 @@ class Loop(Generic[T]):
     def __iter__(self) -> Iterator[T]:
         items = self.items if hasattr(self.items, "__len__") else list(self.items)
         total, line = len(items), Bar(self.label)  # pyright: ignore[reportArgumentType]  # it has a length now
-        for i, item in enumerate(items):
-            line.show(i / total, self.note)
-            yield item
-        line.show(1.0, self.note, last=True)
+        done = 0
+        try:
+            for item in items:
+                line.show(done / total, self.note)
+                yield item
+                done += 1
+        finally:  # a loop that breaks ends its line too
+            line.show(done / total if total else 1.0, self.note, last=True)
 
 
 def bar(items: Iterable[T], label: str = "progress") -> Loop[T]:

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -116,7 +115,7 @@ def test_a_batch_is_refused(sampled):
 
 
 def test_names_of_components():
-    names = lambda y0: list(plotting.components(SimpleNamespace(ys=jax.tree.map(lambda x: np.asarray(x)[None], y0))))
+    names = lambda y0: list(plotting.components(jax.tree.map(lambda x: np.asarray(x)[None], y0)))
     assert names(1.0) == [""]
     assert names(np.ones(2)) == ["[0]", "[1]"]
     assert names((1.0, {"a": np.ones((1, 2))})) == ["0", "1.a[0, 0]", "1.a[0, 1]"]

@@ -156,6 +156,16 @@ def test_the_bar_of_a_loop(monkeypatch):
     assert out.getvalue().rstrip().removesuffix("\033[K").endswith("loss 1")
 
 
+def test_a_loop_that_breaks_ends_its_line(monkeypatch):
+    out = Terminal()
+    monkeypatch.setattr("sys.stderr", out)
+    for i in progress.bar(range(4), "fit"):
+        if i == 2:
+            break
+    assert out.getvalue().split("\r")[-1].startswith("fit  50%")
+    assert out.getvalue().endswith("\n")
+
+
 def test_a_log_file_gets_few_lines_and_no_control_characters(monkeypatch):
     out = io.StringIO()
     monkeypatch.setattr("sys.stderr", out)
