@@ -61,8 +61,8 @@ class BacksolveAdjoint(Adjoint):
     errors of y grow backwards like e^{ct}, and the gradient is then wrong, often without any sign of it. Lorenz's
     equations are lost after three units of time. Compare with `check_gradients` before you trust it.
     Memory: three states and the parameters, whatever the number of steps.
-    Source: Chen, Rubanova, Bettencourt, Duvenaud 2018, arXiv:1806.07366; its failure: Kim et al. 2021, arXiv:2103.15341,
-    and Rackauckas et al. 2020, arXiv:2001.04385.
+    Source: Chen, Rubanova, Bettencourt, Duvenaud 2018, arXiv:1806.07366; its failure: Kim et al. 2021,
+    arXiv:2103.15341, and Rackauckas et al. 2020, arXiv:2001.04385.
     """
 
     parts = ("y", "theta")

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxdiffeq.gradients.attach import Active, Constants, Outputs, plain
 from jaxdiffeq.types import Inputs, Knobs, PyTree
@@ -56,14 +57,14 @@ def _by_columns(component: Any, leaves: list[jax.Array]) -> list[jax.Array]:
     for x, size in zip(leaves, sizes, strict=True):
         columns = jnp.eye(total, dtype=jnp.finfo(x.dtype).dtype)[:, at : at + size]
         if jnp.iscomplexobj(x):
-            columns = columns[:, : x.size] + 1j * columns[:, x.size :]
+            columns = lax.complex(columns[:, : x.size], columns[:, x.size :])
         directions.append(columns.astype(x.dtype).reshape(total, *x.shape))
         at += size
     found, at, cotangents = jax.vmap(component)(directions), 0, []
     for x, size in zip(leaves, sizes, strict=True):
         part = found[at : at + size]
         # dL = Re(x̄·dx): the tangent 1 gives Re x̄, the tangent i gives −Im x̄
-        part = part[: x.size] - 1j * part[x.size :] if jnp.iscomplexobj(x) else part
+        part = lax.complex(part[: x.size], -part[x.size :]) if jnp.iscomplexobj(x) else part
         cotangents.append(part.astype(x.dtype).reshape(x.shape))
         at += size
     return cotangents

@@ -66,8 +66,8 @@ class Quadrature:
 
         def at(theta):
             t = step.before.t + theta.astype(width.dtype) * width
-            z = evaluate(step.coefficients, theta.astype(jnp.finfo(step.after.y.dtype).dtype))
-            return [x * width.astype(jnp.finfo(x.dtype).dtype) for x in self.integrand(t, z, inputs.args)]
+            z = evaluate(step.coefficients, theta.astype(step.after.y.dtype))
+            return [x * width.astype(x.dtype) for x in self.integrand(t, z, inputs.args)]
 
         return jax.vmap(at)(nodes)
 
@@ -92,7 +92,7 @@ class Quadrature:
             panels, panel = jnp.where(again, 2 * panels, panels), jnp.where(again, 0, panel)
             share = 1 / panels.astype(clock)
             at = self._at(step, inputs, (panel.astype(clock) + nodes) * share)
-            new = [jnp.where(again, 0, old) + _sum(kronrod, x) * share.astype(jnp.finfo(x.dtype).dtype)
+            new = [jnp.where(again, 0, old) + _sum(kronrod, x) * share.astype(x.dtype)
                    for old, x in zip(found, at, strict=True)]  # fmt: skip
             off = sum(jnp.sum(jnp.abs(_sum(kronrod - gauss, x))).astype(clock) for x in at)
             error = jnp.where(again, 0, error) + off * share

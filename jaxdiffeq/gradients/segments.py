@@ -30,7 +30,7 @@ class Checkpoints(Log):
 
 @dataclass(frozen=True)
 class Polynomials:
-    """What `Segment` holds, of the steps numbered from `first`. Shapes: moving, [steps + 1, ...]; fixed, first and ()."""
+    """What `Segment` holds, of the steps from `first` on. Shapes: moving, [steps + 1, ...]; fixed, first and ()."""
 
     dense = True
 
@@ -55,7 +55,7 @@ class Segment(NamedTuple):
         passed = (jnp.arange(SEGMENT, dtype=jnp.int32) < count) & (direction * self.t0[:SEGMENT] < direction * t)
         t0, t1, coefficients = read(tuple(self), jnp.maximum(jnp.sum(passed, dtype=jnp.int32) - 1, 0))
         t0, t1 = jnp.where(count > 0, t0, 0), jnp.where(count > 0, t1, 1)
-        theta = ((t - t0) / (t1 - t0)).astype(jnp.finfo(y0.dtype).dtype)
+        theta = ((t - t0) / (t1 - t0)).astype(y0.dtype)
         return jnp.where(count > 0, evaluate(coefficients, theta), y0)
 
 

@@ -183,7 +183,7 @@ class Sweep:
         z = carry.state.y
         if self.moves("t0", "t1", "ts", "stops"):
             # A leg of no length takes no step, but where its ends move apart the solution moves with them.
-            apart = (target - carry.state.t).astype(z.real.dtype)
+            apart = (target - carry.state.t).astype(z.dtype)
             z = z + jnp.where(carry.state.t == target, apart, 0) * self.field(target, z, args)
         new = self.layout.unpack(z)
         if carry.records:
@@ -197,7 +197,7 @@ class Sweep:
     def back(self, bars: Outputs) -> list[jax.Array]:
         """The cotangents of the active inputs. Linear: the size of `bars` is divided out, and put back at the end."""
         scale = _scale(bars)
-        bars = jax.tree.map(lambda x: x / scale.astype(x.real.dtype), bars)
+        bars = jax.tree.map(lambda x: x / scale.astype(x.dtype), bars)
         _ = self.direction, self.solver  # made here, once: what a loop's body makes cannot be used outside of it
         moving, cursors = self.start(bars)
 
@@ -359,7 +359,7 @@ class Sweep:
         whole = Inputs(moving.parts.lam, args, *(x if x is not None else 0.0 for x in times))
         flat = jax.tree.leaves(whole)
         factor = jnp.where(cursors.result == Result.success, scale, jnp.nan)
-        return [flat[i] * factor.astype(flat[i].real.dtype) for i in self.active.where]
+        return [flat[i] * factor.astype(flat[i].dtype) for i in self.active.where]
 
 
 def self_filled(tree: PyTree, where: tuple[int, ...], values: list) -> PyTree:
