@@ -74,8 +74,7 @@ def solve(
         "gradient": gradient,
         "watch": _watch(progress),
     }
-    table.check(gradient, options)
-    plan, arrays = prepare(lower_problem(problem), stepper, options)
+    plan, arrays = prepare(lower_problem(problem), stepper, table.check(gradient, options))
     solution = _run(plan, arrays)
     if isinstance(solution, Exception):
         raise solution  # from the user's function, with its traceback from there on

@@ -59,8 +59,8 @@ def serves(strategy: type, what: str) -> bool:
     return (strategy, what) not in UNSUPPORTED
 
 
-def check(strategy: Any, options: dict[str, Any]) -> None:
-    """Raise one error, before anything is traced, if the strategy does not serve these options of `solve`.
+def check(strategy: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """The options; or raise one error, before anything is traced, if the strategy does not serve these options of `solve`.
 
     Modes of differentiation are not known here: they raise when JAX asks for them.
     """
@@ -68,6 +68,7 @@ def check(strategy: Any, options: dict[str, Any]) -> None:
     kind = type(strategy)
     if options["dense"] and (kind, "dense") in UNSUPPORTED:
         _checks.unsupported(UNSUPPORTED[kind, "dense"].format(name=kind.__name__))
+    return options
 
 
 def rows() -> list[tuple[str, str, str]]:
