@@ -97,7 +97,7 @@ def plot_solution(
 
 
 def components(ys: Any) -> dict[str, int]:
-    """The name of every number in a state, by the path of its leaf, and its place, from rows of states. "": the only one."""
+    """The name of every number in a state, by the path of its leaf, and its place. Shapes: ys [rows, ...]."""
     found: dict[str, int] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(ys):
         stem = ".".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path)
