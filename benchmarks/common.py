@@ -156,7 +156,9 @@ def _cpu() -> str:
 
 
 def report(name: str, title: str, rows: list[dict[str, Any]], notes: Sequence[str] = ()) -> None:
-    """Print the table, and keep it as JSON and as markdown under results/."""
+    """Print the table, and keep it as JSON and as markdown under results/; without rows and notes, nothing."""
+    if not rows and not notes:
+        return
     RESULTS.mkdir(exist_ok=True)
     where = environment()
     versions = ", ".join(f"{k} {v}" for k, v in where["versions"].items() if v != "not installed")

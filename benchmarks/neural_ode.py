@@ -154,7 +154,7 @@ def main() -> None:
     only = sys.argv[1] if len(sys.argv) > 1 else ""
     second = common.gather(gradient_over_forward(net) for net in NETWORKS[-1:] if net.name.startswith(only))
     rows = common.gather(contest(net) for net in NETWORKS if net.name.startswith(only))
-    notes = ["`ReverseAD` gradient time over forward time, 100 Tsit5 steps:", common.markdown(second)]
+    notes = ["`ReverseAD` gradient time over forward time, 100 Tsit5 steps:", common.markdown(second)] if second else []
     common.report("neural_ode", "Gradients of neural ODEs, float32", rows, notes)
     groups = {r["network"]: {k[:-3]: v * 1e-3 for k, v in r.items() if k.endswith(" ms")} for r in rows}
     common.bars("neural_ode", "Gradients of neural ODEs, float32", groups)

@@ -65,19 +65,17 @@ def eager() -> dict:
     }  # fmt: skip
 
 
+def contest(gradient: bool, many: bool) -> dict:
+    row = {"what": "gradient" if gradient else "solve", "method": "Tsit5", "saved": 101 if many else 1}
+    for name, make in CONTESTANTS.items():
+        row[name], row[f"{name}, again"] = count(make, "Tsit5", many, gradient)
+    target = 5 if gradient else 2
+    return {**row, "target": target, "met": common.verdict(row["ours"] + 10 * row["ours, again"], target)}
+
+
 def main() -> None:
-    rows = []
-    for gradient in (False, True):
-        for method in ("Tsit5",):
-            for many in (False, True):
-                row = {"what": "gradient" if gradient else "solve", "method": method, "saved": 101 if many else 1}
-                for name, make in CONTESTANTS.items():
-                    row[name], row[f"{name}, again"] = count(make, method, many, gradient)
-                target = 5 if gradient else 2
-                rows.append(
-                    {**row, "target": target, "met": common.verdict(row["ours"] + 10 * row["ours, again"], target)}
-                )
-    rows.append(eager())
+    rows = common.gather(contest(*which) for which in ((False, True), (True, True), (False, False), (True, False)))
+    rows += common.gather([eager()])
     common.report("traces", "How often f is traced", rows)
     groups = {f"{r['what']}, {r['method']}, {r['saved']}": {n: r[n] for n in CONTESTANTS} for r in rows}
     common.bars("traces", "Traces of f", groups, "traces")
