@@ -151,7 +151,7 @@ BY_ITSELF = {
     "dt": (
         partial(attempt, controller=jde.FixedSteps(dt=-0.1)),
         ValueError,
-        r"`FixedSteps\(dt\)` must be a positive number",
+        r"`FixedSteps\(dt\)` must be a positive",
     ),
     "problem": (partial(jde.solve, decay), TypeError, r"`solve` takes a problem, such as ODEProblem\(f, y0, tspan\)"),
     "instead": (partial(jde.solve, decay, args=1.0), TypeError, r"`solve` takes a problem"),
