@@ -80,12 +80,13 @@ class PIDController:
         factor = jnp.clip(self.safety * jnp.exp(-power / order), self.factor_min, cap)
         factor = jnp.where(jnp.isfinite(log_ratio), factor, self.factor_min)
         factor = jnp.where(accept, factor, jnp.minimum(factor, self.safety))
-        at_floor, wanted = self._limit(dt, dt * factor)
+        at_floor = jnp.array(False) if self.min_step is None else dt <= self.min_step
 
         # after a rejection the next step may not grow: Hairer, Nørsett, Wanner, Solving ODEs I, II.4
         seen = jnp.where(accept, log_ratio, last), jnp.where(accept, last, older)
         cap = jnp.where(accept, self.factor_max, 1.0).astype(dt.dtype)
-        return Verdict(accept, wanted, (*seen, cap), cause(step, jnp.isfinite(log_ratio)), at_floor & ~accept)
+        why = cause(step, jnp.isfinite(log_ratio))
+        return Verdict(accept, self.bound(dt * factor), (*seen, cap), why, at_floor & ~accept)
 
     def _log_ratio(self, y: jax.Array, step: Step, tolerance: Tolerance) -> jax.Array:
         y1 = step.after.y
@@ -93,14 +94,10 @@ class PIDController:
         ratio = self.norm(size(step.error) / tolerance.scale(y, y1) + 0 * size(y1))
         return jnp.log(jnp.maximum(ratio.astype(step.after.t.dtype), 1e-10))
 
-    def _limit(self, dt: jax.Array, wanted: jax.Array) -> tuple[jax.Array, jax.Array]:
-        at_floor = jnp.array(False)
-        if self.min_step is not None:
-            at_floor = dt <= self.min_step
-            wanted = jnp.maximum(wanted, self.min_step)
-        if self.max_step is not None:
-            wanted = jnp.minimum(wanted, self.max_step)
-        return at_floor, wanted
+    def bound(self, dt: jax.Array) -> jax.Array:
+        """The size within `min_step` and `max_step`."""
+        dt = dt if self.min_step is None else jnp.maximum(dt, self.min_step)
+        return dt if self.max_step is None else jnp.minimum(dt, self.max_step)
 
 
 def IController(**options: Any) -> PIDController:

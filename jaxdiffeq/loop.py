@@ -144,7 +144,8 @@ class Integration:
         if knobs.first_step is not None:
             return knobs.first_step
         norm = knobs.controller.norm
-        return starting_step(f, lax.stop_gradient(inputs), knobs.tolerance, self.stepper.order, norm)
+        first = starting_step(f, lax.stop_gradient(inputs), knobs.tolerance, self.stepper.order, norm)
+        return knobs.controller.bound(first)
 
     def run(self, inputs: Inputs, knobs: Knobs, carry: Carry | None = None, pause: Any = None) -> Carry:
         """Advance from t0 to t1, or for `pause` more accepted steps. Never raises: the result code says what happened.

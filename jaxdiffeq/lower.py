@@ -17,7 +17,7 @@ from jaxdiffeq.loop import Integration
 from jaxdiffeq.problems import Terms
 from jaxdiffeq.record import SaveSteps, SaveTimes
 from jaxdiffeq.save import Keep, normalise, one_array, sorted_times, times
-from jaxdiffeq.state import Ravel, Split, as_array, close, inexact, real_dtype, split, time_dtype
+from jaxdiffeq.state import Ravel, Split, as_array, at_least_float32, close, inexact, real_dtype, split, time_dtype
 from jaxdiffeq.types import Inputs, Knobs, PyTree
 from jaxdiffeq.while_loop import axes_of, vary
 
@@ -81,11 +81,12 @@ def prepare(terms: Terms, stepper: Any, options: dict[str, Any]) -> tuple[Plan, 
     saveat = normalise(options["saveat"])
     keep, ts = times(saveat, t0, t1, dtype)
     stops = sorted_stops(options["stops"], t0, t1, dtype)
-    parts, arrays = split((f, args))
+    parts, arrays = split((f, args), at_least_float32(ravel.dtype))
     leaves = [as_array(x, d) for x, d in zip(jax.tree.leaves(y0), ravel.dtypes, strict=True)]
     knobs = _knobs(options, ravel, y0, dtype)
     given = options["dense"], options["gradient"], options["max_steps"]
-    plan = Plan(parts, ravel, stepper, keep, *given, knobs.first_step is not None, options["watch"])
+    sized = knobs.first_step is not None or isinstance(options["controller"], FixedSteps)
+    plan = Plan(parts, ravel, stepper, keep, *given, sized, options["watch"])
     return plan, Arrays(arrays, leaves, t0, t1, ts, stops, knobs)
 
 

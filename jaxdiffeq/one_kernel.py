@@ -70,7 +70,13 @@ def lower_as_one(ctx: Any, run: Callable, results: int, operands: Any) -> Any:
     def kernel(*xs):
         return [*run(*xs), *(lax.slice(x, (0,) * x.ndim, (min(1, x.size),) * x.ndim) for x in xs)]
 
-    lowered = mlir.lower_fun(lambda *xs: kernel(*xs)[:results], multiple_results=True)(ctx, *operands)
+    def fenced(*xs):
+        # both fences are needed: XLA carries a constant into a call, which leaves its parameter without a use, and drops
+        # a result that has none
+        return lax.optimization_barrier(kernel(*lax.optimization_barrier(xs)))
+
+    lowered = mlir.lower_fun(fenced, multiple_results=True)(ctx, *operands)
     attributes = {name: ir.StringAttr.get(value) for name, value in ATTRIBUTES.items()}
-    lowered[0].owner.attributes["mhlo.frontend_attributes"] = ir.DictAttr.get(attributes)
-    return lowered
+    call = lowered[0].owner.operands[0].owner
+    call.attributes["mhlo.frontend_attributes"] = ir.DictAttr.get(attributes)
+    return lowered[:results]

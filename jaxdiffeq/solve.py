@@ -71,7 +71,8 @@ def solve(
         "controller": control,
         "max_steps": max_steps,
         "stops": stops,
-        **{"gradient": gradient, "watch": _watch(progress)},
+        "gradient": gradient,
+        "watch": _watch(progress),
     }
     plan, arrays = prepare(lower_problem(problem), stepper, table.check(gradient, options))
     solution = _run(plan, arrays)

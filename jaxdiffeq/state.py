@@ -42,14 +42,14 @@ def real_dtype(dtype: Any) -> Any:
 def time_dtype(dtype: Any, times: tuple) -> Any:
     """The dtype of time: of the state, at least float32; or that of the span, where it was given as arrays."""
     if all(isinstance(x, float | int) for x in times):
-        return _real_at_least_float32(dtype)
+        return at_least_float32(dtype)
     given = [x.dtype for x in times if isinstance(x, jax.Array | np.ndarray) and jnp.issubdtype(x.dtype, jnp.floating)]
     given = [d for d in given if not (isinstance(d, np.dtype) and jax.dtypes.canonicalize_dtype(d) != d)]
     return common_dtype((np.dtype(np.float32), *(given or [real_dtype(dtype)])))
 
 
 @functools.lru_cache
-def _real_at_least_float32(dtype: Any) -> Any:
+def at_least_float32(dtype: Any) -> Any:
     return common_dtype((np.dtype(np.float32), real_dtype(dtype)))
 
 
@@ -129,14 +129,22 @@ class Split:
 ARRAY = "an array goes here"
 
 
-def split(tree: PyTree) -> tuple[Split, list]:
-    """The arrays of `tree` and the rest. Plain floats are arrays, so that a new value is no new program; ints are not,
-    since they may be shapes."""
+def split(tree: PyTree, real: Any = None) -> tuple[Split, list]:
+    """The arrays of `tree` and the rest.
+
+    Plain floats are arrays, of dtype `real`, so that a new value is no new program, and so are weakly typed arrays,
+    so that one in place of a float is none either. Ints are not, since they may be shapes.
+    """
     leaves, structure = jax.tree.flatten(tree)
     arrays, static = [], []
     for x in leaves:
-        if isinstance(x, float | complex) and not isinstance(x, np.generic):
-            x = np.asarray(x, inexact_dtype(x))
+        plain = isinstance(x, float | complex) and not isinstance(x, np.generic)
+        weak = isinstance(x, jax.Array) and x.weak_type and jnp.issubdtype(x.dtype, jnp.inexact)
+        if plain or weak:
+            wanted = inexact_dtype(x) if real is None else real
+            x = as_array(
+                x, common_dtype((jnp.dtype(wanted), jnp.dtype(jnp.complex64))) if jnp.iscomplexobj(x) else wanted
+            )
         dynamic = isinstance(x, jax.Array | np.ndarray | np.generic)
         arrays.extend([x] if dynamic else [])
         static.append(ARRAY if dynamic else x)

@@ -13,11 +13,20 @@ os.environ["MPLBACKEND"] = "agg"
 
 import hypothesis  # noqa: E402
 import jax  # noqa: E402
+import pytest  # noqa: E402
 
 jax.config.update("jax_enable_x64", True)
-jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_dtype_promotion", "strict")  # a dtype that widens by itself is a slip
+jax.config.update("jax_numpy_rank_promotion", "raise")  # so is [3] + [3, 3]
 jax.config.update("jax_enable_compilation_cache", False)  # a cached program is a test that did not compile
 
 # The same examples every time, few of them, and no deadline: the first one compiles.
 hypothesis.settings.register_profile("jaxdiffeq", deadline=None, derandomize=True, max_examples=10, database=None)
 hypothesis.settings.load_profile("jaxdiffeq")
+
+
+@pytest.fixture
+def loose_dtypes():
+    """For what is not ours: optax raises a float to the power of its int32 count of steps."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield

@@ -127,7 +127,7 @@ def test_examples(x64):
     before = jax.config.read("jax_enable_x64")
     jax.config.update("jax_enable_x64", x64)
     try:
-        with jax.numpy_dtype_promotion("standard"):
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
             for example in examples():
                 exec(example, names)
     finally:

@@ -143,6 +143,7 @@ def _jvp_with_aux(run: Callable, some: list, d_some: list, rest: list, knobs: Kn
 
 def forward_only(fun: Callable, some: list, *rest: Any) -> Any:
     """`fun(some, *rest)`, with a derivative in `some` that has no transpose, and an error that says what to do."""
+
     @jax.custom_jvp
     def guarded(some, rest):
         return fun(some, *rest)

@@ -145,7 +145,9 @@ def _batch(operands, dims, *, sides, count):
 
     def over_lanes(program, mine):
         return lambda xs: jax.vmap(
-            lambda *xs: _call(program, xs), in_axes=(*mine, *shared, *[0] * (len(xs) - len(mine) - len(shared))), axis_size=size
+            lambda *xs: _call(program, xs),
+            in_axes=(*mine, *shared, *[0] * (len(xs) - len(mine) - len(shared))),
+            axis_size=size,
         )(*xs)
 
     res = front[:count]

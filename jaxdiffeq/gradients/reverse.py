@@ -123,8 +123,12 @@ class _Backward:
         enters = live & thinned & (n < window[0])
         first = jnp.where(enters, jnp.maximum(slot * self.marks.stride, n + 1 - self.log.window.size), window[0])
         states, sizes = self.integration.with_recorders(self.log.window).replay(
-            self.active.inputs, self.knobs, kept, (size, read(self.marks.controller, slot)),
-            (slot * self.marks.stride, jnp.where(enters, n + 1, 0)), (states, (first, window[1])),
+            self.active.inputs,
+            self.knobs,
+            kept,
+            (size, read(self.marks.controller, slot)),
+            (slot * self.marks.stride, jnp.where(enters, n + 1, 0)),
+            (states, (first, window[1])),
         )
         again, size_again = read((states, sizes), n - first)
         start = jax.tree.map(lambda a, b: jnp.where(thinned, a, b), (again, size_again), (kept, size))

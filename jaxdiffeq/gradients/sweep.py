@@ -131,7 +131,6 @@ class Sweep:
 
     def field(self, t: jax.Array, z: jax.Array, args: PyTree) -> jax.Array:
         segment, count, passed = args
-        t = lax.optimization_barrier(t)  # keeps the sweep's loops out of one kernel, on which XLA's emitter may abort
         parts = self.layout.unpack(z)
         y = self.solution(t, parts, segment, count)
         f, d_y, d_theta = self.pulled(t, y, parts.lam, passed, "theta" in self.options.parts)
