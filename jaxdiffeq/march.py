@@ -54,10 +54,16 @@ def march(plan: Plan, parts: Lowered) -> tuple[Outputs, Constants]:
 
 
 def _scan(step: Callable, carry: Any, xs: Any, memory: Any) -> tuple[Any, Any]:
-    """`lax.scan`; with a bound on memory in two levels, of which the inner one is recomputed in the backward pass."""
+    """`lax.scan`, of which the backward pass keeps the states and recomputes the stages; "all" keeps these too.
+
+    Recomputing is faster as well, since it touches less memory. With a bound on memory there are two levels, of which
+    the inner one is recomputed.
+    """
     n = xs.shape[0]
-    if memory is None or memory == "all" or n < 4:
+    if memory == "all":
         return lax.scan(step, carry, xs)
+    if memory is None or n < 4:
+        return lax.scan(jax.checkpoint(step, prevent_cse=False), carry, xs)
     outer = min(n, math.isqrt(n) if memory == "sqrt" else max(1, int(memory)))
     inner = n // outer
 

@@ -71,8 +71,8 @@ def lower_as_one(ctx: Any, run: Callable, results: int, operands: Any) -> Any:
         return [*run(*xs), *(lax.slice(x, (0,) * x.ndim, (min(1, x.size),) * x.ndim) for x in xs)]
 
     def fenced(*xs):
-        # both fences are needed: XLA carries a constant into a call, which leaves its parameter without a use, and drops
-        # a result that has none
+        # both fences are needed: XLA carries a constant into a call, which leaves its parameter without a use, and
+        # drops a result that has none
         return lax.optimization_barrier(kernel(*lax.optimization_barrier(xs)))
 
     lowered = mlir.lower_fun(fenced, multiple_results=True)(ctx, *operands)

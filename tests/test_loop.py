@@ -154,7 +154,7 @@ def test_inner_failure_is_rejection(how, result):
     np.testing.assert_array_equal(carry.state.y, [0, 0])
     # where smaller steps succeed, the solve does: 0.125 is refused, a fifth of it is not
     carry = run(Stub(only(lambda t, dt: dt > 0.1, how)), PIDController(max_step=0.09))
-    steps, errors, solver, code = counted(carry)
+    _, errors, solver, code = counted(carry)
     assert (errors, solver, code) == (0, 1, "success")
     np.testing.assert_allclose(carry.state.y, 1.0, rtol=1e-15)
 
@@ -174,7 +174,7 @@ def test_nan_at_random_steps_never_reaches_the_state():
         return jnp.where(bad, jnp.nan, 0.0), True, jnp.where(bad, jnp.nan, y1)
 
     carry = run(Stub(how), PIDController(max_step=0.01))
-    steps, errors, solver, result = counted(carry)
+    _, errors, solver, result = counted(carry)
     assert result == "success"
     assert errors == 0
     assert solver > 10

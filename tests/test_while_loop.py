@@ -160,7 +160,7 @@ def test_reverse_mode_says_what_to_do():
     def tangent(d):
         return jax.jvp(lambda x: repeat(x, 3, 0.1)[0], (0.3,), (d,))[1]
 
-    with pytest.raises(NotImplementedError, match="jax.hessian"):
+    with pytest.raises(NotImplementedError, match=r"jax\.hessian"):
         jax.linear_transpose(tangent, 0.3)(1.0)
     with pytest.raises(ValueError, match="reverse-mode"):  # JAX's own, before it comes to a transpose
         jax.grad(lambda x: repeat(x, 3, 0.1)[0])(0.3)
@@ -183,7 +183,7 @@ def test_dependencies():
 
     def loop(a, b, n):
         def body(c, k):
-            p, q = c
+            _, q = c
             return (q, q), k + 1
 
         return *frozen_while(lambda c, k: k < n, body, (a, b), 0)[0], a

@@ -60,7 +60,7 @@ def serves(strategy: type, what: str) -> bool:
 
 
 def check(strategy: Any, options: dict[str, Any]) -> dict[str, Any]:
-    """The options; or raise one error, before anything is traced, if the strategy does not serve these options of `solve`.
+    """The options; or one error, before anything is traced, if the strategy does not serve these options of `solve`.
 
     Modes of differentiation are not known here: they raise when JAX asks for them.
     """
