@@ -13,6 +13,7 @@ import jax
 import pytest
 
 from jaxdiffeq import methods
+from jaxdiffeq.gradients import table as gradients
 from jaxdiffeq.types import Result
 
 ROOT = Path(__file__).parent.parent
@@ -67,7 +68,7 @@ def methods_table() -> str:
     return table(("method", "order", "stages", "dense", "good for", "source"), rows)
 
 
-GENERATED: dict[str, Callable[[], str]] = {"methods": methods_table}
+GENERATED: dict[str, Callable[[], str]] = {"methods": methods_table, "gradients": gradients.markdown}
 
 
 def rewritten(text: str) -> str:
