@@ -181,12 +181,13 @@ def tolerance_shape(tol: PyTree, y0: PyTree, name: str) -> None:
             )
 
 
-def positive(value: Any, name: str) -> None:
+def positive(value: Any, name: str) -> Any:
     if value is None or not concrete(value):
-        return
+        return value
     number = real_number(value) and not isinstance(value, bool | np.bool_)
     if not (number and np.ndim(value) == 0 and np.isfinite(value) and value > 0):
         raise ValueError(f"`{name}` must be a positive number, but is {value!r}.")
+    return value
 
 
 def positive_integer(value: Any, name: str) -> None:

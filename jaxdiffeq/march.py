@@ -49,8 +49,18 @@ def march(plan: Plan, parts: Lowered) -> tuple[Outputs, Constants]:
     zero = jnp.zeros((), jnp.int32)
     counts = Counts(zero + n, zero, zero, zero, zero)
     result = jnp.where(good, Result.success, Result.nonfinite).astype(jnp.int32)
-    constants = Constants(inputs.t1, jnp.abs(width), counts, result, (zero + n,) if plan.keep.steps else ())
+    t_end, marks = inputs.t1, ()
+    if plan.keep.steps:
+        done = _finite(rows[1], n)
+        t_end, marks = jnp.where(good, t_end, inputs.t0 + done.astype(width.dtype) * width), (done,)
+    constants = Constants(t_end, jnp.abs(width), counts, result, marks)
     return Outputs(y, (rows,) if plan.keep.steps else ()), lax.stop_gradient(constants)
+
+
+def _finite(rows: Any, n: int) -> jax.Array:
+    """How many rows come before the first that is not finite."""
+    flags = [jnp.all(jnp.isfinite(x).reshape(n, -1), axis=1) for x in jax.tree.leaves(rows)]
+    return jnp.sum(jnp.cumprod(jnp.all(jnp.stack(flags), axis=0)), dtype=jnp.int32)
 
 
 def _scan(step: Callable, carry: Any, xs: Any, memory: Any) -> tuple[Any, Any]:

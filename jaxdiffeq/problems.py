@@ -38,6 +38,7 @@ def replaced(problem: Any, changes: dict[str, Any]) -> Any:
     names = getattr(type(problem), "__dataclass_fields__", None)
     if names is None:
         _checks.problem(problem)
+        raise AssertionError
     _checks.known_fields(changes, list(names), type(problem).__name__)
     return type(problem)(**{**{name: getattr(problem, name) for name in names}, **changes})
 

@@ -58,8 +58,7 @@ def solve(
         problem = replaced(problem, replacements)
     control = PIDController() if controller is None else controller
     if isinstance(controller, FixedSteps) and controller.dt is not None:
-        first_step = controller.dt
-        _checks.positive(first_step, "FixedSteps(dt)")
+        first_step = _checks.positive(controller.dt, "FixedSteps(dt)")
     stepper = default_method(rtol) if method is None else method
     _checks.method(stepper, control, first_step)
     options = {

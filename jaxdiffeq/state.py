@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import eval_jaxpr
 
 from jaxdiffeq.types import PyTree
 
@@ -159,7 +160,7 @@ class Program:
     out_tree: Any
 
     def __call__(self, consts: list, *args: Any) -> PyTree:
-        return self.out_tree.unflatten(jax.core.eval_jaxpr(self.jaxpr, consts, *jax.tree.leaves(args)))
+        return self.out_tree.unflatten(eval_jaxpr(self.jaxpr, consts, *jax.tree.leaves(args)))
 
 
 def close(f: Callable, *args: Any) -> tuple[Program, list]:

@@ -143,7 +143,7 @@ BY_ITSELF = {
     "nothing": (partial(jde.SaveAt), ValueError, r"`SaveAt\(\)` saves nothing. Give ts=, every=, steps=, t0=True or"),
     "fn": (partial(jde.SaveAt, t1=True, fn=lambda y: y), TypeError, r"`fn` must take 3 arguments, fn\(t, y, args\)"),
     "steps": (partial(jde.SaveAt, steps=-1), ValueError, r"`SaveAt\(steps=\)` must be a positive integer, but is -1"),
-    "part of a step": (partial(jde.SaveAt, steps=2.5), ValueError, r"must be a positive integer, but is 2.5"),
+    "part of a step": (partial(jde.SaveAt, None, None, *[2.5]), ValueError, r"must be a positive integer, but is 2.5"),
     "zero steps": (partial(jde.SaveAt, steps=0), ValueError, r"must be a positive integer, but is 0"),
     "n and dt": (partial(jde.FixedSteps, 3, dt=0.1), ValueError, r"FixedSteps takes a number of steps or dt="),
     "neither": (partial(jde.FixedSteps), ValueError, r"FixedSteps takes a number of steps or dt="),
@@ -153,8 +153,12 @@ BY_ITSELF = {
         ValueError,
         r"`FixedSteps\(dt\)` must be a positive",
     ),
-    "problem": (partial(jde.solve, decay), TypeError, r"`solve` takes a problem, such as ODEProblem\(f, y0, tspan\)"),
-    "instead": (partial(jde.solve, decay, args=1.0), TypeError, r"`solve` takes a problem"),
+    "problem": (
+        partial(jde.solve, *[decay]),
+        TypeError,
+        r"`solve` takes a problem, such as ODEProblem\(f, y0, tspan\)",
+    ),
+    "instead": (partial(jde.solve, *[decay], args=1.0), TypeError, r"`solve` takes a problem"),
 }
 
 

@@ -52,10 +52,10 @@ def test_times_are_sorted_in_the_order_of_travel_and_put_back():
     given = np.array([0.5, 0.0, 1.0, 0.5])
     keep, ts = times(SaveAt(ts=given), 0.0, 1.0, np.dtype(float))
     np.testing.assert_array_equal(ts, [0.0, 0.5, 0.5, 1.0])
-    np.testing.assert_array_equal(ts[list(keep.order)], given)
+    np.testing.assert_array_equal(ts[np.asarray(keep.order)], given)
     keep, ts = times(SaveAt(ts=given), 1.0, 0.0, np.dtype(float))
     np.testing.assert_array_equal(ts, [1.0, 0.5, 0.5, 0.0])
-    np.testing.assert_array_equal(ts[list(keep.order)], given)
+    np.testing.assert_array_equal(ts[np.asarray(keep.order)], given)
 
 
 def test_times_beyond_the_end_by_rounding_are_the_end():
@@ -249,3 +249,15 @@ def test_steps_after_a_failure():
     n = int(sol.num_saved)
     assert sol.ts.shape == (301,) and n < 301 and not bool(sol.ok)
     assert np.all(np.isfinite(sol.ys[:n])) and np.all(np.isnan(sol.ys[n:])) and np.all(np.isnan(sol.ts[n:]))
+
+
+def test_equal_steps_after_a_failure():
+    def blow(y0):
+        problem, controller = jde.ODEProblem(lambda t, y, args: y * y, y0, (0.0, 20.0)), jde.FixedSteps(10)
+        return jde.solve(problem, jde.RK4(), controller=controller, throw=False)
+
+    eager, sol = blow(1.0), jax.jit(blow)(1.0)
+    n = len(eager.ts)
+    assert sol.num_saved == n < 11 and sol.t_end == eager.t_end == eager.ts[-1] and sol.status == "nonfinite"
+    np.testing.assert_allclose(sol.ys[:n], eager.ys, rtol=1e-12)
+    assert np.all(np.isnan(sol.ys[n:])) and np.all(np.isnan(sol.ts[n:]))

@@ -179,10 +179,10 @@ def test_f_is_called_as_often_as_is_said(name, saving):
         jax.debug.callback(lambda t: calls.append(t), t)
         return -y * jnp.cos(3 * t)
 
-    options = {"saveat": [0.3, 1.9]} if saving == "times" else {"saveat": jde.SaveAt(t1=True)}
-    if saving == "first step":
-        options["first_step"] = 0.5
-    sol = jde.solve(jde.ODEProblem(f, 1.0, (0.0, 2.0)), getattr(jde, name)(), rtol=1e-4, **options)
+    saveat = [0.3, 1.9] if saving == "times" else jde.SaveAt(t1=True)
+    first_step = 0.5 if saving == "first step" else None
+    problem = jde.ODEProblem(f, 1.0, (0.0, 2.0))
+    sol = jde.solve(problem, getattr(jde, name)(), rtol=1e-4, saveat=saveat, first_step=first_step)
     jax.effects_barrier()
     assert len(calls) == int(sol.stats.f_evals)
     stats = sol.stats
