@@ -21,7 +21,7 @@ from jaxdiffeq.progress import bar
 STRATEGIES = (
     *("ReverseAD", "ForwardAD", "BacksolveAdjoint", "InterpolatingAdjoint", "QuadratureAdjoint", "GaussAdjoint"),
 )
-TIGHT = {"rtol": 1e-9, "atol": 1e-9}
+TIGHT: dict[str, Any] = {"rtol": 1e-9, "atol": 1e-9}
 
 # The gradient at GUESS: variational equations, SciPy's DOP853 at tolerances of 1e-13. The loss is 4324.59795 there.
 FIRST_GRADIENT = (53.49116, -1732.95293, 4553.00089, -29519.81641)

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxdiffeq.types import PyTree
 
@@ -40,7 +41,7 @@ class Bundle:
 
     def open(self) -> PyTree:
         structure, places = self.spec
-        traced = any(isinstance(v, jax.core.Tracer) for v in self.vectors)
+        traced = any(isinstance(v, Tracer) for v in self.vectors)
         vectors = self.vectors if traced else [np.asarray(v) for v in self.vectors]
         others = iter(self.others)
 
@@ -52,9 +53,10 @@ class Bundle:
 
         return structure.unflatten([leaf(place) for place in places])
 
-    def tree_flatten(self) -> tuple[tuple, Any]:
+    def tree_flatten(self) -> tuple[tuple[list, list], Any]:
         return (self.vectors, self.others), self.spec
 
     @classmethod
-    def tree_unflatten(cls, spec: Any, children: tuple) -> Bundle:
-        return cls(*children, spec)
+    def tree_unflatten(cls, spec: Any, children: tuple[list, list]) -> Bundle:
+        vectors, others = children
+        return cls(vectors, others, spec)

@@ -90,6 +90,7 @@ class PIDController:
 
     def _log_ratio(self, y: jax.Array, step: Step, tolerance: Tolerance) -> jax.Array:
         y1 = step.after.y
+        assert step.error is not None
         # 0·y₁ is NaN wherever y₁ is not finite, so that an infinite state cannot hide in its own tolerance
         ratio = self.norm(size(step.error) / tolerance.scale(y, y1) + 0 * size(y1))
         return jnp.log(jnp.maximum(ratio.astype(step.after.t.dtype), 1e-10))

@@ -161,10 +161,11 @@ class Integration:
             return going if until is None else going & (fixed.counts.steps < until)
 
         def trip(moving, fixed):
-            return self._trip(inputs, knobs, Carry(*moving, fixed), running(moving, fixed))
+            state, records = moving
+            return self._trip(inputs, knobs, Carry(state, records, fixed), running(moving, fixed))
 
-        moving, steering = frozen_while(running, trip, carry[:2], carry.steering)
-        return Carry(*moving, steering)
+        (state, records), steering = frozen_while(running, trip, carry[:2], carry.steering)
+        return Carry(state, records, steering)
 
     def replay(self, inputs: Inputs, knobs: Knobs, state: State, made: tuple, span: tuple, records: tuple) -> tuple:
         """Take again the steps numbered from span[0] up to span[1], the first of them as it was `made`: dt, controller.

@@ -21,9 +21,10 @@ from jaxdiffeq.types import Counts, Result, State
 def marches(plan: Plan, arrays: Arrays) -> bool:
     """Whether the solve is a number of equal steps, with nothing between them to save or to land on."""
     controller = arrays.knobs.controller
-    plain = isinstance(controller, FixedSteps) and controller.n is not None and isinstance(plan.gradient, ReverseAD)
+    if not isinstance(controller, FixedSteps) or controller.n is None or not isinstance(plan.gradient, ReverseAD):
+        return False
     between = np.size(arrays.ts) or np.size(arrays.stops) or plan.dense or plan.keep.steps > 1
-    return plain and not between and controller.n <= plan.max_steps
+    return not between and controller.n <= plan.max_steps
 
 
 def march(plan: Plan, parts: Lowered) -> tuple[Outputs, Constants]:

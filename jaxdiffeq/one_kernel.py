@@ -76,7 +76,7 @@ def lower_as_one(ctx: Any, run: Callable, results: int, operands: Any) -> Any:
         return lax.optimization_barrier(kernel(*lax.optimization_barrier(xs)))
 
     lowered = mlir.lower_fun(fenced, multiple_results=True)(ctx, *operands)
-    attributes = {name: ir.StringAttr.get(value) for name, value in ATTRIBUTES.items()}
+    attributes: dict[str, ir.Attribute] = {name: ir.StringAttr.get(value) for name, value in ATTRIBUTES.items()}
     call = lowered[0].owner.operands[0].owner
     call.attributes["mhlo.frontend_attributes"] = ir.DictAttr.get(attributes)
     return lowered[:results]

@@ -101,7 +101,8 @@ class SaveTimes:
 
     def record(self, moving: PyTree, fixed: jax.Array, step: Passage, inputs: Inputs) -> tuple[PyTree, PyTree]:
         direction = jnp.sign(inputs.t1 - inputs.t0)
-        assert step.coefficients is not None
+        coefficients = step.coefficients
+        assert coefficients is not None
 
         def due(values, k):
             return step.taken & self.wants(k, inputs, direction, step.after.t)
@@ -109,9 +110,8 @@ class SaveTimes:
         def save(values, k):
             wanted = due(values, k)
             at = inputs.ts[jnp.minimum(k, inputs.ts.size - 1)]
-            return write(values, k, self.value(step, step.coefficients, at, inputs.args), wanted), k + wanted.astype(
-                k.dtype
-            )
+            value = self.value(step, coefficients, at, inputs.args)
+            return write(values, k, value, wanted), k + wanted.astype(k.dtype)
 
         return frozen_while(due, save, moving, fixed)
 
@@ -226,7 +226,8 @@ class Log:
 
     def init(self, inputs: Inputs, start: State, shapes: Shapes) -> tuple[PyTree, PyTree]:
         dt = jax.ShapeDtypeStruct((), start.t.dtype)
-        return rows(start, self.slots), Marks(*rows((dt, shapes.controller), self.slots), jnp.ones((), jnp.int32))
+        dts, controllers = rows((dt, shapes.controller), self.slots)
+        return rows(start, self.slots), Marks(dts, controllers, jnp.ones((), jnp.int32))
 
     def wants(self, fixed: Marks, inputs: Inputs, direction: jax.Array, t1: jax.Array) -> jax.Array:
         return jnp.array(False)
@@ -249,7 +250,8 @@ class Log:
             marks, i = fixed
             wanted, source = more(slots, fixed), jnp.minimum(2 * i, self.slots)
             pair = marks.dt, marks.controller
-            marks = Marks(*write(pair, i, read(pair, source), wanted), marks.stride)
+            dt, controller = write(pair, i, read(pair, source), wanted)
+            marks = Marks(dt, controller, marks.stride)
             return write(slots, i, read(slots, source), wanted), (marks, i + wanted.astype(i.dtype))
 
         moving, (marks, _) = frozen_while(more, move, moving, (fixed, jnp.ones((), jnp.int32)))

@@ -173,10 +173,6 @@ def _in_chunks(plan: Plan, arrays: Arrays) -> Solution | None:
     return _on_device(_assemble(np, plan, ends, times, outputs, constants))
 
 
-def _head(rows: PyTree, count: Any) -> PyTree:
-    return jax.tree.map(lambda x: x[: int(count)], rows)
-
-
 def _head(rows: PyTree, count: int) -> PyTree:
     return jax.tree.map(lambda x: x[:count], rows)
 

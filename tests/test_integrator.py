@@ -1,6 +1,7 @@
 """Stepping by hand: resuming, ends, failures, gradients."""
 
 import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ def lotka_volterra(t, y, p):
 
 
 P = (1.5, 1.0, 3.0, 1.0)
-OPTIONS = {"rtol": 1e-6, "atol": 1e-8}
+OPTIONS: dict[str, Any] = {"rtol": 1e-6, "atol": 1e-8}
 
 
 def problem(p):

@@ -90,7 +90,9 @@ def test_memory_bounds_what_the_backward_pass_keeps():
             f = lambda t, y, w: jnp.tanh(w * y)
             return jnp.sum(march(f, y, w, 400, 1.0, jde.Euler(), gradient=jde.ReverseAD(memory=memory)))
 
-        return jax.jit(jax.grad(loss)).lower(w).compile().memory_analysis().temp_size_in_bytes
+        analysis = jax.jit(jax.grad(loss)).lower(w).compile().memory_analysis()
+        assert analysis is not None
+        return analysis.temp_size_in_bytes
 
     assert used("sqrt") < used("all") / 4
 

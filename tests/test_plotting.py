@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.GifImagePlugin import GifImageFile
 
 import jaxdiffeq as jde
 from jaxdiffeq import plotting
@@ -142,7 +143,7 @@ def test_an_animation(tmp_path):
 
     path = plotting.animate_training([1, 2, 3], draw, tmp_path / "learning.gif", seconds=0.2, hold=1.0)
     with Image.open(path) as gif:
-        assert gif.n_frames == 3
+        assert isinstance(gif, GifImageFile) and gif.n_frames == 3
         shown = []
         for i in range(3):
             gif.seek(i)

@@ -202,7 +202,9 @@ def compiled(body, carry, *, n=3):
     def run(carry):
         return frozen_while(lambda c, k: k < n, lambda c, k: (body(c), k + 1), carry, 0)[0]
 
-    return jax.jit(run).lower(carry).compile().as_text()
+    text = jax.jit(run).lower(carry).compile().as_text()
+    assert text is not None
+    return text
 
 
 needs_cpu = pytest.mark.skipif(jax.default_backend() != "cpu", reason="a lowering for the CPU")

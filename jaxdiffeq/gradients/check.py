@@ -133,7 +133,7 @@ def _compare(loss: Callable, strategy: Any, x: PyTree, directions: list, target:
     along = np.array([_dot(grad, d) for d in directions])
     off = [float(np.linalg.norm(found - wanted) / scale) for found in (along, jvp)]
     agrees = all(error <= limit for error in off)
-    return Comparison(strategy, *off, agrees, _note(strategy, off, limit))
+    return Comparison(strategy, off[0], off[1], agrees, _note(strategy, off, limit))
 
 
 def _tangent(x: PyTree, d: PyTree) -> PyTree:

@@ -62,11 +62,12 @@ class Quadrature:
 
     def _at(self, step: Passage, inputs: Inputs, nodes: Any) -> list[jax.Array]:
         """The integrand times the width of the step, at nodes in [0, 1]. Shapes: [nodes, ...]."""
-        width = step.after.t - step.before.t
+        width, coefficients = step.after.t - step.before.t, step.coefficients
+        assert coefficients is not None
 
         def at(theta):
             t = step.before.t + theta.astype(width.dtype) * width
-            z = evaluate(step.coefficients, theta.astype(step.after.y.dtype))
+            z = evaluate(coefficients, theta.astype(step.after.y.dtype))
             return [x * width.astype(x.dtype) for x in self.integrand(t, z, inputs.args)]
 
         return jax.vmap(at)(nodes)

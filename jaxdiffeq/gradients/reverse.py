@@ -61,9 +61,16 @@ class Replay:
         return outputs, constants._replace(marks=constants.marks[:-1]), tape
 
     def pull(
-        self, integration: Any, active: Active, knobs: Knobs, constants: Constants, tape: Any, bars: Outputs
+        self,
+        integration: Any,
+        active: Active,
+        knobs: Knobs,
+        constants: Constants,
+        tape: tuple[State, Marks],
+        bars: Outputs,
     ) -> list[jax.Array]:
-        return _Backward(integration, active, self.log, *tape, knobs, constants, bars).sweep()
+        slots, marks = tape
+        return _Backward(integration, active, self.log, slots, marks, knobs, constants, bars).sweep()
 
 
 class _Bars(NamedTuple):

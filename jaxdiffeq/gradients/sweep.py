@@ -50,7 +50,7 @@ class Cursors(NamedTuple):
     records: tuple
     stop: jax.Array
     segment: jax.Array
-    count: jax.Array
+    steps: jax.Array
     """steps in the segment at hand"""
     start: jax.Array
     """where it starts"""
@@ -177,7 +177,7 @@ class Sweep:
         integration, knobs = self.solver
         nothing = jnp.zeros(0, t.dtype)
         z = self.layout.pack(parts if "theta" in self.options.parts else parts._replace(theta=[]))
-        args = segment, cursors.count, cursors.stop
+        args = segment, cursors.steps, cursors.stop
         carry = integration.run(Inputs(z, args, t, target, nothing, nothing), knobs._replace(first_step=cursors.dt))
         z = carry.state.y
         if self.moves("t0", "t1", "ts", "stops"):
@@ -235,12 +235,13 @@ class Sweep:
             steps = (self.constants.counts.steps + segments.SEGMENT - 1) // segments.SEGMENT
         # without an error estimate to correct it, the step is the one that was given
         first = self.knobs.first_step if not self.knobs.controller.needs_error else self.constants.dt
+        assert first is not None
         good = (self.constants.result == Result.success) | (self.constants.result == Result.terminated)
         cursors = Cursors(
             records=tuple(mark - 1 for mark in self.constants.marks),
             stop=last,
             segment=steps,
-            count=zero,
+            steps=zero,
             start=lax.stop_gradient(inputs.t1),
             dt=lax.stop_gradient(jnp.where(jnp.isfinite(first) & (first > 0), first, jnp.abs(inputs.t1 - inputs.t0))),
             result=jnp.where(good, Result.success, self.constants.result).astype(jnp.int32),
@@ -269,7 +270,7 @@ class Sweep:
         end = jnp.minimum(first + segments.SEGMENT, self.constants.counts.steps)
         span = first, jnp.where(enters, end, 0)
         segment = segments.load(self.integration, self.inputs, self.knobs, self.tape[2], moving.segment, span)
-        new = cursors._replace(segment=number, count=end - first, start=lax.stop_gradient(segment.t0[0]))
+        new = cursors._replace(segment=number, steps=end - first, start=lax.stop_gradient(segment.t0[0]))
         cursors = jax.tree.map(lambda a, b: jnp.where(enters, a, b), new, cursors)
         return moving._replace(segment=segment), cursors
 
@@ -287,7 +288,7 @@ class Sweep:
         if self.inputs.stops.size:
             best = later(self.inputs.stops[jnp.maximum(cursors.stop, 0)], cursors.stop >= 0)
         if moving.segment is not None:
-            best = later(moving.segment.t0[0], (cursors.segment > 0) & (cursors.count > 0))
+            best = later(moving.segment.t0[0], (cursors.segment > 0) & (cursors.steps > 0))
         return best
 
     def at_stop(self, moving: Moving, cursors: Cursors) -> tuple[Moving, Cursors]:
@@ -299,7 +300,7 @@ class Sweep:
         due = (k >= 0) & (stops[jnp.maximum(k, 0)] == moving.t)
         first = jnp.sum(self.direction * stops < self.direction * moving.t, dtype=jnp.int32)
         if moving.times.stops is not None:
-            y = self.solution(moving.t, moving.parts, moving.segment, cursors.count)
+            y = self.solution(moving.t, moving.parts, moving.segment, cursors.steps)
             jump = self.slope(moving.t, y, first - 1) - self.slope(moving.t, y, k)
             change = _real_sum(moving.parts.lam * jump).astype(moving.t.dtype)
             bar = moving.times.stops.at[first].add(jnp.where(due, change, 0))
@@ -314,7 +315,7 @@ class Sweep:
         due = (k >= 0) & ((back * at >= back * moving.t) | (moving.t == self.inputs.t0))
         bar = jax.tree.map(lambda x: jnp.where(due, x, 0), read(bars, jnp.maximum(k, 0)))
         bar, bar_t = (bar, 0.0) if is_time else (bar[1], bar[0])
-        y = self.solution(moving.t, moving.parts, moving.segment, cursors.count)
+        y = self.solution(moving.t, moving.parts, moving.segment, cursors.steps)
 
         def value(t, y, theta):
             return recorder.observe(t, y, self.args(theta))
@@ -355,7 +356,8 @@ class Sweep:
             times = times._replace(t0=times.t0 - _real_sum(moving.parts.lam * f).astype(inputs.t0.dtype))
         args = jax.tree.map(jnp.zeros_like, inputs.args)
         args = self_filled(args, self.where, moving.parts.theta)
-        whole = Inputs(moving.parts.lam, args, *(x if x is not None else 0.0 for x in times))
+        clocks: list[Any] = [x if x is not None else 0.0 for x in times]
+        whole = Inputs(moving.parts.lam, args, *clocks)
         flat = jax.tree.leaves(whole)
         factor = jnp.where(cursors.result == Result.success, scale, jnp.nan)
         return [flat[i] * factor.astype(flat[i].dtype) for i in self.active.where]
