@@ -125,8 +125,8 @@ def _title(name: str) -> str:
 
 
 def _flat(ys: Any) -> np.ndarray:
-    rows: list[np.ndarray] = [np.asarray(leaf).reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(ys)]
-    return np.concatenate([row.real if np.iscomplexobj(row) else row for row in rows], axis=1)
+    rows = [np.asarray(leaf).reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(ys)]
+    return np.concatenate([np.real(row) if np.iscomplexobj(row) else row for row in rows], axis=1)
 
 
 def _saved(sol: Solution) -> tuple[np.ndarray, np.ndarray]:
