@@ -221,15 +221,15 @@ def Vern9() -> ExplicitRK:
 
 
 def Feagin10() -> ExplicitRK:
-    """Order 10(8), 17 stages. Reference solutions. Feagin 2007."""
+    """Order 10(8), 17 stages. Reference solutions, at 1e-8 or tighter. Feagin 2007."""
     return ExplicitRK(explicit.FEAGIN10)
 
 
 def Feagin12() -> ExplicitRK:
-    """Order 12(10), 25 stages. Reference solutions; rounding soon takes over in float64. Feagin 2012."""
+    """Order 12(10), 25 stages. Reference solutions, at 1e-8 or tighter; rounding soon takes over. Feagin 2012."""
     return ExplicitRK(explicit.FEAGIN12)
 
 
 def Feagin14() -> ExplicitRK:
-    """Order 14(12), 35 stages. Reference solutions; rounding soon takes over in float64. Feagin 2012."""
+    """Order 14(12), 35 stages. Reference solutions, at 1e-8 or tighter; rounding soon takes over. Feagin 2012."""
     return ExplicitRK(explicit.FEAGIN14)
