@@ -134,7 +134,7 @@ def test_export_round_trip(name):
 
 @pytest.mark.skipif(jax.device_count() < 2, reason="needs two devices")
 def test_shards():
-    mesh = jax.make_mesh((2,), ("batch",))
+    mesh = jax.make_mesh((2,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
     ys, rate = jnp.arange(8.0).reshape(4, 2), jnp.array(2.0)
     batch = jax.vmap(lambda y, a: solve(oscillator, y, a).ys[-1], (0, None))
     wanted = batch(ys, rate)
@@ -148,7 +148,6 @@ def test_memory_does_not_grow_with_the_bound_on_steps():
     def used(max_steps):
         run = jax.jit(lambda y, a: solve(oscillator, y, a, max_steps=max_steps).ys)
         memory = run.lower(Y0, 2.0).compile().memory_analysis()
-        assert memory is not None
         assert memory is not None
         return memory.temp_size_in_bytes + memory.output_size_in_bytes
 
