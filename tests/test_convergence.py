@@ -71,7 +71,7 @@ def test_order_of_a_solve(name):
         numbers.append(2 if not numbers else int(numbers[-1] * 2**0.25) + 1)
         size, accepted = error(T1 / numbers[-1])
         errors.append(float(size) if accepted == numbers[-1] else np.inf)  # two steps of Feagin14 go to infinity
-    assert getattr(error, "_cache_size")() == 1  # noqa: B009  (a method that its type does not know)  # pyright: ignore[reportAttributeAccessIssue]  # JAX's stubs lack it
+    assert error._cache_size() == 1  # pyright: ignore[reportAttributeAccessIssue]  # a method that JAX's stubs leave out
     assert_order(METHODS[name].order, T1 / np.array(numbers), errors, 1e-11)
 
 

@@ -42,7 +42,7 @@ def test_tolerances_are_met(name):
         # for their errors, so these two are the worst, at 340 and 120 times the tolerance
         assert errors[-1] < 500 * tol
     assert errors[1] < errors[0] / 30
-    assert getattr(run, "_cache_size")() == 1  # noqa: B009  (a method that its type does not know)  # pyright: ignore[reportAttributeAccessIssue]  # JAX's stubs lack it
+    assert run._cache_size() == 1  # pyright: ignore[reportAttributeAccessIssue]  # a method that JAX's stubs leave out
 
 
 def test_the_arenstorf_orbit_returns():

@@ -61,13 +61,7 @@ class Replay:
         return outputs, constants._replace(marks=constants.marks[:-1]), tape
 
     def pull(
-        self,
-        integration: Any,
-        active: Active,
-        knobs: Knobs,
-        constants: Constants,
-        tape: tuple[State, Marks],
-        bars: Outputs,
+        self, integration: Any, active: Active, knobs: Knobs, constants: Constants, tape: Any, bars: Outputs
     ) -> list[jax.Array]:
         slots, marks = tape
         return _Backward(integration, active, self.log, slots, marks, knobs, constants, bars).sweep()
