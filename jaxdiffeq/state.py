@@ -140,7 +140,7 @@ def split(tree: PyTree, real: Any = None) -> tuple[Split, list]:
     arrays, static = [], []
     for x in leaves:
         plain = isinstance(x, float | complex) and not isinstance(x, np.generic)
-        weak = isinstance(x, jax.Array) and x.weak_type and jnp.issubdtype(x.dtype, jnp.inexact)
+        weak = isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jnp.inexact) and x.weak_type
         if plain or weak:
             wanted = inexact_dtype(x) if real is None else real
             x = as_array(

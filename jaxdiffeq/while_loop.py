@@ -36,11 +36,10 @@ def frozen_while(cond: Callable, body: Callable, carry: Any, fixed: Any) -> tupl
     flat, tree = jax.tree.flatten((carry, fixed))
     flat = [x if isinstance(x, jax.ShapeDtypeStruct) else jnp.asarray(x) for x in flat]
     step = _trace_body(body, flat, tree)
-    given = [
+    flat = [
         x if isinstance(x, jax.ShapeDtypeStruct) else vary(x, axes_of(a))
         for x, a in zip(flat, step.in_avals, strict=True)
     ]
-    flat = given
     test = jax.make_jaxpr(lambda *xs: cond(*tree.unflatten(xs)))(*step.in_avals)
     out = frozen_while_p.bind(
         *test.consts,
@@ -202,7 +201,7 @@ def _batch(operands, dims, *, cond, body, consts, empty, moving):
 def _widen(x: Any, size: int) -> Any:
     if isinstance(x, jax.ShapeDtypeStruct):
         return jax.ShapeDtypeStruct((size, *x.shape), x.dtype)
-    return jnp.broadcast_to(x, (size, *x.shape))
+    return jnp.broadcast_to(x, (size, *jnp.shape(x)))
 
 
 def _hits(touched: Sequence[frozenset[int]], flags: Sequence[bool]) -> list[bool]:
