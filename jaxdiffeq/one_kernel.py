@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 from jax import lax
-from jax.extend.core import Jaxpr
+from jax.extend.core import ClosedJaxpr, Jaxpr, Primitive
 from jax.extend.mlir import ir
 from jax.interpreters import mlir
 
@@ -36,6 +36,7 @@ CONTAINERS = frozenset(
 )
 IN_PLACE = frozenset({"dynamic_slice", "dynamic_update_slice"})  # of buffers that may be large
 ELEMENTS = 4096
+COPIED = 2**14  # bytes: what a loop inside another may have copied on every trip of that one
 ATTRIBUTES = {"inlineable": "false", "xla_cpu_small_call": "true"}
 
 
@@ -57,6 +58,35 @@ def _programs(params: Any) -> list[Jaxpr]:
     values = [v for p in params.values() for v in (p if isinstance(p, tuple | list) else [p])]
     values = [getattr(v, "jaxpr", v) for v in values]
     return [v for v in values if isinstance(v, Jaxpr)]
+
+
+def pays(inside: str | None, operands: Any) -> bool:
+    """Whether a loop inside nothing, a "loop" or a "kernel" should become a kernel of its own.
+
+    A call copies what it changes. Inside a kernel another one gains nothing, and inside a loop the copies come trip
+    after trip: with a log of large states they cost ten times the solve.
+    """
+    if inside == "kernel":
+        return False
+    return inside is None or sum(x.size * x.dtype.itemsize for x in operands) <= COPIED
+
+
+def nest(program: Any, primitive: Primitive, inside: str) -> Any:
+    """The program with every loop in it told what it is inside of."""
+    if isinstance(program, tuple):
+        return tuple(nest(x, primitive, inside) for x in program)
+    if not isinstance(program, Jaxpr):  # newer versions of JAX have made one class of the two
+        closed = isinstance(program, ClosedJaxpr)
+        return program.replace(jaxpr=nest(program.jaxpr, primitive, inside)) if closed else program
+
+    def told(eqn):
+        if eqn.primitive is primitive:
+            return eqn.replace(params={**eqn.params, "inside": inside})
+        if eqn.primitive.name not in CONTAINERS | {"scan"}:
+            return eqn
+        return eqn.replace(params={k: nest(v, primitive, inside) for k, v in eqn.params.items()})
+
+    return program.replace(eqns=[told(eqn) for eqn in program.eqns])
 
 
 def lower_as_one(ctx: Any, run: Callable, results: int, operands: Any) -> Any:

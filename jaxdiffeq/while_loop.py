@@ -19,7 +19,7 @@ from jax.dtypes import float0
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 
-from jaxdiffeq.one_kernel import fits, lower_as_one
+from jaxdiffeq.one_kernel import fits, lower_as_one, nest, pays
 
 frozen_while_p = Primitive("frozen_while")
 frozen_while_p.multiple_results = True
@@ -50,6 +50,7 @@ def frozen_while(cond: Callable, body: Callable, carry: Any, fixed: Any) -> tupl
         consts=(len(test.consts), len(step.consts)),
         empty=tuple((i, x.shape, x.dtype) for i, x in enumerate(flat) if isinstance(x, jax.ShapeDtypeStruct)),
         moving=len(jax.tree.leaves(carry)),
+        inside=None,
     )
     return tree.unflatten(out)
 
@@ -106,7 +107,7 @@ def _split(operands: Sequence[Any], consts: tuple[int, int], empty: Any = (), fi
     return list(operands[:a]), list(operands[a : a + b]), carry
 
 
-def _run(*operands, cond, body, consts, empty, moving):
+def _run(*operands, cond, body, consts, empty, moving, inside):
     of_cond, of_body, carry = _split(operands, consts, empty, lax.empty)
     carry = [vary(x, axes_of(like)) for x, like in zip(carry, body.out_avals, strict=True)]
     return lax.while_loop(
@@ -114,13 +115,14 @@ def _run(*operands, cond, body, consts, empty, moving):
     )
 
 
-def _jvp(primals, tangents, *, cond, body, consts, empty, moving):
+def _jvp(primals, tangents, *, cond, body, **params):
+    consts, empty, moving = params["consts"], params["empty"], params["moving"]
     of_cond, of_body, carry = _split(primals, consts, empty)
     _, d_of_body, d_carry = _split(tangents, consts, empty)
     live = [i for i, d in enumerate(d_of_body) if is_live(d, of_body[i])]
     real = [i for i in range(moving) if jnp.issubdtype(carry[i].dtype, jnp.inexact)]
     if not live and all(isinstance(d_carry[i], ad.Zero | jax.ShapeDtypeStruct) for i in real):
-        out = frozen_while_p.bind(*primals, cond=cond, body=body, consts=consts, empty=empty, moving=moving)
+        out = frozen_while_p.bind(*primals, cond=cond, body=body, **params)
         return out, [symbolic_zero(x) for x in out]
 
     d_real = [d_carry[i] for i in real]
@@ -163,7 +165,7 @@ def put(xs: Sequence[Any], where: Sequence[int], values: Sequence[Any]) -> list:
     return out
 
 
-def _batch(operands, dims, *, cond, body, consts, empty, moving):
+def _batch(operands, dims, *, cond, body, consts, empty, moving, inside):
     size = next(x.shape[d] for x, d in zip(operands, dims, strict=True) if d is not None)
     front = [x if d is None else jnp.moveaxis(x, d, 0) for x, d in zip(operands, dims, strict=True)]
     of_cond, of_body, carry = _split(front, consts, empty)
@@ -239,7 +241,7 @@ def _inner_dependencies(eqn: Any) -> list[frozenset[int]] | None:
     return dependencies(inner)
 
 
-def _loop_dependencies(cond, body, consts, empty, moving) -> list[frozenset[int]]:
+def _loop_dependencies(cond, body, consts, empty, moving, inside) -> list[frozenset[int]]:
     a, b = consts
     steer = dependencies(cond.jaxpr)[0]
     touched = [frozenset(i + a for i in d) for d in dependencies(body.jaxpr)]
@@ -258,10 +260,12 @@ def _loop_dependencies(cond, body, consts, empty, moving) -> list[frozenset[int]
     return reach
 
 
-def _lower_on_cpu(ctx, *operands, **params):
-    run = functools.partial(_run, **params)
-    if fits(params["body"].jaxpr) and fits(params["cond"].jaxpr):
-        return lower_as_one(ctx, run, len(params["body"].out_avals), operands)
+def _lower_on_cpu(ctx, *operands, body, cond, inside, **params):
+    one = pays(inside, ctx.avals_in) and fits(body.jaxpr) and fits(cond.jaxpr)
+    inner = nest(body, frozen_while_p, "kernel" if one or inside == "kernel" else "loop")
+    run = functools.partial(_run, body=inner, cond=cond, inside=inside, **params)
+    if one:
+        return lower_as_one(ctx, run, len(body.out_avals), operands)
     return mlir.lower_fun(run, multiple_results=True)(ctx, *operands)
 
 

@@ -154,6 +154,22 @@ def test_memory_does_not_grow_with_the_bound_on_steps():
     assert used(1_000_000) <= 1.05 * used(1_000)
 
 
+def test_no_trip_copies_the_log():
+    """Kernels inside kernels copied the log and the replay window trip after trip: 863 ms where 14 are enough."""
+
+    def end(args):
+        f = lambda t, y, args: -args * y
+        options = {"saveat": jde.SaveAt(t1=True), "gradient": jde.ReverseAD(memory=64)}
+        return jnp.sum(solve(f, jnp.ones(1000), args, **options).ys)
+
+    program = jax.jit(jax.grad(end)).lower(1.0).compile().as_text()
+    assert program is not None
+    for rows in (64 + 1, 64 // 4 + 1):  # of the log, of the window
+        assert re.search(rf"f64\[{rows},1000\]", program)
+        copies = re.findall(rf"= f64\[{rows},1000\]\S* copy\((.*?)\)", program)
+        assert all("broadcast" in source for source in copies)
+
+
 def carried(y0):
     """How many arrays the loop carries."""
     f = lambda t, y, args: jax.tree.map(jnp.negative, y)
