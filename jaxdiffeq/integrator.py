@@ -14,7 +14,7 @@ from jaxdiffeq.control import PIDController
 from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.loop import Carry
 from jaxdiffeq.lower import Arrays, Plan, lower, prepare
-from jaxdiffeq.methods import default_method
+from jaxdiffeq.methods.choice import default_method
 from jaxdiffeq.problems import lower_problem
 from jaxdiffeq.record import Window, read, rows
 from jaxdiffeq.save import SaveAt

@@ -19,7 +19,7 @@ from jaxdiffeq.gradients.attach import Constants, Outputs, differentiable, parts
 from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.lower import Arrays, Lowered, Plan, chunk, lower, prepare, row_bytes
 from jaxdiffeq.march import march, marches
-from jaxdiffeq.methods import default_method
+from jaxdiffeq.methods.choice import default_method
 from jaxdiffeq.problems import ODEProblem, lower_problem, replaced
 from jaxdiffeq.record import SaveTimes
 from jaxdiffeq.solution import Interpolant, Solution, Stats, raise_failure

@@ -9,6 +9,7 @@ import pytest
 
 import jaxdiffeq as jde
 from jaxdiffeq import methods
+from jaxdiffeq.methods.choice import default_method
 
 METHODS = {name: m() for name, m in vars(methods).items() if isinstance(m, types.FunctionType) and name[0].isupper()}
 ADAPTIVE = {name: m for name, m in METHODS.items() if m.error_order is not None}
@@ -63,7 +64,7 @@ def test_the_arenstorf_orbit_returns():
 
 @pytest.mark.smoke
 def test_a_method_is_chosen_by_tolerance():
-    assert [methods.default_method(tol).order for tol in (1e-1, 1e-3, 1e-8, 1e-12)] == [3, 5, 7, 9]
+    assert [default_method(tol).order for tol in (1e-1, 1e-3, 1e-8, 1e-12)] == [3, 5, 7, 9]
 
 
 @pytest.mark.parametrize("name", METHODS)

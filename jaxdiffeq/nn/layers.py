@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiffeq.gradients.reverse import ReverseAD
-from jaxdiffeq.methods import Tsit5
+from jaxdiffeq.methods.explicit import Tsit5
 from jaxdiffeq.problems import ODEProblem
 from jaxdiffeq.save import SaveAt
 from jaxdiffeq.solve import solve

@@ -1,0 +1,7 @@
+"""The methods as users name them: each is a family of steppers bound to its numbers, `Tsit5()` is `ExplicitRK(TSIT5)`.
+
+A docstring gives the order (of the embedded solution in brackets; without one the method takes fixed steps only), the
+stages, the order of the dense output where it has its own (else cubic Hermite), what it is good for, and its source.
+"""
+
+from jaxdiffeq.methods.explicit import *  # noqa: F403
