@@ -1,0 +1,164 @@
+"""Small dense linear systems, factored once and solved often, in the way that is fastest for their size.
+
+A call of LAPACK costs microseconds, more than a whole step of a small stiff system. So up to `SCALAR` unknowns every
+entry is a scalar of its own, up to `ROLLED` a loop over columns makes the inverse, and only above LAPACK is called.
+Both of ours pivot by rows, vectorise over trailing axes and run inside a kernel.
+
+Source: Golub, Van Loan, Matrix Computations, 4th ed., 3.4 (partial pivoting); Higham, Accuracy and Stability of
+Numerical Algorithms, 2nd ed., 14.4 (Gauss–Jordan elimination).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.scipy.linalg import lu_factor, lu_solve
+
+SCALAR = 4
+ROLLED = 24
+
+Factors = Any
+
+
+def factor(w: jax.Array) -> Factors:
+    """Factors of `w`, for `substitute`. A singular matrix gives infinities or NaN, never an error.
+
+    Shapes: w [n, n, *batch].
+    """
+    n = w.shape[0]
+    if n <= SCALAR:
+        return _factor_scalar(w)
+    if n <= ROLLED:
+        return _invert(w)
+    return _Lapack(*lu_factor(jnp.moveaxis(w, (0, 1), (-2, -1))))
+
+
+def substitute(factors: Factors, b: jax.Array, transpose: bool = False) -> jax.Array:
+    """The solution x of w·x = b, or of wᵀ·x = b. Shapes: b [n, *batch]."""
+    return factors.solve(b, transpose)
+
+
+class _Scalar(NamedTuple):
+    """P·w = L·U, entry by entry: multipliers below the diagonal, reciprocal pivots on it; and every row swap."""
+
+    rows: tuple
+    swaps: tuple
+
+    def solve(self, b: jax.Array, transpose: bool) -> jax.Array:
+        x = list(b)
+        return jnp.stack(self._transposed(x) if transpose else self._plain(x))
+
+    def _plain(self, x: list) -> list:
+        n, lu = len(x), self.rows
+        swaps = iter(self.swaps)
+        for k in range(n):
+            for i in range(k + 1, n):
+                x[k], x[i] = _swap(next(swaps), x[k], x[i])
+        for i in range(n):
+            for j in range(i):
+                x[i] = x[i] - lu[i][j] * x[j]
+        for i in reversed(range(n)):
+            for j in range(i + 1, n):
+                x[i] = x[i] - lu[i][j] * x[j]
+            x[i] = x[i] * lu[i][i]
+        return x
+
+    def _transposed(self, x: list) -> list:
+        n, lu = len(x), self.rows
+        for i in range(n):
+            for j in range(i):
+                x[i] = x[i] - lu[j][i] * x[j]
+            x[i] = x[i] * lu[i][i]
+        for i in reversed(range(n)):
+            for j in range(i + 1, n):
+                x[i] = x[i] - lu[j][i] * x[j]
+        swaps = reversed(self.swaps)
+        for k in reversed(range(n)):
+            for i in reversed(range(k + 1, n)):
+                x[k], x[i] = _swap(next(swaps), x[k], x[i])
+        return x
+
+
+def _swap(flag: jax.Array, a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return jnp.where(flag, b, a), jnp.where(flag, a, b)
+
+
+def _factor_scalar(w: jax.Array) -> _Scalar:
+    n = w.shape[0]
+    rows, swaps = [list(row) for row in w], []
+    for k in range(n):
+        for i in range(k + 1, n):  # the largest entry rises to the pivot's place
+            larger = jnp.abs(rows[i][k]) > jnp.abs(rows[k][k])
+            pairs = [_swap(larger, a, b) for a, b in zip(rows[k], rows[i], strict=True)]
+            rows[k], rows[i] = [a for a, _ in pairs], [b for _, b in pairs]
+            swaps.append(larger)
+        rows[k][k] = 1 / rows[k][k]
+        for i in range(k + 1, n):
+            rows[i][k] = rows[i][k] * rows[k][k]
+            for j in range(k + 1, n):
+                rows[i][j] = rows[i][j] - rows[i][k] * rows[k][j]
+    return _Scalar(tuple(map(tuple, rows)), tuple(swaps))
+
+
+class _Inverse(NamedTuple):
+    """The inverse of w with its rows in another order; which row came to each place, and the other way round."""
+
+    inverse: jax.Array
+    order: jax.Array
+    place: jax.Array
+
+    def solve(self, b: jax.Array, transpose: bool) -> jax.Array:
+        if transpose:
+            return jnp.take_along_axis(jnp.sum(self.inverse * b[:, None], axis=0), self.place, axis=0)
+        return jnp.sum(self.inverse * jnp.take_along_axis(b, self.order, axis=0), axis=1)
+
+
+def _invert(w: jax.Array) -> _Inverse:
+    """Gauss–Jordan elimination in place, with row pivoting."""
+    n, batch = w.shape[0], w.shape[2:]
+    numbers = jnp.arange(n, dtype=jnp.int32).reshape(n, *[1] * len(batch))
+
+    def pick(x, chosen):
+        return jnp.sum(jnp.where(chosen, x, 0), axis=0, keepdims=True, dtype=x.dtype)
+
+    def exchange(x, k, p):
+        """Rows k and p of x change places; p is one number for each of the batch."""
+        at_k, at_p = numbers == k, numbers == p
+        if x.ndim > numbers.ndim:
+            at_k, at_p = at_k[:, None], at_p[:, None]
+        return jnp.where(at_k, pick(x, at_p), jnp.where(at_p, pick(x, at_k), x))
+
+    def eliminate(carry):
+        k, w, order = carry
+        column = lax.dynamic_index_in_dim(w, k, 1, keepdims=False)
+        height = jnp.where(numbers >= k, jnp.abs(column), -1)
+        top = jnp.max(height, axis=0, keepdims=True)
+        p = jnp.min(jnp.where(height == top, numbers, n), axis=0, keepdims=True)
+        w, order = exchange(w, k, p), exchange(order, k, p)
+        row = lax.dynamic_index_in_dim(w, k, 0)
+        column = lax.dynamic_index_in_dim(w, k, 1)
+        pivot = lax.dynamic_index_in_dim(row, k, 1)
+        on_row, on_column = (numbers == k)[:, None], (numbers == k)[None]
+        row = jnp.where(on_column, 1, row) / pivot
+        rest = jnp.where(on_column, 0, w) - column * row
+        return k + 1, jnp.where(on_row, row, rest), order
+
+    start = jnp.zeros((), jnp.int32), w, jnp.broadcast_to(numbers, w.shape[:1] + batch)
+    _, inverse, order = lax.while_loop(lambda c: c[0] < n, eliminate, start)
+    place = jnp.sum(jnp.where(order[None] == numbers[:, None], numbers[None], 0), axis=1, dtype=jnp.int32)
+    return _Inverse(inverse, order, place)
+
+
+class _Lapack(NamedTuple):
+    """As LAPACK gives them, batch axes first."""
+
+    lu: jax.Array
+    pivots: jax.Array
+
+    def solve(self, b: jax.Array, transpose: bool) -> jax.Array:
+        b = jnp.moveaxis(b, 0, -1)
+        x = lu_solve((self.lu, self.pivots), b[..., None], trans=int(transpose))[..., 0]
+        return jnp.moveaxis(x, -1, 0)

@@ -1,0 +1,258 @@
+"""Which entries of a Jacobian may differ from zero, and the linear algebra that goes with each answer.
+
+A structure, bound to a number of unknowns, makes the Jacobian of f in as few directional derivatives as its pattern
+allows (columns that share no row share one), and factors and solves with c·M − J. A pattern is put in order first:
+unknowns that form closed groups become diagonal blocks, the rest a narrow band.
+
+Source: Curtis, Powell, Reid, J. Inst. Math. Appl. 13 (1974) 117, for the grouping of columns.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxdiffeq import _checks
+from jaxdiffeq.algebra import lu
+from jaxdiffeq.algebra.blocks import Blocks, factor, matrix_vector, substitute
+from jaxdiffeq.algebra.order import bandwidth, colours, groups, reverse_cuthill_mckee
+
+Vector = jax.Array  # [n]
+Mass = jax.Array | None  # the identity, [n] a diagonal, or [n, n]
+
+
+def times_mass(mass: Mass, x: Vector) -> Vector:
+    """M·x."""
+    if mass is None:
+        return x
+    return mass * x if mass.ndim == 1 else jnp.sum(mass * x, axis=1)
+
+
+def solve(algebra: Any, w: Any, factors: Any, b: Vector) -> Vector:
+    """The solution x of w·x = b, whose derivative is that of the equation: dx = w⁻¹(db − dw·x).
+
+    `factors` are those of `w`, and constant to differentiation.
+    """
+    factors = lax.stop_gradient(factors)
+    return lax.custom_linear_solve(
+        lambda x: algebra.times(w, x),
+        b,
+        lambda _, b: algebra.solve(factors, b),
+        lambda _, b: algebra.solve(factors, b, transpose=True),
+    )
+
+
+@dataclass(frozen=True)
+class Dense:
+    """Every entry may differ from zero: n directional derivatives, and n³ operations to factor."""
+
+    def bind(self, n: int) -> Dense:
+        return self
+
+    def jacobian(self, g: Callable[[Vector], Vector], y: Vector) -> tuple[Vector, jax.Array]:
+        """g(y), [n], and its Jacobian, [n, n]."""
+        basis = jnp.eye(y.size, dtype=y.dtype)
+        return jax.vmap(lambda v: jax.jvp(g, (y,), (v,)), out_axes=(None, -1))(basis)
+
+    def given(self, jacobian: jax.Array) -> jax.Array:
+        """A Jacobian that the user computed, [n, n], as `jacobian` would give it."""
+        return jacobian
+
+    def shifted(self, c: jax.Array, mass: Mass, jacobian: jax.Array) -> jax.Array:
+        """c·M − J."""
+        if mass is not None and mass.ndim == 2:
+            return c * mass - jacobian
+        ones = jnp.ones(jacobian.shape[0], jacobian.dtype)
+        return jnp.diag(c * (ones if mass is None else mass)) - jacobian
+
+    def times(self, w: jax.Array, x: Vector) -> Vector:
+        return jnp.sum(w * x, axis=1) if w.shape[0] <= lu.ROLLED else w @ x
+
+    def factor(self, w: jax.Array) -> Any:
+        return lu.factor(w)
+
+    def solve(self, factors: Any, b: Vector, transpose: bool = False) -> Vector:
+        return lu.substitute(factors, b, transpose)
+
+
+@dataclass(frozen=True)
+class Diagonal:
+    """∂fᵢ/∂yⱼ = 0 for i ≠ j: every component on its own."""
+
+    def bind(self, n: int) -> Layout:
+        return _blocks_of(n, 1)
+
+
+@dataclass(frozen=True)
+class BlockDiagonal:
+    """Groups of `size` neighbouring components that do not see each other."""
+
+    size: int
+
+    def __post_init__(self) -> None:
+        _checks.positive_integer(self.size, "BlockDiagonal(size)")
+
+    def bind(self, n: int) -> Layout:
+        _checks.divides(self.size, n)
+        return _blocks_of(n, self.size)
+
+
+@dataclass(frozen=True)
+class Banded:
+    """∂fᵢ/∂yⱼ = 0 for j < i − lower and for j > i + upper."""
+
+    lower: int
+    upper: int
+
+    def __post_init__(self) -> None:
+        _checks.not_negative_integer(self.lower, "Banded(lower)")
+        _checks.not_negative_integer(self.upper, "Banded(upper)")
+
+    def bind(self, n: int) -> Layout | Dense:
+        if max(self.lower, self.upper) == 0:
+            return _blocks_of(n, 1)
+        return _band_of(n, min(self.lower, n - 1), min(self.upper, n - 1))
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """∂fᵢ/∂yⱼ may differ from zero at these pairs (i, j) and on the diagonal; `Sparse.of` takes a matrix."""
+
+    rows: tuple[int, ...]
+    columns: tuple[int, ...]
+
+    @staticmethod
+    def of(pattern: Any) -> Sparse:
+        """The pattern of a matrix [n, n] of numbers or truth values: its entries that are not zero."""
+        rows, columns = np.nonzero(np.asarray(pattern))
+        return Sparse(tuple(rows.tolist()), tuple(columns.tolist()))
+
+    def bind(self, n: int) -> Layout | Dense:
+        _checks.pattern(self.rows, self.columns, n)
+        return _arranged(n, self.rows, self.columns)
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """The algebra of an [n, n] pattern whose entries lie in `Blocks`, with the columns that share a derivative."""
+
+    n: int
+    k: int
+    order: np.ndarray | None
+    """[blocks·k]: the unknown at each place, n where a place is empty; None: each at its own"""
+    colour: np.ndarray
+    """[n], of each column"""
+    entries: tuple[np.ndarray | None, np.ndarray, np.ndarray | None]
+    """for low, mid and up, [k, k, blocks]: where the entry is in [colours, n], flat; −1 for none"""
+
+    def jacobian(self, g: Callable[[Vector], Vector], y: Vector) -> tuple[Vector, Blocks]:
+        seeds = jnp.asarray(self.colour == np.arange(self.colour.max() + 1)[:, None], y.dtype)
+        value, columns = jax.vmap(lambda v: jax.jvp(g, (y,), (v,)), out_axes=(None, 0))(seeds)
+        return value, self._fill(columns)
+
+    def given(self, jacobian: jax.Array) -> Blocks:
+        """A Jacobian that the user computed, [n, n], as `jacobian` would give it: columns of a colour are added up."""
+        seeds = jnp.asarray(self.colour == np.arange(self.colour.max() + 1)[:, None], jacobian.dtype)
+        return self._fill(seeds @ jacobian.T)
+
+    def _fill(self, values: jax.Array) -> Blocks:
+        flat = jnp.append(values.reshape(-1), jnp.zeros(1, values.dtype))
+        low, mid, up = self.entries
+        return Blocks(None if low is None else flat[low], flat[mid], None if up is None else flat[up])
+
+    def _split(self, x: Vector, spare: float) -> jax.Array:
+        """[n] ↦ [k, blocks]"""
+        if self.order is not None:
+            x = jnp.append(x, jnp.full(1, spare, x.dtype))[self.order]
+        return x.reshape(-1, self.k).T
+
+    def _join(self, x: jax.Array) -> Vector:
+        flat = x.T.reshape(-1)
+        return flat if self.order is None else flat[self._place]
+
+    @functools.cached_property
+    def _place(self) -> np.ndarray:
+        assert self.order is not None
+        place = np.zeros(self.n + 1, np.intp)
+        place[self.order] = np.arange(len(self.order))
+        return place[:-1]
+
+    def shifted(self, c: jax.Array, mass: Mass, jacobian: Blocks) -> Blocks:
+        """c·M − J, with ones on the diagonal of empty places."""
+        if mass is not None and mass.ndim == 2:
+            full = self.given(mass)
+            w = jax.tree.map(lambda m, j: c * m - j, full, jacobian)
+            spare = self._split(jnp.zeros(self.n, w.mid.dtype), 1.0)
+        else:
+            w = jax.tree.map(jnp.negative, jacobian)
+            ones = jnp.ones(self.n, w.mid.dtype)
+            spare = self._split(c * (ones if mass is None else mass), 1.0)
+        eye = jnp.eye(self.k, dtype=w.mid.dtype)[:, :, None]
+        return w._replace(mid=w.mid + eye * spare)
+
+    def times(self, w: Blocks, x: Vector) -> Vector:
+        return self._join(matrix_vector(w, self._split(x, 0.0)))
+
+    def factor(self, w: Blocks) -> Any:
+        return factor(w)
+
+    def solve(self, factors: Any, b: Vector, transpose: bool = False) -> Vector:
+        return self._join(substitute(factors, self._split(b, 0.0), transpose))
+
+
+@functools.lru_cache
+def _blocks_of(n: int, k: int) -> Layout:
+    i, j, block = np.meshgrid(np.arange(k), np.arange(k), np.arange(n // k), indexing="ij")
+    return Layout(n, k, None, np.arange(n) % k, (None, j * n + block * k + i, None))
+
+
+@functools.lru_cache
+def _band_of(n: int, lower: int, upper: int) -> Layout | Dense:
+    offsets = np.arange(-lower, upper + 1)
+    rows = np.repeat(np.arange(n), len(offsets))
+    columns = rows + np.tile(offsets, n)
+    inside = (columns >= 0) & (columns < n)
+    return _tridiagonal(n, np.arange(n), rows[inside], columns[inside], np.arange(n) % len(offsets))
+
+
+@functools.lru_cache
+def _arranged(n: int, rows: tuple[int, ...], columns: tuple[int, ...]) -> Layout | Dense:
+    i, j = (np.append(np.asarray(x, np.intp), np.arange(n)) for x in (rows, columns))
+    i, j = np.unique(np.stack([i, j]), axis=1)
+    colour, members = colours(n, i, j), groups(n, i, j)
+    largest = max(len(m) for m in members)
+    if largest <= lu.ROLLED and largest < n:
+        order = np.full((len(members), largest), n)
+        for row, m in zip(order, members, strict=True):
+            row[: len(m)] = m
+        return _layout(n, largest, order.reshape(-1), (i, j), colour, neighbours=False)
+    return _tridiagonal(n, reverse_cuthill_mckee(n, i, j), i, j, colour)
+
+
+def _tridiagonal(n: int, order: np.ndarray, i: np.ndarray, j: np.ndarray, colour: np.ndarray) -> Layout | Dense:
+    """Blocks as wide as the band; dense where that would be most of the matrix."""
+    k = max(1, bandwidth(order, i, j))
+    if 4 * k >= n:
+        return Dense()
+    order = np.append(order, np.full(-n % k, n))
+    return _layout(n, k, order, (i, j), colour, neighbours=True)
+
+
+def _layout(n: int, k: int, order: np.ndarray, pairs: tuple, colour: np.ndarray, neighbours: bool) -> Layout:
+    place = np.zeros(n + 1, np.intp)
+    place[order] = np.arange(len(order))
+    (i, j), blocks = pairs, len(order) // k
+    row, column = place[i], place[j]
+    entries = np.full((3, k, k, blocks), -1)
+    side = column // k - row // k + 1
+    entries[side, row % k, column % k, row // k] = colour[j] * n + i
+    low, mid, up = entries
+    kept = (low, mid, up) if neighbours else (None, mid, None)
+    return Layout(n, k, None if np.array_equal(order, np.arange(n)) else order, colour, kept)
