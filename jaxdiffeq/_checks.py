@@ -197,6 +197,63 @@ def positive_integer(value: Any, name: str) -> None:
         raise ValueError(f"`{name}` must be less than 2³¹, but is {value}.")
 
 
+def structure(given: Any) -> None:
+    if given is not None and not hasattr(given, "bind"):
+        raise TypeError(
+            f"`jac_structure` must be Dense(), Diagonal(), Banded(lower, upper), BlockDiagonal(size) or "
+            f"Sparse.of(pattern), but is {given!r}."
+        )
+
+
+def mass(given: PyTree, y0: PyTree, size: int) -> bool:
+    """Whether this is a diagonal, given as a pytree like y0; else it must be a matrix [n, n]."""
+    leaves, others = jax.tree.leaves(given), jax.tree.leaves(y0)
+    alike = jax.tree.structure(given) == jax.tree.structure(y0)
+    if alike and all(np.shape(x) == np.shape(y) for x, y in zip(leaves, others, strict=True)):
+        return True
+    if len(leaves) != 1 or np.shape(leaves[0]) != (size, size):
+        raise ValueError(
+            f"`mass_matrix` must be a matrix of shape ({size}, {size}), or a diagonal with the structure of y0, but "
+            f"has shape {[np.shape(x) for x in leaves]}."
+        )
+    return False
+
+
+def jacobian(given: Any, size: int) -> Any:
+    if np.shape(given) != (size, size):
+        raise ValueError(f"`jac` must return an array of shape ({size}, {size}), but returned shape {np.shape(given)}.")
+    return given
+
+
+def takes_mass(stepper: Any, mass: Any) -> None:
+    if mass is not None and not stepper.takes_mass:
+        raise ValueError(
+            f"{stepper.name} cannot solve M·dy/dt = f with a mass matrix. Take an implicit method, such as Rodas5P()."
+        )
+
+
+def not_negative_integer(value: Any, name: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
+        raise ValueError(f"`{name}` must be an integer, zero or more, but is {value!r}.")
+
+
+def divides(size: int, n: int) -> None:
+    if n % size:
+        raise ValueError(
+            f"`jac_structure=BlockDiagonal({size})` does not fit a state of {n} numbers: {size} must divide it."
+        )
+
+
+def pattern(rows: tuple, columns: tuple, n: int) -> None:
+    if len(rows) != len(columns):
+        raise ValueError(f"A pattern needs as many rows as columns, but has {len(rows)} and {len(columns)}.")
+    worst = max((*rows, *columns), default=0)
+    if worst >= n or min((*rows, *columns), default=0) < 0:
+        raise ValueError(
+            f"`jac_structure=Sparse(...)` names entry {worst}, but the state has {n} numbers: 0 to {n - 1}."
+        )
+
+
 def method(stepper: Any, controller: Any, first_step: Any) -> None:
     if isinstance(stepper, type) or inspect.isfunction(stepper):
         raise TypeError(f"`method` must be a method, but is {stepper!r}. Call it: `{stepper.__name__}()`.")

@@ -103,7 +103,7 @@ def _step(plan: Plan, arrays: Arrays, state: IntegratorState) -> IntegratorState
     taken = found.steering.counts.steps > before.counts.steps
 
     dt = read(found.steering.marks[0][1], jnp.zeros((), jnp.int32))
-    after = integration.advance(inputs, carry.state, jnp.where(taken, dt, before.dt)).after
+    after = integration.advance(inputs, parts.knobs, carry.state, jnp.where(taken, dt, before.dt)).after
     kept = jax.tree.map(lambda new, old: jnp.where(taken, new, old), after, carry.state)
     return _state(plan, Carry(kept, (), found.steering._replace(marks=())))
 

@@ -40,7 +40,7 @@ class Carry(NamedTuple):
 class Integration:
     """An initial value problem with all its parts, as pure functions of its inputs."""
 
-    field: Callable[[jax.Array, jax.Array, PyTree], jax.Array]
+    field: Any
     stepper: Any
     recorders: tuple = ()
     watch: Callable | None = None
@@ -51,7 +51,7 @@ class Integration:
 
     # ---- one step
 
-    def leg(self, inputs: Inputs, t: jax.Array) -> tuple[jax.Array, Callable]:
+    def leg(self, inputs: Inputs, t: jax.Array) -> tuple[jax.Array, Any]:
         """The next time to land on, and f on the way there.
 
         Between two stops f is asked only for times strictly between them: a jump of f at a stop is seen from the side
@@ -71,11 +71,10 @@ class Integration:
         final = jnp.where(passed < stops.size, final, target)
         low, high = jnp.minimum(first, final), jnp.maximum(first, final)
 
-        def one_sided(t, y, args):
-            inside = lax.stop_gradient(jnp.clip(t, low, high) - t)
-            return self.field(t + inside, y, args)
+        def one_sided(t):
+            return t + lax.stop_gradient(jnp.clip(t, low, high) - t)
 
-        return target, one_sided
+        return target, self.field.at(one_sided)
 
     def reach(self, inputs: Inputs, t: jax.Array, dt: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Whether a step of size `dt` lands on the next target, and its size if so: 1 % longer rather than a sliver."""
@@ -83,13 +82,13 @@ class Integration:
         left = jnp.abs(target - t)
         return left <= 1.01 * dt, left
 
-    def advance(self, inputs: Inputs, start: State, dt: jax.Array) -> Step:
+    def advance(self, inputs: Inputs, knobs: Knobs, start: State, dt: jax.Array) -> Step:
         """One step of size `dt`, or to the next target. Derivatives flow through the clock; `dt` is a constant."""
         target, f = self.leg(inputs, start.t)
         lands, _ = self.reach(inputs, start.t, dt)
         direction = jnp.sign(inputs.t1 - inputs.t0)
         t1 = jnp.where(lands, target, start.t + direction * dt)
-        step = self.stepper.step(f, start, t1, inputs.args)
+        step = self.stepper.step(f, start, t1, inputs.args, knobs.tolerance)
         if inputs.stops.size == 0:
             return step
         after = step.after
@@ -120,19 +119,19 @@ class Integration:
         start = self.begin(inputs)
         _, f = self.leg(inputs, inputs.t0)
         controller = knobs.controller.init(inputs.t0.dtype)
-        records, marks = self._begin(inputs, start, controller)
+        records, marks = self._begin(inputs, knobs, start, controller)
         steering = Steering(
             dt=lax.stop_gradient(self._first_step(f, inputs, knobs)),
             controller=controller,
-            counts=Counts(*[jnp.zeros((), jnp.int32)] * 5),
+            counts=self._nothing(jnp.zeros((), jnp.int32)),
             result=jnp.where(inputs.t0 == inputs.t1, Result.success, Result.running).astype(jnp.int32),
             marks=marks,
         )
         return Carry(start, records, steering)
 
-    def _begin(self, inputs: Inputs, start: State, controller: PyTree) -> tuple[tuple, tuple]:
+    def _begin(self, inputs: Inputs, knobs: Knobs, start: State, controller: PyTree) -> tuple[tuple, tuple]:
         def coefficients():
-            dense = self.advance(inputs, start, jnp.ones_like(start.t)).dense
+            dense = self.advance(inputs, knobs, start, jnp.ones_like(start.t)).dense
             return self.polynomial(inputs, start, dense, jnp.array(True))
 
         wanted = any(r.dense for r in self.recorders)
@@ -143,6 +142,8 @@ class Integration:
     def _first_step(self, f: Callable, inputs: Inputs, knobs: Knobs) -> jax.Array:
         if knobs.first_step is not None:
             return knobs.first_step
+        if self.field.mass is not None:  # f is not the slope, and where M is singular there is none yet
+            return knobs.controller.bound(1e-6 * jnp.abs(inputs.t1 - inputs.t0))
         norm = knobs.controller.norm
         first = starting_step(f, lax.stop_gradient(inputs), knobs.tolerance, self.stepper.order, norm)
         return knobs.controller.bound(first)
@@ -174,7 +175,7 @@ class Integration:
         """
         (dt, controller), (first, end) = made, span
         zero = jnp.zeros((), jnp.int32)
-        counts = Counts(first, zero, zero, zero, zero)
+        counts = self._nothing(zero)._replace(steps=first)
         result = jnp.where(first < end, Result.running, Result.success).astype(jnp.int32)
         carry = Carry(state, (records[0],), Steering(dt, controller, counts, result, (records[1],)))
         done = replace(self, watch=None).run(inputs, knobs, carry, end - first)
@@ -185,7 +186,7 @@ class Integration:
         lands, left = self.reach(inputs, before.t, steering.dt)
         used = jnp.where(lands, left, steering.dt)
 
-        step = self.advance(inputs, before, steering.dt)  # attempt
+        step = self.advance(inputs, knobs, before, steering.dt)  # attempt
         verdict = lax.stop_gradient(  # judge
             knobs.controller.judge(before, step, used, steering.controller, knobs.tolerance, self.stepper.error_order)
         )
@@ -196,7 +197,7 @@ class Integration:
 
         # a step cut short to land says nothing about the size that the solution allows
         dt = jnp.where(lands & verdict.accept, jnp.maximum(verdict.dt, steering.dt), verdict.dt)
-        counts = self._count(steering.counts, verdict, live, dense)
+        counts = self._count(steering.counts, verdict, live, dense, step.work)
         result = jnp.where(live, self._result(inputs, knobs, after, dt, counts, verdict), steering.result)
         if self.watch is not None:
             tries = lambda c: c.steps + c.rejected_error + c.rejected_solver
@@ -219,7 +220,10 @@ class Integration:
         done = [r.record(moving, mark, passage, inputs) for r, moving, mark in parts]
         return tuple(m for m, _ in done), tuple(f for _, f in done), wanted
 
-    def _count(self, counts: Counts, verdict: Any, live: jax.Array, dense: jax.Array) -> Counts:
+    def _nothing(self, zero: jax.Array) -> Counts:
+        return Counts(zero, zero, zero, zero, zero, jax.tree.map(lambda _: zero, self.stepper.work))
+
+    def _count(self, counts: Counts, verdict: Any, live: jax.Array, dense: jax.Array, work: Any) -> Counts:
         taken, refused = live & verdict.accept, live & ~verdict.accept
         error = refused & (verdict.cause == Result.step_size_too_small)
         one = lambda flag: flag.astype(jnp.int32)
@@ -229,6 +233,7 @@ class Integration:
             rejected_solver=counts.rejected_solver + one(refused & ~error),
             streak=jnp.where(taken, 0, counts.streak + one(refused)),
             dense=counts.dense + one(dense),
+            work=jax.tree.map(lambda old, new: old + jnp.where(live, new, 0), counts.work, work),
         )
 
     def _result(self, inputs: Inputs, knobs: Knobs, after: State, dt: jax.Array, counts: Counts, verdict: Any):

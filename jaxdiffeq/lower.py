@@ -13,13 +13,25 @@ from jax import lax
 
 from jaxdiffeq import _checks
 from jaxdiffeq.control import FixedSteps, Tolerance
+from jaxdiffeq.field import Field
 from jaxdiffeq.loop import Integration
 from jaxdiffeq.problems import Terms
 from jaxdiffeq.record import SaveSteps, SaveTimes
 from jaxdiffeq.save import Keep, normalise, one_array, sorted_times, times
-from jaxdiffeq.state import Ravel, Split, as_array, at_least_float32, close, inexact, real_dtype, split, time_dtype
+from jaxdiffeq.state import (
+    Program,
+    Ravel,
+    Split,
+    as_array,
+    at_least_float32,
+    close,
+    inexact,
+    real_dtype,
+    split,
+    time_dtype,
+)
 from jaxdiffeq.types import Inputs, Knobs, PyTree
-from jaxdiffeq.while_loop import axes_of, vary
+from jaxdiffeq.while_loop import axes_of, dependencies, vary
 
 ROW_BYTES = 2**24  # the room for saved steps in one chunk of an eager solve
 
@@ -29,7 +41,7 @@ class Plan:
     """All that a compiled solve depends on, besides arrays; two solves with equal plans share a program."""
 
     parts: Split
-    """f and args"""
+    """f, its explicit part, its Jacobian, and args"""
     ravel: Ravel
     stepper: Any
     keep: Keep
@@ -38,6 +50,7 @@ class Plan:
     max_steps: int
     has_first_step: bool
     watch: Any = None
+    structure: Any = None
 
     @property
     def every_step(self) -> bool:
@@ -55,6 +68,18 @@ class Arrays(NamedTuple):
     ts: Any
     stops: Any
     knobs: Knobs
+    mass: Any = None
+
+
+class Arguments(NamedTuple):
+    """`Inputs.args`: what the programs close over, the leaves of the user's args, and the mass matrix."""
+
+    of_f: list
+    of_explicit: list
+    of_jac: list
+    of_fn: list
+    leaves: list
+    mass: Any
 
 
 class Lowered(NamedTuple):
@@ -73,21 +98,35 @@ class Lowered(NamedTuple):
 
 def prepare(terms: Terms, stepper: Any, options: dict[str, Any]) -> tuple[Plan, Arrays]:
     """Check everything that can be checked before tracing, and separate arrays from the rest."""
-    f, args, y0, t0, t1 = terms
+    f, args, y0, t0, t1, explicit, mass, jac, structure = terms
     _checks.state(y0)
+    _checks.takes_mass(stepper, mass)
     ravel = Ravel.of(y0)
     dtype = time_dtype(ravel.dtype, (t0, t1))
     t0, t1 = as_array(t0, dtype), as_array(t1, dtype)
     saveat = normalise(options["saveat"])
     keep, ts = times(saveat, t0, t1, dtype)
     stops = sorted_stops(options["stops"], t0, t1, dtype)
-    parts, arrays = split((f, args), at_least_float32(ravel.dtype))
+    parts, arrays = split((f, explicit, jac, args), at_least_float32(ravel.dtype))
     leaves = [as_array(x, d) for x, d in zip(jax.tree.leaves(y0), ravel.dtypes, strict=True)]
     knobs = _knobs(options, ravel, y0, dtype)
     given = options["dense"], options["gradient"], options["max_steps"]
     sized = knobs.first_step is not None or isinstance(options["controller"], FixedSteps)
-    plan = Plan(parts, ravel, stepper, keep, *given, sized, options["watch"])
-    return plan, Arrays(arrays, leaves, t0, t1, ts, stops, knobs)
+    plan = Plan(parts, ravel, stepper, keep, *given, sized or mass is not None, options["watch"], structure)
+    return plan, Arrays(arrays, leaves, t0, t1, ts, stops, knobs, _mass(mass, y0, ravel))
+
+
+def _mass(mass: PyTree, y0: PyTree, ravel: Ravel) -> Any:
+    """The mass matrix [n, n], or its diagonal [n]."""
+    if mass is None:
+        return None
+    if _checks.mass(mass, y0, ravel.size):
+        return (
+            ravel.pack_tolerance(mass).reshape(-1)
+            if ravel.size > 1
+            else as_array(jax.tree.leaves(mass)[0], real_dtype(ravel.dtype)).reshape(-1)
+        )
+    return as_array(jax.tree.leaves(mass)[0], real_dtype(ravel.dtype))
 
 
 def sorted_stops(stops: Any, t0: Any, t1: Any, dtype: Any) -> Any:
@@ -139,17 +178,24 @@ def lower(plan: Plan, arrays: Arrays, capacity: int) -> Lowered:
     """The integration, with room for `capacity` rows of saved steps. f is traced here, once."""
     axes = frozenset().union(*(axes_of(x) for x in jax.tree.leaves(arrays)))  # none outside of `shard_map`
     arrays = jax.tree.map(lambda x: vary(x, axes), arrays)
-    f, args = plan.parts.join(arrays.parts)
+    f, explicit, jac, args = plan.parts.join(arrays.parts)
     rest, leaves = split(args)
     ravel = plan.ravel
     y0 = ravel.pack(jax.tree.unflatten(ravel.tree, arrays.y0))
     t0, t1 = jnp.asarray(arrays.t0), jnp.asarray(arrays.t1)
 
-    def field(t, y, leaves):
-        tree = ravel.unpack(y)
-        slope = jax.tree.map(jnp.asarray, _checks.call(f, t, tree, rest.join(leaves)))
-        _checks.derivative(slope, tree)
-        return ravel.pack(slope)
+    def slope(f):
+        def on_one_array(t, y, leaves):
+            tree = ravel.unpack(y)
+            slope = jax.tree.map(jnp.asarray, _checks.call(f, t, tree, rest.join(leaves)))
+            _checks.derivative(slope, tree)
+            return ravel.pack(slope)
+
+        return on_one_array
+
+    def jacobian(t, y, leaves):
+        given = jnp.asarray(_checks.call(jac, t, ravel.unpack(y), rest.join(leaves)))
+        return _checks.jacobian(given, ravel.size).astype(y.dtype)
 
     def saved(t, y, leaves):
         if plan.keep.fn is None:
@@ -157,21 +203,53 @@ def lower(plan: Plan, arrays: Arrays, capacity: int) -> Lowered:
         values = _checks.call(plan.keep.fn, t, ravel.unpack(y), rest.join(leaves))
         return jax.tree.map(lambda x: inexact(x, real_dtype(ravel.dtype)), values)
 
-    program, of_f = close(field, t0, y0, leaves)
-    watch, of_fn = close(saved, t0, y0, leaves)
+    at = t0, y0, leaves
+    program, of_f = close(slope(f), *at)
+    second, of_explicit = (None, []) if explicit is None else close(slope(explicit), *at)
+    derivative, of_jac = (None, []) if jac is None else close(jacobian, *at)
+    watch, of_fn = close(saved, *at)
 
     def observe(t, y, args):
-        return watch(args[1], t, y, args[2])
+        return watch(args.of_fn, t, y, args.leaves)
 
     integration = Integration(
-        lambda t, y, args: program(args[0], t, y, args[2]),
+        _field(program, second, derivative, plan.structure, arrays.mass is not None),
         plan.stepper,
         _recorders(plan, arrays, observe, capacity),
         plan.watch,
     )
     ts, back = sorted_times(plan.keep, jnp.asarray(arrays.ts), jnp.sign(t1 - t0))
-    inputs = Inputs(y0, (of_f, of_fn, leaves), t0, t1, ts, jnp.asarray(arrays.stops))
+    mass = None if arrays.mass is None else jnp.asarray(arrays.mass)
+    args = Arguments(of_f, of_explicit, of_jac, of_fn, leaves, mass)
+    inputs = Inputs(y0, args, t0, t1, ts, jnp.asarray(arrays.stops))
     return Lowered(integration, inputs, _bounded(arrays.knobs, inputs), observe, back)
+
+
+def _field(f: Program, explicit: Program | None, jacobian: Program | None, structure: Any, massive: bool) -> Field:
+    """The programs as functions of `Arguments`."""
+
+    def implicit_part(t, y, args):
+        return f(args.of_f, t, y, args.leaves)
+
+    def explicit_part(t, y, args):
+        assert explicit is not None
+        return explicit(args.of_explicit, t, y, args.leaves)
+
+    def total(t, y, args):
+        return implicit_part(t, y, args) + explicit_part(t, y, args)
+
+    def given(t, y, args):
+        assert jacobian is not None
+        return jacobian(args.of_jac, t, y, args.leaves)
+
+    return Field(
+        implicit_part if explicit is None else total,
+        structure,
+        autonomous=all(0 not in touched for p in (f, explicit) if p for touched in dependencies(p.jaxpr)),
+        jacobian=None if jacobian is None else given,
+        mass=(lambda args: args.mass) if massive else None,
+        parts=None if explicit is None else (implicit_part, explicit_part),
+    )
 
 
 def _bounded(knobs: Knobs, inputs: Inputs) -> Knobs:

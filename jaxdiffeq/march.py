@@ -36,7 +36,7 @@ def march(plan: Plan, parts: Lowered) -> tuple[Outputs, Constants]:
     def step(carry, i):
         start = State(inputs.t0 + i * width, *carry)
         t1 = jnp.where(i == n - 1, inputs.t1, inputs.t0 + (i + 1) * width)
-        after = integration.stepper.step(f, start, t1, inputs.args).after
+        after = integration.stepper.step(f, start, t1, inputs.args, parts.knobs.tolerance).after
         if integration.watch is not None:
             moves = (start.t, i.astype(int)), (t1, i.astype(int) + 1)
             after = after._replace(y=integration.watch(after.y, inputs, *moves, i == n - 1))

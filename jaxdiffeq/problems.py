@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, Self
@@ -11,26 +12,70 @@ import equinox as eqx
 from jaxdiffeq import _checks
 from jaxdiffeq.types import PyTree
 
+Slope = Callable[[Any, PyTree, PyTree], PyTree]
+
 
 class ODEProblem(eqx.Module):
-    """dy/dt = f(t, y, args), y(t₀) = y0, for t from tspan[0] to tspan[1], forwards or backwards.
+    """M·dy/dt = f(t, y, args), y(t₀) = y0, for t from tspan[0] to tspan[1], forwards or backwards.
 
     y0 is any pytree of real or complex numbers, and f returns one like it; args is any pytree, an `equinox` module
     included. `y0` may be a function (args, t0) ↦ y0 and `tspan` a function args ↦ (t0, t1): then the whole problem is a
     function of its parameters. Every array in a problem is a leaf that gradients flow to.
+
+    What only implicit methods use: `mass_matrix` is M, constant, perhaps singular (then this is a DAE, and y0 must
+    satisfy its algebraic equations); `jac(t, y, args)` is ∂f/∂y, found by forward differentiation when left out;
+    `jac_structure` says where it may differ from zero: `Dense()`, `Diagonal()`, `Banded(lower, upper)`,
+    `BlockDiagonal(size)` or `Sparse.of(pattern)`.
+    Shapes: M and ∂f/∂y are [n, n] for n numbers in y0, its leaves one after the other; or M is a pytree like y0, a
+    diagonal.
     Errors: `TypeError` for an f that is not callable or takes other arguments; the rest is checked by `solve`.
     """
 
-    f: Callable[[Any, PyTree, PyTree], PyTree]
+    f: Slope
     y0: PyTree
     tspan: Any
     args: PyTree = None
+    _: dataclasses.KW_ONLY
+    mass_matrix: PyTree = None
+    jac: Callable[[Any, PyTree, PyTree], Any] | None = None
+    jac_structure: Any = None
 
     def __post_init__(self) -> None:
         _checks.callable_with(self.f, "f", ("t", "y", "args"))
+        if self.jac is not None:
+            _checks.callable_with(self.jac, "jac", ("t", "y", "args"))
+        _checks.structure(self.jac_structure)
 
     def replace(self, **changes: Any) -> Self:
         """The same problem with other fields: `problem.replace(args=p, tspan=(0, 20))`."""
+        return replaced(self, changes)
+
+
+class SplitODEProblem(eqx.Module):
+    """dy/dt = f_implicit(t, y, args) + f_explicit(t, y, args): a stiff term and one that is not.
+
+    IMEX methods treat each in its way; every other method solves for the sum. The rest is as in `ODEProblem`; `jac` and
+    `jac_structure` are those of `f_implicit`, for a method that is implicit throughout they are left aside.
+    """
+
+    f_implicit: Slope
+    f_explicit: Slope
+    y0: PyTree
+    tspan: Any
+    args: PyTree = None
+    _: dataclasses.KW_ONLY
+    jac: Callable[[Any, PyTree, PyTree], Any] | None = None
+    jac_structure: Any = None
+
+    def __post_init__(self) -> None:
+        _checks.callable_with(self.f_implicit, "f_implicit", ("t", "y", "args"))
+        _checks.callable_with(self.f_explicit, "f_explicit", ("t", "y", "args"))
+        if self.jac is not None:
+            _checks.callable_with(self.jac, "jac", ("t", "y", "args"))
+        _checks.structure(self.jac_structure)
+
+    def replace(self, **changes: Any) -> Self:
+        """The same problem with other fields."""
         return replaced(self, changes)
 
 
@@ -39,18 +84,23 @@ def replaced(problem: Any, changes: dict[str, Any]) -> Any:
     if names is None:
         _checks.problem(problem)
         raise AssertionError
-    _checks.known_fields(changes, list(names), type(problem).__name__)
+    names = [name for name in names if name != "_"]
+    _checks.known_fields(changes, names, type(problem).__name__)
     return type(problem)(**{**{name: getattr(problem, name) for name in names}, **changes})
 
 
 class Terms(NamedTuple):
-    """A problem as the solver takes it: dy/dt = f(t, y, args) from y0 at t0 to t1."""
+    """A problem as the solver takes it: M·dy/dt = f(t, y, args) + explicit(t, y, args) from y0 at t0 to t1."""
 
-    f: Callable[[Any, PyTree, PyTree], PyTree]
+    f: Slope
     args: PyTree
     y0: PyTree
     t0: Any
     t1: Any
+    explicit: Slope | None = None
+    mass: PyTree = None
+    jac: Callable[[Any, PyTree, PyTree], Any] | None = None
+    structure: Any = None
 
 
 @functools.singledispatch
@@ -64,6 +114,18 @@ def lower_problem(problem: Any) -> Terms:
 def _(problem: ODEProblem) -> Terms:
     # not by attribute: on an equinox module each one costs tens of microseconds
     fields = object.__getattribute__(problem, "__dict__")
-    f, y0, tspan, args = (fields[name] for name in ("f", "y0", "tspan", "args"))
+    extra = {"mass": fields["mass_matrix"], "jac": fields["jac"], "structure": fields["jac_structure"]}
+    return _terms(fields, fields["f"], **extra)
+
+
+@lower_problem.register
+def _(problem: SplitODEProblem) -> Terms:
+    fields = object.__getattribute__(problem, "__dict__")
+    extra = {"explicit": fields["f_explicit"], "jac": fields["jac"], "structure": fields["jac_structure"]}
+    return _terms(fields, fields["f_implicit"], **extra)
+
+
+def _terms(fields: dict[str, Any], f: Slope, **extra: Any) -> Terms:
+    y0, tspan, args = (fields[name] for name in ("y0", "tspan", "args"))
     t0, t1 = _checks.time_span(tspan(args) if callable(tspan) else tspan)
-    return Terms(f, args, y0(args, t0) if callable(y0) else y0, t0, t1)
+    return Terms(f, args, y0(args, t0) if callable(y0) else y0, t0, t1, **extra)

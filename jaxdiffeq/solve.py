@@ -23,7 +23,7 @@ from jaxdiffeq.methods.choice import default_method
 from jaxdiffeq.problems import ODEProblem, lower_problem, replaced
 from jaxdiffeq.record import SaveTimes
 from jaxdiffeq.solution import Interpolant, Solution, Stats, raise_failure
-from jaxdiffeq.types import PyTree, Result
+from jaxdiffeq.types import PyTree, Result, Work
 
 
 def solve(
@@ -256,12 +256,15 @@ def _stats(plan: Plan, constants: Constants) -> Stats:
     tries = counts.steps + counts.rejected_error + counts.rejected_solver
     start, step, dense = plan.stepper.evaluations
     probes = 0 if plan.has_first_step else 2
+    each, more = plan.stepper.costs, counts.work or plan.stepper.costs._replace(**dict.fromkeys(Work._fields, 0))
+    f_evals, *algebra = (a * tries + b for a, b in zip(each, more, strict=True))
     return Stats(
-        steps=tries,
-        accepted=counts.steps,
-        rejected_error=counts.rejected_error,
-        rejected_solver=counts.rejected_solver,
-        f_evals=start + probes + step * tries + dense * counts.dense,
+        tries,
+        counts.steps,
+        counts.rejected_error,
+        counts.rejected_solver,
+        start + probes + step * tries + dense * counts.dense + f_evals,
+        *algebra,
     )
 
 
@@ -302,7 +305,7 @@ def _attempt(plan: Plan, arrays: Arrays, t: Any, y: PyTree, dt: Any) -> tuple[Py
     parts = lower(plan, arrays, 1)
     integration, inputs = parts.integration, parts.inputs._replace(t0=t, y0=plan.ravel.pack(y))
     start = integration.begin(inputs)
-    step = integration.advance(inputs, start, dt)
+    step = integration.advance(inputs, parts.knobs, start, dt)
     slope = integration.field(t, inputs.y0, inputs.args)
     scale = parts.knobs.tolerance.scale(inputs.y0, step.after.y)
     error = slope if step.error is None else jnp.abs(step.error) / scale

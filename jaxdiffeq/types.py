@@ -56,6 +56,18 @@ class Step(NamedTuple):
     error: jax.Array | None
     dense: PyTree
     ok: jax.Array | bool
+    work: Any = ()
+    """a `Work`, of methods whose work varies from step to step"""
+
+
+class Work(NamedTuple):
+    """What one attempted step took, or all of them, besides what every step of the method takes."""
+
+    f_evals: Any
+    jac_evals: Any
+    factorizations: Any
+    linear_solves: Any
+    newton_iterations: Any
 
 
 class Verdict(NamedTuple):
@@ -81,6 +93,8 @@ class Counts(NamedTuple):
     """rejections since the last accepted step"""
     dense: jax.Array
     """steps whose dense output was evaluated"""
+    work: Any = ()
+    """a `Work`, as in `Step`"""
 
 
 class Knobs(NamedTuple):

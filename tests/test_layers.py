@@ -17,7 +17,7 @@ LAYERS = (  # from the bottom; a folder stands for all that is in it
     {"types", "tableaux"},
     {"_checks", "one_kernel"},
     {"while_loop"},
-    {"algebra", "noise", "dense", "state", "save", "bundle"},
+    {"algebra", "noise", "dense", "field", "state", "save", "bundle"},
     {"steppers", "control", "record", "events", "history"},  # the parts of the loop
     {"loop"},
     {"problems", "methods", "gradients"},

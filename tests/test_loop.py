@@ -10,6 +10,7 @@ import pytest
 
 from jaxdiffeq import FixedSteps, IController, PIDController, Result
 from jaxdiffeq.control import Tolerance
+from jaxdiffeq.field import Field
 from jaxdiffeq.loop import STAGNATION, Integration
 from jaxdiffeq.types import Inputs, Knobs, State, Step, Verdict
 
@@ -23,11 +24,12 @@ class Stub:
     how: Any
     order = error_order = 2
     evaluations = (1, 1, 0)
+    work = ()
 
     def init(self, f, t, y, args):
         return ()
 
-    def step(self, f, start, t1, args):
+    def step(self, f, start, t1, args, tolerance):
         dt = t1 - start.t
         error, ok, y1 = self.how(start.t, jnp.abs(dt), start.y + dt)
         return Step(State(t1, y1, ()), jnp.broadcast_to(error, start.y.shape), None, ok)
@@ -55,7 +57,7 @@ ALWAYS = Stub(lambda t, dt, y1: (0.0, True, y1))
 
 def run(stub, controller, span=(0.0, 1.0), *, first=0.125, max_steps=1000, stops=(), size=2):
     """The last carry. The controller and the numbers are dynamic, the stub is not."""
-    integration = Integration(lambda t, y, args: jnp.ones_like(y), stub)
+    integration = Integration(Field(lambda t, y, args: jnp.ones_like(y)), stub)
     t0, t1 = (jnp.asarray(t, float) for t in span)
     inputs = Inputs(jnp.zeros(size) + t0, (), t0, t1, jnp.zeros(0), jnp.asarray(stops, float))
     knobs = Knobs(
@@ -208,7 +210,7 @@ def test_stops_are_landed_on_and_the_size_survives_them():
 def test_a_pause_changes_nothing():
     """Steps in pieces equal steps in one go, to the bit."""
     stub = Stub(lambda t, dt, y1: (dt**2 * jnp.cos(3 * t), True, y1))
-    integration = Integration(lambda t, y, args: jnp.ones_like(y), stub)
+    integration = Integration(Field(lambda t, y, args: jnp.ones_like(y)), stub)
     inputs = Inputs(jnp.zeros(2), (), ZERO, jnp.array(3.0), jnp.zeros(0), jnp.array([1.1]))
     knobs = Knobs(PIDController(), Tolerance(jnp.asarray(1e-4), jnp.asarray(1e-4)), jnp.asarray(0.1), jnp.asarray(500))
     whole = jax.jit(integration.run)(inputs, knobs)

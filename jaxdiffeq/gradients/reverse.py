@@ -140,7 +140,7 @@ class _Backward:
     ) -> tuple:
         def forward(moves, leaves):
             inputs = self.active.fill(leaves)
-            step = self.integration.advance(inputs, self._with(start, moves), dt)
+            step = self.integration.advance(inputs, self.knobs, self._with(start, moves), dt)
             return (self._moves(step.after), step.dense if self.dense else None), step.after
 
         (_, dense), pull, after = jax.vjp(forward, self._moves(start), self.active.leaves(), has_aux=True)

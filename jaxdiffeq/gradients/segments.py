@@ -59,12 +59,12 @@ class Segment(NamedTuple):
         return jnp.where(count > 0, evaluate(coefficients, theta), y0)
 
 
-def empty(integration: Any, inputs: Inputs) -> Segment:
+def empty(integration: Any, inputs: Inputs, knobs: Knobs) -> Segment:
     """Uninitialised room for a segment."""
 
     def coefficients():
         start = integration.begin(inputs)
-        step = integration.advance(inputs, start, jnp.ones_like(start.t))
+        step = integration.advance(inputs, knobs, start, jnp.ones_like(start.t))
         return integration.polynomial(inputs, start, step.dense, jnp.array(True))
 
     t = jax.ShapeDtypeStruct((), inputs.t0.dtype)

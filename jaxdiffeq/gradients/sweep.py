@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxdiffeq.field import Field
 from jaxdiffeq.gradients import segments
 from jaxdiffeq.gradients.attach import Active, Constants, Outputs
 from jaxdiffeq.gradients.quadrature import Quadrature
@@ -169,7 +170,9 @@ class Sweep:
             zeros = tuple((x.shape, x.dtype) for x in self.theta())
             careful = (jnp.min(rtol), jnp.min(atol)) if self.options.rule == "kronrod" else None
             recorders = (Quadrature(self.integrand, zeros, stepper.order, careful),)
-        integration = dataclasses.replace(self.integration, field=self.field, stepper=stepper, recorders=recorders)
+        integration = dataclasses.replace(
+            self.integration, field=Field(self.field), stepper=stepper, recorders=recorders
+        )
         return integration, knobs._replace(controller=controller, tolerance=tolerance)
 
     def leg(self, t: jax.Array, target: jax.Array, parts: Parts, segment: Any, cursors: Cursors) -> tuple:
@@ -231,7 +234,7 @@ class Sweep:
             times = times._replace(t1=_real_sum(bars.y * self.slope(inputs.t1, y1, last)).astype(inputs.t1.dtype))
         held, steps = None, zero
         if self.options.parts[:1] != ("y",):
-            held = segments.empty(self.integration, inputs)
+            held = segments.empty(self.integration, inputs, self.knobs)
             steps = (self.constants.counts.steps + segments.SEGMENT - 1) // segments.SEGMENT
         # without an error estimate to correct it, the step is the one that was given
         first = self.knobs.first_step if not self.knobs.controller.needs_error else self.constants.dt

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from jaxdiffeq.dense import combine, hermite, weigh
 from jaxdiffeq.tableaux.explicit import ButcherTableau
-from jaxdiffeq.types import State, Step
+from jaxdiffeq.types import State, Step, Work
 
 Field = Callable[[jax.Array, jax.Array, Any], jax.Array]
+NO_WORK = Work(0, 0, 0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,10 @@ class ExplicitRK:
     """
 
     tableau: ButcherTableau
+
+    takes_mass: ClassVar[bool] = False
+    work: ClassVar[tuple] = ()
+    costs: ClassVar[Work] = NO_WORK
 
     def __repr__(self) -> str:
         return f"{self.tableau.name}()"
@@ -68,7 +73,7 @@ class ExplicitRK:
     def init(self, f: Field, t: jax.Array, y: jax.Array, args: Any) -> jax.Array:
         return f(t, y, args)
 
-    def step(self, f: Field, start: State, t1: jax.Array, args: Any) -> Step:
+    def step(self, f: Field, start: State, t1: jax.Array, args: Any, tolerance: Any = None) -> Step:
         tableau, (t, y, k0) = self.tableau, start
         width = t1 - t
         dt = width.astype(y.dtype)

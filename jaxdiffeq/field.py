@@ -1,0 +1,44 @@
+"""The right-hand side, and what else an implicit method asks about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+
+from jaxdiffeq.types import PyTree
+
+Slope = Callable[[jax.Array, jax.Array, PyTree], jax.Array]  # (t, y, args) ↦ dy/dt, all on one array
+
+
+@dataclass(frozen=True)
+class Field:
+    """M·dy/dt = f(t, y, args), where M is the identity if `mass` is None.
+
+    `parts` are the implicit and the explicit term of a split problem, whose sum is f. Shapes: y [*state] with n
+    numbers; `jacobian` ∂f/∂y, [n, n], and `mass` a function of args, [n] for a diagonal or [n, n].
+    """
+
+    f: Slope
+    structure: Any = None
+    """which entries of ∂f/∂y may differ from zero; None: all"""
+    autonomous: bool = False
+    """f is known not to depend on t"""
+    jacobian: Slope | None = None
+    mass: Callable[[PyTree], jax.Array] | None = None
+    parts: tuple[Slope, Slope] | None = None
+
+    def __call__(self, t: jax.Array, y: jax.Array, args: PyTree) -> jax.Array:
+        return self.f(t, y, args)
+
+    def at(self, clock: Callable[[jax.Array], jax.Array]) -> Field:
+        """The same field, asked at `clock(t)` for what is wanted at t."""
+
+        def moved(f):
+            return lambda t, y, args: f(clock(t), y, args)
+
+        jacobian = None if self.jacobian is None else moved(self.jacobian)
+        parts = None if self.parts is None else (moved(self.parts[0]), moved(self.parts[1]))
+        return replace(self, f=moved(self.f), jacobian=jacobian, parts=parts)
