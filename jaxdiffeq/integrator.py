@@ -9,15 +9,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdiffeq import _checks
-from jaxdiffeq.control import PIDController
 from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.loop import Carry
 from jaxdiffeq.lower import Arrays, Plan, lower, prepare
-from jaxdiffeq.methods.choice import default_method
 from jaxdiffeq.problems import lower_problem
 from jaxdiffeq.record import Window, read, rows
 from jaxdiffeq.save import SaveAt
+from jaxdiffeq.solve import _settle
 from jaxdiffeq.types import PyTree, Result
 
 
@@ -51,13 +49,10 @@ class Integrator:
         max_steps: int = 100_000,
         stops: Any = (),
     ):
-        controller = PIDController() if controller is None else controller
-        stepper = default_method(rtol) if method is None else method
-        first_step = first_step if first_step is not None else getattr(controller, "dt", None)
-        _checks.method(stepper, controller, first_step)
-        options = {"rtol": rtol, "atol": atol, "first_step": first_step, "controller": controller, "stops": stops}
-        rest = {"saveat": SaveAt(t1=True), "dense": False, "gradient": ReverseAD(), "max_steps": max_steps}
-        self._plan, self._arrays = prepare(lower_problem(problem), stepper, {**options, **rest, "watch": None})
+        stepper, settled = _settle(method, rtol, first_step, controller)
+        options = {**settled, "atol": atol, "max_steps": max_steps, "stops": stops, "watch": None}
+        rest = {"saveat": SaveAt(t1=True), "dense": False, "gradient": ReverseAD()}
+        self._plan, self._arrays = prepare(lower_problem(problem), stepper, {**options, **rest})
 
     def init(self) -> IntegratorState:
         """The state before the first step."""

@@ -56,18 +56,12 @@ def solve(
     """
     if replacements:
         problem = replaced(problem, replacements)
-    control = PIDController() if controller is None else controller
-    if isinstance(controller, FixedSteps) and controller.dt is not None:
-        first_step = _checks.positive(controller.dt, "FixedSteps(dt)")
-    stepper = default_method(rtol) if method is None else method
-    _checks.method(stepper, control, first_step)
+    stepper, settled = _settle(method, rtol, first_step, controller)
     options = {
+        **settled,
         "saveat": saveat,
         "dense": dense,
-        "rtol": rtol,
         "atol": atol,
-        "first_step": first_step,
-        "controller": control,
         "max_steps": max_steps,
         "stops": stops,
         "gradient": gradient,
@@ -82,6 +76,16 @@ def solve(
     if throw and _checks.concrete(solution.result):
         _raise_if_failed(plan, arrays, solution)
     return solution
+
+
+def _settle(method: Any, rtol: Any, first_step: Any, controller: Any) -> tuple[Any, dict[str, Any]]:
+    """The method, and the options that depend on one another, with what was left out chosen."""
+    control = PIDController() if controller is None else controller
+    if isinstance(control, FixedSteps) and control.dt is not None:
+        first_step = _checks.positive(control.dt, "FixedSteps(dt)")
+    stepper = default_method(rtol) if method is None else method
+    _checks.method(stepper, control, first_step)
+    return stepper, {"rtol": rtol, "first_step": first_step, "controller": control}
 
 
 def _run(plan: Plan, arrays: Arrays) -> Solution | Exception:

@@ -104,3 +104,13 @@ def stopped(p):
 def test_bad_options_are_refused():
     with pytest.raises(ValueError, match="no error estimate"):
         jde.Integrator(problem(jnp.array(P)), jde.RK4())
+
+
+def test_options_mean_what_they_mean_to_solve():
+    """A method is chosen by tolerance, and the size of equal steps is theirs, whatever `first_step` says."""
+    by_hand = jde.Integrator(problem(jnp.array(P)), rtol=1e-8)
+    assert by_hand.step(by_hand.init()).t == jde.solve(problem(jnp.array(P)), rtol=1e-8).ts[1]
+    equal = jde.Integrator(problem(jnp.array(P)), jde.RK4(), controller=jde.FixedSteps(dt=0.25), first_step=0.1)
+    assert equal.run(equal.init(), 3).t == 0.75
+    with pytest.raises(TypeError, match="Call it"):
+        jde.Integrator(problem(jnp.array(P)), jde.Tsit5)

@@ -23,7 +23,8 @@ LAYERS = (  # from the bottom; a folder stands for all that is in it
     {"problems", "methods", "gradients"},
     {"lower", "solution"},
     {"march"},
-    {"solve", "integrator"},
+    {"solve"},
+    {"integrator"},
     {"nn", "ensemble", "plotting", "progress", "diffeq"},  # written against solve() only
     {"__init__", "__main__"},
 )
