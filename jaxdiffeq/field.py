@@ -33,6 +33,16 @@ class Field:
     def __call__(self, t: jax.Array, y: jax.Array, args: PyTree) -> jax.Array:
         return self.f(t, y, args)
 
+    @property
+    def whole(self) -> Field:
+        """For a method that takes the sum as it is: what is known of the implicit part says nothing about it."""
+        return self if self.parts is None else Field(self.f, autonomous=self.autonomous)
+
+    @property
+    def implicit(self) -> Field:
+        """The implicit part, or all of f where it has no parts."""
+        return self if self.parts is None else replace(self, f=self.parts[0], parts=None)
+
     def at(self, clock: Callable[[jax.Array], jax.Array]) -> Field:
         """The same field, asked at `clock(t)` for what is wanted at t."""
 

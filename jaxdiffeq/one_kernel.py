@@ -32,8 +32,20 @@ OPERATIONS = frozenset(
     }
 )
 CONTAINERS = frozenset(
-    {"cond", "custom_jvp_call", "custom_vjp_call", "empty", "empty2", "frozen_while", "jit", "pjit", "while"}
+    {
+        "cond",
+        "custom_jvp_call",
+        "custom_linear_solve",
+        "custom_vjp_call",
+        "empty",
+        "empty2",
+        "frozen_while",
+        "jit",
+        "pjit",
+        "while",
+    }
 )
+LOOPED = CONTAINERS - {"custom_linear_solve"} | {"scan"}  # where there may be a loop inside
 IN_PLACE = frozenset({"dynamic_slice", "dynamic_update_slice"})  # of buffers that may be large
 ELEMENTS = 4096
 COPIED = 2**14  # bytes: what a loop inside another may have copied on every trip of that one
@@ -82,7 +94,7 @@ def nest(program: Any, primitive: Primitive, inside: str) -> Any:
     def told(eqn):
         if eqn.primitive is primitive:
             return eqn.replace(params={**eqn.params, "inside": inside})
-        if eqn.primitive.name not in CONTAINERS | {"scan"}:
+        if eqn.primitive.name not in LOOPED:
             return eqn
         return eqn.replace(params={k: nest(v, primitive, inside) for k, v in eqn.params.items()})
 

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxdiffeq.dense import combine, hermite, weigh
+from jaxdiffeq.steppers.base import OfTableau
 from jaxdiffeq.tableaux.explicit import ButcherTableau
-from jaxdiffeq.types import State, Step, Work
+from jaxdiffeq.types import State, Step
 
 Field = Callable[[jax.Array, jax.Array, Any], jax.Array]
-NO_WORK = Work(0, 0, 0, 0, 0)
 
 
 @dataclass(frozen=True)
-class ExplicitRK:
+class ExplicitRK(OfTableau):
     """kᵢ = f(t + cᵢ·dt, y + dt·Σⱼ aᵢⱼ kⱼ),   y₁ = y + dt·Σᵢ bᵢ kᵢ.
 
     The memory from step to step is the slope at the start, k₀. A method whose last stage is not already f(t₁, y₁)
@@ -28,21 +28,6 @@ class ExplicitRK:
 
     tableau: ButcherTableau
 
-    takes_mass: ClassVar[bool] = False
-    work: ClassVar[tuple] = ()
-    costs: ClassVar[Work] = NO_WORK
-
-    def __repr__(self) -> str:
-        return f"{self.tableau.name}()"
-
-    @property
-    def name(self) -> str:
-        return self.tableau.name
-
-    @property
-    def order(self) -> int:
-        return self.tableau.order
-
     @property
     def error_order(self) -> int | None:
         """The power of dt in the error estimate of one step; None: no estimate, fixed steps only."""
@@ -51,17 +36,6 @@ class ExplicitRK:
             return None
         fifth = tableau.embedded_order + 1
         return fifth if tableau.e3 is None else 2 * fifth - 4  # DOP853 divides the square of one by the other
-
-    @property
-    def dense_order(self) -> int:
-        dense = self.tableau.dense
-        return min(3, self.order) if dense is None else dense.order
-
-    @property
-    def degree(self) -> int:
-        """Of the dense output's polynomial."""
-        dense = self.tableau.dense
-        return 3 if dense is None else len(dense.b[0])
 
     @property
     def evaluations(self) -> tuple[int, int, int]:

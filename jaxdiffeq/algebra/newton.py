@@ -1,0 +1,115 @@
+"""Newton's method for the stages of implicit steps, with the derivative of the implicit function theorem."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.dtypes import float0
+
+from jaxdiffeq import _checks
+from jaxdiffeq.algebra import structure
+from jaxdiffeq.types import PyTree
+from jaxdiffeq.while_loop import frozen_while
+
+Vector = jax.Array  # [n]
+
+
+@dataclass(frozen=True)
+class Newton:
+    """z ← z + W⁻¹·r(z) with one W for all iterations of a step, until what is left is `kappa` of the tolerance.
+
+    What is left is judged by the rate: ‖dz‖·θ/(1 − θ), where θ is the last ratio of two increments. Iterations that
+    diverge (θ ≥ 2), are not finite, or too slow to arrive within `iterations`, refuse the step.
+    Source: Hairer, Wanner, Solving ODEs II, IV.8.
+    """
+
+    kappa: float = 0.02
+    iterations: int = 10
+
+    def __post_init__(self) -> None:
+        _checks.positive(self.kappa, "Newton(kappa)")
+        _checks.positive_integer(self.iterations, "Newton(iterations)")
+
+
+class Start(NamedTuple):
+    """Where the iteration begins, and what steers it. Constant to differentiation."""
+
+    z: Vector
+    factors: Any
+    """of W, an approximation of −∂r/∂z"""
+    scale: Vector
+    """an error of one, in each component"""
+    floor: jax.Array
+    """rounding, in units of the tolerance"""
+    rate: jax.Array
+    """θ/(1 − θ) of an iteration with the same W, or infinity"""
+
+
+class Found(NamedTuple):
+    z: Vector
+    ok: jax.Array
+    iterations: jax.Array
+    rate: jax.Array
+
+
+class _At(NamedTuple):
+    z: Vector
+    size: jax.Array
+    rate: jax.Array
+    count: jax.Array
+    going: jax.Array
+    ok: jax.Array
+
+
+def root(newton: Newton, residual: Callable, algebra: Any, exact: Callable, start: Start, operands: PyTree) -> Found:
+    """z with residual(z, operands) = 0. Its derivative is exact, however rough the W that found it.
+
+    `residual` and `exact` are pure functions: `exact(z, operands)` is −∂residual/∂z at z, as `algebra` stores it.
+    """
+
+    @jax.custom_jvp
+    def find(start, operands):
+        return _iterate(newton, lambda z: residual(z, operands), algebra, start)
+
+    @find.defjvp
+    def _(primals, tangents):
+        start, operands = primals
+        found = find(start, operands)
+        # where the iteration failed the step is refused: a derivative there need only be finite
+        z = jnp.where(found.ok, found.z, lax.stop_gradient(start.z))
+        _, d_residual = jax.jvp(lambda operands: residual(z, operands), (operands,), (tangents[1],))
+        w = exact(z, operands)
+        dz = structure.solve(algebra, w, algebra.factor(lax.stop_gradient(w)), d_residual)
+        nothing = np.zeros((), float0)
+        return found, Found(dz, nothing, nothing, jnp.zeros_like(found.rate))  # pyright: ignore[reportArgumentType]
+
+    return find(lax.stop_gradient(start), operands)
+
+
+def _iterate(newton: Newton, residual: Callable, algebra: Any, start: Start) -> Found:
+    enough = jnp.maximum(newton.kappa, start.floor)
+
+    def improve(_, at):
+        dz = algebra.solve(start.factors, residual(at.z))
+        size = jnp.sqrt(jnp.mean((dz / start.scale) ** 2))
+        theta = size / jnp.where(at.size > 0, at.size, 1)
+        seen = at.count > 0
+        rate = jnp.where(seen, theta / jnp.where(theta < 1, 1 - theta, 1), at.rate)
+        rate = jnp.where(seen & (theta >= 1), jnp.inf, rate)
+        done = (rate * size <= enough) | (size <= 0.01 * start.floor) | (size == 0)
+        left = newton.iterations - 1 - at.count
+        hopeless = seen & ((theta >= 2) | (rate * size * theta ** left.astype(size.dtype) > enough))
+        lost = ~jnp.isfinite(size) | (left <= 0) | hopeless
+        new = _At(at.z + dz, size, rate, at.count + 1, ~(done | lost), done & jnp.isfinite(size))
+        return (), jax.tree.map(lambda a, b: jnp.where(at.going, a, b), new, at)
+
+    zero = jnp.zeros((), start.scale.dtype)
+    first = _At(start.z, zero, start.rate, jnp.zeros((), jnp.int32), jnp.array(True), jnp.array(False))
+    _, last = frozen_while(lambda _, at: at.going, improve, (), first)
+    return Found(last.z, last.ok, last.count, jnp.where(last.ok, last.rate, jnp.inf))

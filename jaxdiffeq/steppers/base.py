@@ -1,0 +1,53 @@
+"""What every method that is a tableau says about itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from jaxdiffeq.types import Work
+
+
+@dataclass(frozen=True)
+class OfTableau:
+    """A stepper made of numbers, and what follows from these alone."""
+
+    tableau: Any
+
+    takes_mass: ClassVar[bool] = False
+    """it solves M·dy/dt = f for a constant M, perhaps singular"""
+    work: ClassVar[Any] = ()
+    """zeros, as many as a step counts of what varies"""
+
+    def __repr__(self) -> str:
+        return f"{self.tableau.name}()"
+
+    @property
+    def name(self) -> str:
+        return self.tableau.name
+
+    @property
+    def order(self) -> int:
+        return self.tableau.order
+
+    @property
+    def error_order(self) -> int | None:
+        """The power of dt in the error estimate of one step; None: no estimate, fixed steps only."""
+        tableau = self.tableau
+        return None if tableau.embedded_order is None else min(tableau.order, tableau.embedded_order) + 1
+
+    @property
+    def dense_order(self) -> int:
+        dense = self.tableau.dense
+        return min(3, self.order) if dense is None else dense.order
+
+    @property
+    def degree(self) -> int:
+        """Of the dense output's polynomial."""
+        dense = self.tableau.dense
+        return 3 if dense is None else len(dense.b[0])
+
+    @property
+    def costs(self) -> Work:
+        """What every attempted step takes besides its `evaluations` of f."""
+        return Work(0, 0, 0, 0, 0)

@@ -1,0 +1,189 @@
+"""Diagonally implicit Runge–Kutta methods, and the additive (IMEX) pairs of one with an explicit method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxdiffeq.algebra import structure
+from jaxdiffeq.algebra.newton import Found, Newton, Start, root
+from jaxdiffeq.dense import combine, hermite, weigh
+from jaxdiffeq.field import Field
+from jaxdiffeq.steppers.base import OfTableau
+from jaxdiffeq.steppers.implicit import System, like, real_vector
+from jaxdiffeq.tableaux.dirk import DIRKTableau
+from jaxdiffeq.types import PyTree, State, Step, Work
+
+
+@dataclass(frozen=True)
+class DIRK(OfTableau):
+    """Yᵢ = y + dt·Σⱼ aᵢⱼ kⱼ, j ≤ i,   M kᵢ = f(t + cᵢ·dt, Yᵢ),   y₁ = y + dt·Σᵢ bᵢ kᵢ.
+
+    Newton's method finds one stage after the other, with the Jacobian at the start of the step. The explicit part of a
+    split problem enters as dt·Σⱼ âᵢⱼ f̂(t + ĉⱼ·dt, Yⱼ) if the tableau has one; else the sum is implicit. The memory
+    from step to step is the slope at the start, of both parts.
+    Source: Hairer, Wanner, Solving ODEs II, IV.6 and IV.8; Kennedy, Carpenter 2003, doi:10.1016/S0168-9274(02)00138-1.
+    """
+
+    tableau: DIRKTableau
+    newton: Newton = Newton()
+
+    @property
+    def takes_mass(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Only if the last stage is the new state, so that this satisfies the algebraic equations."""
+        return self.tableau.stiffly_accurate
+
+    @property
+    def evaluations(self) -> tuple[int, int, int]:
+        """Calls of f besides those of Newton's method: at the start, in an attempted step, in the dense output."""
+        return 1, 0 if self.tableau.stiffly_accurate else 1, 0
+
+    @property
+    def costs(self) -> Work:
+        """One factorisation for each diagonal coefficient."""
+        return Work(1, 1, len({row[-1] for row in self.tableau.a} - {0.0}), 0, 0)
+
+    @property
+    def work(self) -> Work:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return Work(0, 0, 0, 0, 0)
+
+    def additive(self, f: Field) -> bool:
+        """Whether the two parts of a problem are treated each in its way."""
+        return self.tableau.explicit is not None and f.parts is not None
+
+    def init(self, f: Field, t: jax.Array, y: jax.Array, args: PyTree) -> tuple:
+        if self.additive(f):
+            assert f.parts is not None
+            return tuple(part(t, y, args) for part in f.parts)
+        system = System(f.whole, y)
+        return (f(t, y, args) if f.mass is None else like(system.derivative(t, real_vector(y), args), y),)
+
+    def step(self, f: Field, start: State, t1: jax.Array, args: PyTree, tolerance: Any) -> Step:
+        additive = self.additive(f)
+        system = System(f.implicit if additive else f.whole, start.y)
+        stages = _Stages(self, system, f.parts[1] if additive and f.parts else None, start, t1, args, tolerance)
+        return stages.step(f)
+
+    def polynomial(self, f: Field, dense: Any, args: PyTree) -> jax.Array:
+        """Coefficients in θ, [degree + 1, *state], of the interpolant of the step that handed out `dense`."""
+        y, y1, dt, slopes, k1 = dense
+        interpolant = self.tableau.dense
+        if interpolant is None:
+            return hermite(y, y1, dt * slopes[0], dt * k1)
+        return jnp.concatenate([y[None], dt * weigh(interpolant.b, list(slopes))])
+
+
+class _Operands(NamedTuple):
+    """All that a stage depends on."""
+
+    t: jax.Array
+    base: jax.Array
+    c: jax.Array
+    """1/(aᵢᵢ·dt)"""
+    args: PyTree
+
+
+class _Stages:
+    """One step on its way: the stages so far, and what they share."""
+
+    def __init__(self, method: DIRK, system: System, explicit: Callable | None, start: State, t1, args, tolerance):
+        self.method, self.system, self.explicit, self.start = method, system, explicit, start
+        self.args, self.t1, self.width = args, t1, t1 - start.t
+        self.y = real_vector(start.y)
+        self.dt = self.width.astype(self.y.dtype)
+        self.algebra, self.mass = system.algebra, system.mass(args)
+        fixed = lax.stop_gradient((start.t, self.y, args))
+        _, self.jacobian = system.jacobian(*fixed)
+        scale = jnp.broadcast_to(tolerance.scale(start.y, start.y), start.y.shape).reshape(-1)
+        self.scale = jnp.concatenate([scale, scale]) if jnp.iscomplexobj(start.y) else scale
+        self.floor = 10 * jnp.finfo(self.y.dtype).eps / jnp.max(tolerance.rtol)
+        self.factors: dict[float, Any] = {}
+        self.rate = jnp.array(jnp.inf, self.y.dtype)
+        self.ok, self.iterations = jnp.array(True), jnp.zeros((), jnp.int32)
+
+    def step(self, f: Field) -> Step:
+        tableau = self.method.tableau
+        at = self.y
+        slopes, pushes = [], []
+        for i, (c, row) in enumerate(zip(tableau.c, tableau.a, strict=True)):
+            base = self.y + self.dt * combine(row[:-1], slopes) if slopes else self.y
+            if self.explicit is not None:
+                base = base + self.dt * combine(tableau.explicit.a[i], pushes) if pushes else base
+            at, slope = self._stage(i, c, row[-1], base, slopes)
+            slopes.append(slope)
+            if self.explicit is not None:
+                pushes.append(self._push(i, at))
+        return self._finish(f, at, slopes, pushes)
+
+    def _stage(self, i: int, c: float, diagonal: float, base: jax.Array, slopes: list) -> tuple[jax.Array, jax.Array]:
+        """The state of stage i, and its slope."""
+        if diagonal == 0:
+            first = real_vector(self.start.memory[0])
+            t = self.start.t + c * self.width
+            return base, first if i == 0 else self.system.slope(t, base, self.args)
+        found = self._solve(c, diagonal, base, self._guess(i, slopes) * (diagonal * self.dt))
+        self.ok &= found.ok
+        self.iterations += found.iterations
+        self.rate = jnp.maximum(found.rate, jnp.finfo(found.rate.dtype).eps) ** 0.8
+        return base + found.z, found.z / (diagonal * self.dt)
+
+    def _guess(self, i: int, slopes: list) -> jax.Array:
+        predictor = self.method.tableau.predictor
+        if slopes and predictor is not None and any(predictor[i]):
+            return combine(predictor[i], slopes)
+        return slopes[-1] if slopes else real_vector(self.start.memory[0])
+
+    def _solve(self, c: float, diagonal: float, base: jax.Array, guess: jax.Array) -> Found:
+        system, algebra = self.system, self.algebra
+        shift = 1 / (diagonal * self.dt)
+        if diagonal not in self.factors:
+            w = algebra.shifted(lax.stop_gradient(shift), lax.stop_gradient(self.mass), self.jacobian)
+            self.factors[diagonal] = algebra.factor(w)
+
+        def residual(z, at):
+            return system.slope(at.t, at.base + z, at.args) - at.c * structure.times_mass(system.mass(at.args), z)
+
+        def exact(z, at):
+            _, jacobian = system.jacobian(at.t, at.base + z, at.args)
+            return algebra.shifted(at.c, system.mass(at.args), jacobian)
+
+        begin = Start(guess, self.factors[diagonal], self.scale, self.floor, self.rate)
+        operands = _Operands(self.start.t + c * self.width, base, shift, self.args)
+        return root(self.method.newton, residual, algebra, exact, begin, operands)
+
+    def _push(self, i: int, at: jax.Array) -> jax.Array:
+        """The explicit part at stage i."""
+        assert self.explicit is not None
+        if i == 0 and self.method.tableau.explicit_first:
+            return real_vector(self.start.memory[1])
+        t = self.start.t + self.method.tableau.explicit.c[i] * self.width
+        return real_vector(self.explicit(t, like(at, self.start.y), self.args))
+
+    def _finish(self, f: Field, at: jax.Array, slopes: list, pushes: list) -> Step:
+        tableau, y = self.method.tableau, self.start.y
+        error = None if tableau.e is None else self.dt * combine(tableau.e, slopes)
+        last = tableau.stiffly_accurate and not pushes
+        y1 = at if last else self.y + self.dt * combine(tableau.b, slopes)
+        if pushes:
+            y1 = y1 + self.dt * combine(tableau.explicit.b, pushes)
+            if error is not None:
+                error = error + self.dt * combine(tableau.explicit.e, pushes)
+        y1 = like(y1, y)
+        if pushes:
+            assert f.parts is not None
+            memory = tuple(part(self.t1, y1, self.args) for part in f.parts)
+        else:
+            memory = (like(slopes[-1], y) if last else f(self.t1, y1, self.args),)
+        total = [a + b for a, b in zip(slopes, pushes, strict=True)] if pushes else slopes
+        ends = sum(self.start.memory[1:], self.start.memory[0]), sum(memory[1:], memory[0])
+        inner = [like(k, y) for k in total] if tableau.dense is not None else [ends[0]]
+        dense = y, y1, self.dt, tuple(inner), ends[1]
+        n = self.iterations
+        finite = self.ok & jnp.all(jnp.isfinite(y1))
+        error = None if error is None else like(error, y)
+        return Step(State(self.t1, y1, memory), error, dense, finite, Work(n, 0, 0, n, n))

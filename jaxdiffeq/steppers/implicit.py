@@ -1,0 +1,83 @@
+"""What implicit steppers share: the state as a vector, its Jacobian, and the linear systems of a step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxdiffeq.algebra import structure
+from jaxdiffeq.field import Field
+from jaxdiffeq.types import PyTree
+
+
+def real_vector(y: jax.Array) -> jax.Array:
+    """[*state] ↦ [n], or [2n] for complex numbers, real parts first: a function of them need not be holomorphic."""
+    y = y.reshape(-1)
+    return jnp.concatenate([y.real, y.imag]) if jnp.iscomplexobj(y) else y
+
+
+def like(v: jax.Array, y: jax.Array) -> jax.Array:
+    """The other way round: [n] or [2n] with the shape and the kind of y."""
+    if not jnp.iscomplexobj(y):
+        return v.reshape(y.shape)
+    return lax.complex(v[: y.size], v[y.size :]).reshape(y.shape)
+
+
+@dataclass(frozen=True)
+class System:
+    """M·dv/dt = f(t, v) on real vectors, of a field with its args.
+
+    Whatever of `field` and `args` is differentiable goes in through `args` alone.
+    """
+
+    field: Field
+    y: jax.Array
+    """any state: its shape and dtype are what matters"""
+
+    @property
+    def size(self) -> int:
+        return self.y.size * (2 if jnp.iscomplexobj(self.y) else 1)
+
+    @property
+    def algebra(self) -> Any:
+        """Complex states have no structure: their real and imaginary parts are far apart."""
+        chosen = self.field.structure
+        if chosen is None or jnp.iscomplexobj(self.y):
+            chosen = structure.Dense()
+        return chosen.bind(self.size)
+
+    def mass(self, args: PyTree) -> jax.Array | None:
+        mass = None if self.field.mass is None else self.field.mass(args)
+        if mass is None or not jnp.iscomplexobj(self.y):
+            return mass
+        if mass.ndim == 1:
+            return jnp.concatenate([mass, mass])
+        return jnp.kron(jnp.eye(2, dtype=mass.dtype), mass)
+
+    def slope(self, t: jax.Array, v: jax.Array, args: PyTree) -> jax.Array:
+        """f(t, v)."""
+        return real_vector(self.field(t, like(v, self.y), args))
+
+    def jacobian(self, t: jax.Array, v: jax.Array, args: PyTree) -> tuple[jax.Array, Any]:
+        """f(t, v) and ∂f/∂v."""
+        given = self.field.jacobian
+        if given is None or jnp.iscomplexobj(self.y):
+            return self.algebra.jacobian(lambda v: self.slope(t, v, args), v)
+        return self.slope(t, v, args), self.algebra.given(given(t, like(v, self.y), args))
+
+    def derivative(self, t: jax.Array, v: jax.Array, args: PyTree) -> jax.Array:
+        """dv/dt where M may be singular: M v′ = f on the rows of M, d/dt f = 0 on those without.
+
+        That is the limit of (c·M − J) v′ = c·f + ∂f/∂t for large c, and f small on the rows without M.
+        """
+        algebra = self.algebra
+        f, jacobian = self.jacobian(t, v, args)
+        _, drift = jax.jvp(lambda t: self.slope(t, v, args), (t,), (jnp.ones_like(t),))
+        largest = jnp.max(jnp.stack([jnp.max(jnp.abs(x)) for x in jax.tree.leaves(jacobian)]))
+        c = lax.stop_gradient(jnp.where(largest > 0, largest, 1) / jnp.sqrt(jnp.finfo(v.dtype).eps))
+        w = algebra.shifted(c, self.mass(args), jacobian)
+        return structure.solve(algebra, w, algebra.factor(lax.stop_gradient(w)), c * f + drift)

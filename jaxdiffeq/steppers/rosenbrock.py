@@ -1,0 +1,103 @@
+"""Rosenbrock methods: linearly implicit, one Jacobian and one factorisation a step, no iteration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxdiffeq.algebra.structure import solve, times_mass
+from jaxdiffeq.dense import combine, hermite, weigh
+from jaxdiffeq.field import Field
+from jaxdiffeq.steppers.base import OfTableau
+from jaxdiffeq.steppers.implicit import System, like, real_vector
+from jaxdiffeq.tableaux.rosenbrock import RosenbrockTableau
+from jaxdiffeq.types import State, Step, Work
+
+
+@dataclass(frozen=True)
+class Rosenbrock(OfTableau):
+    """(M/(γ dt) − J) uᵢ = f(t + cᵢ dt, y + Σⱼ aᵢⱼ uⱼ) + M Σⱼ gᵢⱼ uⱼ/dt + dt dᵢ ∂f/∂t,   y₁ = y + Σᵢ mᵢ uᵢ.
+
+    J = ∂f/∂y and ∂f/∂t at the start of the step. Nothing is carried from step to step.
+    Source: Hairer, Wanner, Solving ODEs II, IV.7, eqs. (7.25) and (7.27), for the form without products with J.
+    """
+
+    tableau: RosenbrockTableau
+
+    takes_mass: ClassVar[bool] = True
+
+    @property
+    def evaluations(self) -> tuple[int, int, int]:
+        """Calls of f: at the start, in an attempted step, and in the dense output of one."""
+        return 0, self._calls, 1 if self.tableau.dense is None else 0
+
+    @property
+    def _calls(self) -> int:
+        """A stage at the same place as the one before it needs no new f."""
+        return len({(c, row) for c, row in self._places})
+
+    @property
+    def _places(self) -> list[tuple]:
+        tableau = self.tableau
+        return [(c, _trimmed(row)) for c, row in zip(tableau.c, tableau.a, strict=True)]
+
+    @property
+    def costs(self) -> Work:
+        return Work(0, 1, 1, self.tableau.stages, 0)
+
+    def init(self, f: Field, t: jax.Array, y: jax.Array, args: Any) -> tuple:
+        return ()
+
+    def step(self, f: Field, start: State, t1: jax.Array, args: Any, tolerance: Any = None) -> Step:
+        tableau, system = self.tableau, System(f.whole, start.y)
+        algebra, mass = system.algebra, system.mass(args)
+        t, y, width = start.t, real_vector(start.y), t1 - start.t
+        dt = width.astype(y.dtype)
+        f0, jacobian = system.jacobian(t, y, args)
+        w = algebra.shifted(1 / (tableau.gamma * dt), mass, jacobian)
+        factors = lax.stop_gradient(algebra.factor(w))
+        drift = self._drift(system, t, y, args, dt)
+
+        known = {self._places[0]: f0}
+        us: list[jax.Array] = []
+        for place, row, g, d in zip(self._places, tableau.a, tableau.g, tableau.d, strict=True):
+            if place not in known:
+                known[place] = system.slope(t + place[0] * width, y + combine(row, us), args)
+            right = known[place]
+            if any(g):
+                right = right + times_mass(mass, combine(g, us) / dt)
+            if drift is not None and d != 0:
+                right = right + d * drift
+            us.append(solve(algebra, w, factors, right))
+        y1 = like(y + combine(tableau.m, us), start.y)
+        error = None if tableau.e is None else like(combine(tableau.e, us), start.y)
+        dense = start.y, y1, t1, width, tuple(us), f0
+        return Step(State(t1, y1, ()), error, dense, jnp.all(jnp.isfinite(y1)))
+
+    def _drift(self, system: System, t: jax.Array, y: jax.Array, args: Any, dt: jax.Array) -> jax.Array | None:
+        """dt ∂f/∂t."""
+        if system.field.autonomous or not any(self.tableau.d):
+            return None
+        _, slope = jax.jvp(lambda t: system.slope(t, y, args), (t,), (jnp.ones_like(t),))
+        return dt * slope
+
+    def polynomial(self, f: Field, dense: Any, args: Any) -> jax.Array:
+        """Coefficients in θ, [degree + 1, *state], of the interpolant of the step that handed out `dense`."""
+        y, y1, t1, width, us, f0 = dense
+        interpolant = self.tableau.dense
+        if interpolant is None:
+            dt = width.astype(y.dtype)
+            return hermite(y, y1, dt * like(f0, y), dt * f(t1, y1, args))
+        powers = weigh(interpolant.b, list(us))
+        return jnp.concatenate([y[None], jax.vmap(lambda v: like(v, y))(powers)])
+
+
+def _trimmed(row: tuple[float, ...]) -> tuple[float, ...]:
+    """Without the zeros at its end."""
+    while row and row[-1] == 0:
+        row = row[:-1]
+    return row
