@@ -37,6 +37,9 @@ class Newton:
         _checks.positive_integer(self.iterations, "Newton(iterations)")
 
 
+NEWTON = Newton()
+
+
 class Start(NamedTuple):
     """Where the iteration begins, and what steers it. Constant to differentiation."""
 
@@ -62,7 +65,7 @@ class _At(NamedTuple):
     z: Vector
     size: jax.Array
     rate: jax.Array
-    count: jax.Array
+    tried: jax.Array
     going: jax.Array
     ok: jax.Array
 
@@ -99,17 +102,17 @@ def _iterate(newton: Newton, residual: Callable, algebra: Any, start: Start) -> 
         dz = algebra.solve(start.factors, residual(at.z))
         size = jnp.sqrt(jnp.mean((dz / start.scale) ** 2))
         theta = size / jnp.where(at.size > 0, at.size, 1)
-        seen = at.count > 0
+        seen = at.tried > 0
         rate = jnp.where(seen, theta / jnp.where(theta < 1, 1 - theta, 1), at.rate)
         rate = jnp.where(seen & (theta >= 1), jnp.inf, rate)
         done = (rate * size <= enough) | (size <= 0.01 * start.floor) | (size == 0)
-        left = newton.iterations - 1 - at.count
+        left = newton.iterations - 1 - at.tried
         hopeless = seen & ((theta >= 2) | (rate * size * theta ** left.astype(size.dtype) > enough))
         lost = ~jnp.isfinite(size) | (left <= 0) | hopeless
-        new = _At(at.z + dz, size, rate, at.count + 1, ~(done | lost), done & jnp.isfinite(size))
+        new = _At(at.z + dz, size, rate, at.tried + 1, ~(done | lost), done & jnp.isfinite(size))
         return (), jax.tree.map(lambda a, b: jnp.where(at.going, a, b), new, at)
 
     zero = jnp.zeros((), start.scale.dtype)
     first = _At(start.z, zero, start.rate, jnp.zeros((), jnp.int32), jnp.array(True), jnp.array(False))
     _, last = frozen_while(lambda _, at: at.going, improve, (), first)
-    return Found(last.z, last.ok, last.count, jnp.where(last.ok, last.rate, jnp.inf))
+    return Found(last.z, last.ok, last.tried, jnp.where(last.ok, last.rate, jnp.inf))

@@ -68,10 +68,22 @@ class Replay:
 
 
 class _Bars(NamedTuple):
-    """Cotangents as the sweep goes back: of the state (its time only if that moves) and of the active inputs."""
+    """Cotangents as the sweep goes back: of the state (its time only if that moves) and of the active inputs.
+
+    Of the stepper's memory only what is real has one: numbers that count or choose are constants.
+    """
 
     state: State
     inputs: list[jax.Array]
+
+
+def _real(memory: PyTree) -> list[jax.Array]:
+    return [x for x in jax.tree.leaves(memory) if jnp.issubdtype(x.dtype, jnp.inexact)]
+
+
+def _with_real(memory: PyTree, real: list) -> PyTree:
+    rest = iter(real)
+    return jax.tree.map(lambda x: next(rest) if jnp.issubdtype(x.dtype, jnp.inexact) else x, memory)
 
 
 @dataclass(frozen=True)
@@ -92,7 +104,7 @@ class _Backward:
     def sweep(self) -> list[jax.Array]:
         first = read(self.slots, jnp.zeros((), jnp.int32))
         bars = _Bars(
-            State(jnp.zeros_like(first.t), self.bars.y, jax.tree.map(jnp.zeros_like, first.memory)),
+            State(jnp.zeros_like(first.t), self.bars.y, jax.tree.map(jnp.zeros_like, _real(first.memory))),
             [jnp.zeros_like(x) for x in self.active.leaves()],
         )
 
@@ -146,16 +158,19 @@ class _Backward:
         (_, dense), pull, after = jax.vjp(forward, self._moves(start), self.active.leaves(), has_aux=True)
         passage = Passage(start, after, None, dt, None, live, n)
         around, d_dense, cursors = self._pull_records(bars, cursors, passage, dense)
-        d_moves, more = pull((self._moves(around.after), d_dense))
+        d_after = tuple(around.after) if self.active.time else tuple(around.after[1:])
+        d_moves, more = pull((d_after, d_dense))
         d_leaves = [a + b for a, b in zip(around.inputs, more, strict=True)]
-        d_start = self._with(bars.state, d_moves)
+        d_start = State(*(d_moves if self.active.time else (bars.state.t, *d_moves)))
         return _Bars(d_start._replace(t=d_start.t + around.before_t), d_leaves), cursors
 
     def _moves(self, state: State) -> tuple:
-        return tuple(state) if self.active.time else tuple(state[1:])
+        moves = state.t, state.y, _real(state.memory)
+        return moves if self.active.time else moves[1:]
 
     def _with(self, state: State, moves: tuple) -> State:
-        return State(*moves) if self.active.time else State(state.t, *moves)
+        t, y, real = moves if self.active.time else (state.t, *moves)
+        return State(t, y, _with_real(state.memory, real))
 
     def _pull_records(self, bars: _Bars, cursors: tuple, passage: Passage, dense: PyTree) -> tuple:
         """Let every recorder add its cotangents: around the step, to its dense output, to the inputs."""
@@ -189,7 +204,8 @@ class _Backward:
         def start(leaves):
             inputs = self.active.fill(leaves)
             state = self.integration.begin(inputs)
-            return state, tuple(r.at_start(inputs, state) for r in self.integration.recorders)
+            kept = tuple(r.at_start(inputs, state) for r in self.integration.recorders)
+            return state._replace(memory=_real(state.memory)), kept
 
         (_, kept), pull = jax.vjp(start, self.active.leaves())
         unmoved = self.constants.counts.steps == 0

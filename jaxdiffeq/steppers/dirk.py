@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdiffeq.algebra import structure
-from jaxdiffeq.algebra.newton import Found, Newton, Start, root
+from jaxdiffeq.algebra.newton import NEWTON, Found, Newton, Start, root
 from jaxdiffeq.dense import combine, hermite, weigh
 from jaxdiffeq.field import Field
 from jaxdiffeq.steppers.base import OfTableau
@@ -31,7 +31,7 @@ class DIRK(OfTableau):
     """
 
     tableau: DIRKTableau
-    newton: Newton = Newton()
+    newton: Newton = NEWTON
 
     @property
     def takes_mass(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
