@@ -15,7 +15,7 @@ from jaxdiffeq import _checks
 from jaxdiffeq.bundle import Bundle
 from jaxdiffeq.control import FixedSteps, PIDController
 from jaxdiffeq.gradients import table
-from jaxdiffeq.gradients.attach import Constants, Outputs, differentiable, parts_of
+from jaxdiffeq.gradients.attach import Constants, Outputs, differentiable, parts_of, poisoned
 from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.lower import Arrays, Lowered, Plan, chunk, lower, prepare, row_bytes
 from jaxdiffeq.march import march, marches
@@ -204,7 +204,7 @@ def _assemble(xp: Any, plan: Plan, ends: Ends, times: tuple, outputs: Outputs, c
     if plan.keep.steps:
         parts.append(_padded(xp, plan.keep.t0, ends, records.pop(0)[:2], marks.pop(0), good))
     if plan.keep.t1:
-        last = jax.tree.map(lambda x: xp.where(good, x, xp.nan), last)
+        last = jax.tree.map(lambda x: _if_good(xp, good, x), last)
         parts.append((xp.reshape(constants.t, 1), last, xp.reshape(good, 1)))
     if not parts:  # an empty list of times
         parts.append(jax.tree.map(lambda x: x[:0], (xp.reshape(ends.t0, 1), first, xp.ones(1, bool))))
@@ -242,12 +242,18 @@ def _padded(xp: Any, with_start: bool, ends: Ends, rows: Any, count: Any, good: 
     numbers = xp.arange(len(rows[0]), dtype=np.int32)
     real = numbers < count
     at = xp.maximum(xp.minimum(numbers, count - 1), 0)
-    blank = ~real & (~good | (count == 0))
+    none = ~real & (count == 0)
 
     def pad(x):
-        return xp.where(blank.reshape(-1, *[1] * (x.ndim - 1)), xp.nan, x[at])
+        of_rows = [flags.reshape(-1, *[1] * (x.ndim - 1)) for flags in (none, real | good)]
+        return _if_good(xp, of_rows[1], xp.where(of_rows[0], xp.nan, x[at]))
 
     return *jax.tree.map(pad, rows), real
+
+
+def _if_good(xp: Any, good: Any, x: Any) -> Any:
+    """NaN where the solve failed, in values and derivatives."""
+    return poisoned(x, good) if xp is jnp else np.where(good, x, np.nan)
 
 
 def _interpolant(xp: Any, plan: Plan, ends: Ends, rows: Any, count: Any) -> Interpolant:

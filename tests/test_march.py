@@ -9,6 +9,7 @@ import pytest
 from jax import lax
 
 import jaxdiffeq as jde
+from jaxdiffeq.solution import NonfiniteSolution
 
 END = jde.SaveAt(t1=True)
 WEIGHTS = jnp.asarray(np.random.default_rng(0).normal(size=(3, 3))) / 2
@@ -67,9 +68,20 @@ def test_rk4_by_hand(f):
 
 
 def test_it_is_a_scan_and_nothing_else():
-    text = str(jax.make_jaxpr(lambda y, w: march(layer, y, w, 8, 2.0, jde.RK4()))(START, WEIGHTS))
-    assert "scan[" in text
-    assert "while" not in text
+    """But for a loop after it, which looks for the place of a failure and takes no trip when there is none."""
+    runs = []
+
+    def counted(t, y, w):
+        jax.debug.callback(lambda: runs.append(1))
+        return layer(t, y, w)
+
+    f = jax.jit(lambda y, w: march(counted, y, w, 8, 2.0, jde.Euler()))
+    f(START, WEIGHTS)
+    jax.effects_barrier()
+    assert len(runs) == 9  # a step more, for the slope at the end that nobody asks for
+    text = str(jax.make_jaxpr(f)(START, WEIGHTS))
+    assert text.count("scan[") == text.count("while[") == 1
+    assert "cond[" not in text
 
 
 @pytest.mark.parametrize("n", [1, 3, 5, 16, 37])
@@ -126,11 +138,64 @@ def test_backwards_and_forwards():
     np.testing.assert_allclose(back.ys[-1], START, rtol=1e-8)
 
 
-def test_not_finite_is_a_result():
-    problem = jde.ODEProblem(lambda t, y, a: y * y, jnp.array([1e200]), (0.0, 1.0))
-    options = {"controller": jde.FixedSteps(4), "saveat": END}
-    sol = jde.solve(problem, jde.Euler(), throw=False, **options)
+def explosion(t, y, a):
+    """From 1, by Euler steps of one half: 1.5, 2.625, 6.07, 24.5, 324, … and beyond all numbers at the twelfth."""
+    return y * y
+
+
+def until(y, dt):
+    """Euler's method as far as numbers go: how many steps, and to where."""
+    steps = 0
+    with np.errstate(over="ignore"):
+        while np.isfinite(y + dt * y * y):
+            y, steps = y + dt * y * y, steps + 1
+    return steps, y
+
+
+@pytest.mark.parametrize("saveat", [END, None, jde.SaveAt(t1=True, fn=lambda t, y, a: 1 / y)])
+@pytest.mark.parametrize("start", [1.0, 1e200])
+def test_it_says_where_it_failed(start, saveat):
+    problem = jde.ODEProblem(explosion, start, (1.0, 17.0))
+    options = {"controller": jde.FixedSteps(32), "saveat": saveat, "max_steps": 50}
+    sol = jax.jit(lambda: jde.solve(problem, jde.Euler(), throw=False, **options))()
+    steps, last = until(np.float64(start), 0.5)
     assert sol.status == "nonfinite"
-    assert np.isnan(sol.ys).all()
-    with pytest.raises(jde.SolveError, match="nonfinite"):
+    assert sol.t_end == 1.0 + 0.5 * steps
+    np.testing.assert_array_equal(sol.y_end, last)
+    assert (int(sol.stats.accepted), int(sol.stats.steps)) == (steps, 32)  # the scan goes on to its end
+    assert sol.num_saved == (0 if saveat is not None else 1 + steps)
+    with pytest.raises(NonfiniteSolution, match=rf"t = {sol.t_end:g}: .* {steps} steps accepted"):
         jde.solve(problem, jde.Euler(), **options)
+
+
+def test_every_lane_says_where_it_failed():
+    def lane(y):
+        problem = jde.ODEProblem(explosion, y, (1.0, 9.0))
+        sol = jde.solve(problem, jde.Euler(), controller=jde.FixedSteps(16), saveat=END, throw=False)
+        return sol.t_end, sol.y_end, sol.result
+
+    starts = np.array([1.0, -0.5, 1e3, 1e200])
+    t, y, result = jax.jit(jax.vmap(lane))(starts)
+    wanted = [min(until(start, 0.5)[0], 16) for start in starts[[0, 2, 3]]]
+    np.testing.assert_array_equal(t[np.array([0, 2, 3])], 1 + 0.5 * np.array(wanted))
+    assert t[1] == 9.0 and result[1] == jde.Result.success and np.all(np.isfinite(y))
+    assert np.all(np.delete(result, 1) == jde.Result.nonfinite)
+
+
+@pytest.mark.parametrize("controller", [jde.FixedSteps(8), jde.FixedSteps(dt=0.125)], ids=["scan", "loop"])
+@pytest.mark.parametrize("saveat", [END, None], ids=["end", "steps"])
+def test_the_derivative_of_a_failure_is_nan(controller, saveat):
+    """In both modes; in forward mode, of the rows before it, it is what it was."""
+    field = lambda t, y, a: jnp.where(t > 0.5, jnp.nan, a * y)
+
+    def run(y):
+        options = {"controller": controller, "saveat": saveat, "throw": False, "max_steps": 16}
+        sol = jde.solve(jde.ODEProblem(field, y, (0.0, 1.0), 1.0), jde.Euler(), **options)
+        return {"y_end": sol.y_end, "last": sol.ys[-1], "first": sol.ys[:1].sum()}
+
+    values, tangents = jax.jit(lambda y: jax.jvp(run, (y,), (1.0,)))(1.0)
+    np.testing.assert_allclose(values["y_end"], 1.125**5, rtol=1e-15)  # at 0.625; the slope there is NaN
+    assert np.isnan(values["last"]) and np.isnan(tangents["last"]) and np.isnan(tangents["y_end"])
+    for gradient in (jax.jit(jax.grad(lambda y, name=name: run(y)[name]))(1.0) for name in ("last", "y_end")):
+        assert np.isnan(gradient)
+    assert tangents["first"] == 1 or saveat is END

@@ -186,3 +186,15 @@ def poison(tree: PyTree, result: jax.Array) -> PyTree:
     """NaN in place of the derivative of a solve that failed."""
     good = (result == Result.success) | (result == Result.terminated)
     return jax.tree.map(lambda x: jnp.where(good, x, jnp.nan), tree)
+
+
+@jax.custom_jvp
+def poisoned(y: jax.Array, good: jax.Array, instead: Any = jnp.nan) -> jax.Array:
+    """`y`, or a number instead if the solve failed; then the derivative is NaN, which a plain `where` makes zero."""
+    return jnp.where(good, y, instead)
+
+
+@poisoned.defjvp
+def _poisoned_jvp(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
+    (y, good, _), d = primals, tangents[0]
+    return poisoned(*primals), d * jnp.where(good, 1, jnp.nan).astype(d.dtype)
