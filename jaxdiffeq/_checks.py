@@ -225,6 +225,20 @@ def jacobian(given: Any, size: int) -> Any:
     return given
 
 
+def automatic_pair(nonstiff: Any, stiff: Any) -> None:
+    for role, given in (("nonstiff", nonstiff), ("stiff", stiff)):
+        if getattr(given, "error_order", None) is None or not hasattr(given, "measures"):
+            raise TypeError(
+                f"`Auto({role}=...)` must be a Runge–Kutta or Rosenbrock method with an error estimate, such as "
+                f"Auto(Tsit5(), Rodas5P()), but is {given!r}."
+            )
+    if getattr(nonstiff.tableau, "pair", None) is None:
+        raise ValueError(
+            f"`Auto(nonstiff={nonstiff!r})` cannot tell whether a problem is stiff, having no two stages at the same "
+            "time. Take Tsit5(), DP5(), Vern7() or another method that has."
+        )
+
+
 def takes_mass(stepper: Any, mass: Any) -> None:
     if mass is not None and not stepper.takes_mass:
         raise ValueError(

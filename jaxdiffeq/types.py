@@ -58,6 +58,8 @@ class Step(NamedTuple):
     ok: jax.Array | bool
     work: Any = ()
     """a `Work`, of methods whose work varies from step to step"""
+    speed: jax.Array | None = None
+    """the fastest rate in the system, about the largest |eigenvalue| of ∂f/∂y; of methods that `measure` it"""
 
 
 class Work(NamedTuple):

@@ -49,6 +49,17 @@ def solve(algebra: Any, w: Any, factors: Any, b: Vector) -> Vector:
     )
 
 
+def radius(algebra: Any, jacobian: Any, n: int) -> jax.Array:
+    """About the largest |eigenvalue| of a Jacobian, from below: the growth in the last two of six power iterations."""
+    x = jnp.cos(jnp.arange(n, dtype=jax.tree.leaves(jacobian)[0].dtype))
+    sizes = []
+    for _ in range(6):
+        x = algebra.times(jacobian, x)
+        sizes.append(jnp.sqrt(jnp.sum(x * x)))
+        x = x / jnp.where(sizes[-1] > 0, sizes[-1], 1)
+    return jnp.sqrt(sizes[-1] * sizes[-2])
+
+
 @dataclass(frozen=True)
 class Dense:
     """Every entry may differ from zero: n directional derivatives, and n³ operations to factor."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
 from jaxdiffeq.types import Work
@@ -13,6 +13,9 @@ class OfTableau:
     """A stepper made of numbers, and what follows from these alone."""
 
     tableau: Any
+    _: KW_ONLY
+    measures: bool = False
+    """every step estimates the fastest rate in the system, for those who switch on it"""
 
     takes_mass: ClassVar[bool] = False
     """it solves M·dy/dt = f for a constant M, perhaps singular"""

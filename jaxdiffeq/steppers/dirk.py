@@ -186,4 +186,5 @@ class _Stages:
         n = self.iterations
         finite = self.ok & jnp.all(jnp.isfinite(y1))
         error = None if error is None else like(error, y)
-        return Step(State(self.t1, y1, memory), error, dense, finite, Work(n, 0, 0, n, n))
+        speed = structure.radius(self.algebra, self.jacobian, self.y.size) if self.method.measures else None
+        return Step(State(self.t1, y1, memory), error, dense, finite, Work(n, 0, 0, n, n), speed)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdiffeq.algebra.structure import solve, times_mass
+from jaxdiffeq.algebra.structure import radius, solve, times_mass
 from jaxdiffeq.dense import combine, hermite, weigh
 from jaxdiffeq.field import Field
 from jaxdiffeq.steppers.base import OfTableau
@@ -76,7 +76,8 @@ class Rosenbrock(OfTableau):
         y1 = like(y + combine(tableau.m, us), start.y)
         error = None if tableau.e is None else like(combine(tableau.e, us), start.y)
         dense = start.y, y1, t1, width, tuple(us), f0
-        return Step(State(t1, y1, ()), error, dense, jnp.all(jnp.isfinite(y1)))
+        speed = radius(algebra, jacobian, y.size) if self.measures else None
+        return Step(State(t1, y1, ()), error, dense, jnp.all(jnp.isfinite(y1)), speed=speed)
 
     def _drift(self, system: System, t: jax.Array, y: jax.Array, args: Any, dt: jax.Array) -> jax.Array | None:
         """dt ∂f/∂t."""

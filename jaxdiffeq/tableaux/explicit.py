@@ -8,6 +8,8 @@ written as such, everything else with the digits that float64 holds.
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 _EPS = 2.0**-52
 
 
@@ -53,6 +55,23 @@ class ButcherTableau:
 
     stages = property(lambda self: len(self.b))
     fsal = property(lambda self: self.b[-1] == 0 and self.a[-1] == self.b[:-1])  # last stage is the next first one
+
+    @property
+    def pair(self) -> tuple[int, int] | None:
+        """The last two stages at the same time, if there are such, and their states differ."""
+        later = range(len(self.c) - 1, 0, -1)
+        found = ((i, j) for j in later for i in range(j - 1, 0, -1) if self.c[i] == self.c[j])
+        return next(found, None)
+
+    @property
+    def stability_limit(self) -> float:
+        """The largest x with |R(−z)| ≤ 1 for all z in [0, x]."""
+        z = -np.arange(0, 100, 0.01)
+        growth = [np.ones_like(z)]
+        for row in self.a[1:]:
+            growth.append(1 + z * sum((w * k for w, k in zip(row, growth, strict=True)), np.zeros_like(z)))
+        last = 1 + z * sum((w * k for w, k in zip(self.b, growth, strict=True)), np.zeros_like(z))
+        return float(-z[np.argmax(np.abs(last) > 1 + 1e-9) - 1])
 
     def __post_init__(self):  # the redundancy of the paper is our checksum
         assert [len(row) for row in self.a] == list(range(self.stages)), self.source

@@ -1,0 +1,152 @@
+"""Two methods, of which each step takes one: an explicit one while it is not held up by stiffness, else a stiff one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxdiffeq import _checks
+from jaxdiffeq.field import Field
+from jaxdiffeq.types import PyTree, State, Step, Work
+
+NONSTIFF, STIFF = 0, 1
+PATIENCE = 10, 5
+"""how many steps in favour of the other method, more than against it, until it takes over"""
+MARGIN = 0.8, 0.4
+"""of the explicit method's stability limit: a step above the first speaks for the stiff method, below the second for
+the explicit one"""
+
+
+class Memory(NamedTuple):
+    """Which method is next, how many steps spoke for the other one, and what each carries."""
+
+    mode: jax.Array
+    votes: jax.Array
+    nonstiff: PyTree
+    stiff: PyTree
+
+
+@dataclass(frozen=True)
+class Auto:
+    """An explicit method that hands over to a stiff one, and back, during the solve.
+
+    dt·|λ|, with an estimate of the fastest rate |λ| that every step makes anyway, is compared with the explicit
+    method's stability limit on the negative real axis. A step at that limit is one whose size stability dictates.
+    Source: Hairer, Wanner, Solving ODEs II, IV.2; Petzold 1983, doi:10.1137/0904010, for switching both ways.
+    """
+
+    nonstiff: Any
+    stiff: Any
+
+    def __post_init__(self) -> None:
+        _checks.automatic_pair(self.nonstiff, self.stiff)
+
+    def __repr__(self) -> str:
+        return f"Auto({self.nonstiff!r}, {self.stiff!r})"
+
+    @property
+    def name(self) -> str:
+        return f"Auto({self.nonstiff.name}, {self.stiff.name})"
+
+    takes_mass = False
+
+    @property
+    def order(self) -> int:
+        return self.nonstiff.order
+
+    @property
+    def error_order(self) -> int:
+        return min(self.nonstiff.error_order, self.stiff.error_order)
+
+    @property
+    def dense_order(self) -> int:
+        return min(self.nonstiff.dense_order, self.stiff.dense_order)
+
+    @property
+    def degree(self) -> int:
+        return max(self.nonstiff.degree, self.stiff.degree)
+
+    @property
+    def evaluations(self) -> tuple[int, int, int]:
+        """Calls of f: at the start, and at most in the dense output of a step; the rest is counted step by step."""
+        return self.nonstiff.evaluations[0], 0, max(self.nonstiff.evaluations[2], self.stiff.evaluations[2])
+
+    @property
+    def costs(self) -> Work:
+        return Work(0, 0, 0, 0, 0)
+
+    @property
+    def work(self) -> Work:
+        return Work(0, 0, 0, 0, 0)
+
+    def init(self, f: Field, t: jax.Array, y: jax.Array, args: PyTree) -> Memory:
+        zero = jnp.zeros((), jnp.int32)
+        shape = jax.eval_shape(lambda: self.stiff.init(f, t, y, args))
+        return Memory(zero, zero, self.nonstiff.init(f, t, y, args), _zeros(shape))
+
+    def step(self, f: Field, start: State, t1: jax.Array, args: PyTree, tolerance: Any) -> Step:
+        memory = start.memory
+        methods = replace(self.nonstiff, measures=True), replace(self.stiff, measures=True)
+
+        def attempt(which: int) -> Step:
+            carried = (memory.nonstiff, memory.stiff)[which]
+            return methods[which].step(f, State(start.t, start.y, carried), t1, args, tolerance)
+
+        shapes = [jax.eval_shape(lambda k=k: attempt(k)) for k in (NONSTIFF, STIFF)]
+
+        def alike(which: int) -> Step:
+            """The step, with room for what the other method would have left."""
+            step = attempt(which)
+            carried = [memory.nonstiff, memory.stiff]
+            carried[which] = step.after.memory
+            dense = [_zeros(shape.dense) for shape in shapes]
+            dense[which] = step.dense
+            after = step.after._replace(memory=tuple(carried))
+            return step._replace(after=after, dense=tuple(dense), ok=jnp.asarray(step.ok), work=self._work(which, step))
+
+        step = lax.cond(memory.mode == STIFF, lambda: alike(STIFF), lambda: alike(NONSTIFF))
+        after = step.after._replace(memory=self._vote(f, memory, step, jnp.abs(t1 - start.t), args))
+        return step._replace(after=after, dense=(memory.mode, *step.dense))
+
+    def _work(self, which: int, step: Step) -> Work:
+        method = (self.nonstiff, self.stiff)[which]
+        varied = step.work or Work(0, 0, 0, 0, 0)
+        total = [jnp.asarray(a + b, jnp.int32) for a, b in zip(method.costs, varied, strict=True)]
+        total[0] = total[0] + method.evaluations[1]
+        return Work(*total)
+
+    def _vote(self, f: Field, memory: Memory, step: Step, dt: jax.Array, args: PyTree) -> Memory:
+        assert step.speed is not None
+        stretch = dt * lax.stop_gradient(step.speed).astype(dt.dtype) / self.nonstiff.tableau.stability_limit
+        stiff = memory.mode == STIFF
+        other = jnp.where(stiff, stretch < MARGIN[STIFF], stretch > MARGIN[NONSTIFF])
+        votes = jnp.where(other, memory.votes + 1, jnp.maximum(memory.votes - 1, 0))
+        switch = votes >= jnp.where(stiff, PATIENCE[STIFF], PATIENCE[NONSTIFF])
+        mode = jnp.where(switch, 1 - memory.mode, memory.mode)
+        t, y, carried = step.after
+
+        def begin():
+            return tuple(method.init(f, t, y, args) for method in (self.nonstiff, self.stiff))
+
+        nonstiff, stiff_memory = lax.cond(switch, begin, lambda: carried)
+        return Memory(mode, jnp.where(switch, 0, votes), nonstiff, stiff_memory)
+
+    def polynomial(self, f: Field, dense: Any, args: PyTree) -> jax.Array:
+        """Coefficients in θ of whichever method took the step; zeros beyond its degree."""
+        mode, *parts = dense
+
+        def of(which: int) -> jax.Array:
+            method = (self.nonstiff, self.stiff)[which]
+            coefficients = method.polynomial(f, parts[which], args)
+            room = [(0, self.degree - method.degree)] + [(0, 0)] * (coefficients.ndim - 1)
+            return jnp.pad(coefficients, room)
+
+        return lax.cond(mode == STIFF, lambda: of(STIFF), lambda: of(NONSTIFF))
+
+
+def _zeros(shapes: PyTree) -> PyTree:
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
