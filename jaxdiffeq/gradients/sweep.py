@@ -241,7 +241,7 @@ class Sweep:
         assert first is not None
         good = (self.constants.result == Result.success) | (self.constants.result == Result.terminated)
         cursors = Cursors(
-            records=tuple(mark - 1 for mark in self.constants.marks),
+            records=tuple(map(self.last_row, self.integration.recorders, self.constants.marks)),
             stop=last,
             segment=steps,
             steps=zero,
@@ -250,6 +250,12 @@ class Sweep:
             result=jnp.where(good, Result.success, self.constants.result).astype(jnp.int32),
         )
         return Moving(inputs.t1, parts, times, held), cursors
+
+    def last_row(self, recorder: Any, mark: jax.Array) -> jax.Array:
+        """No step counts the values that are saved at an instant."""
+        if isinstance(recorder, SaveTimes):
+            mark = jnp.where(self.inputs.t0 == self.inputs.t1, self.inputs.ts.size, mark).astype(mark.dtype)
+        return mark - 1
 
     def trip(self, moving: Moving, cursors: Cursors, bars: Outputs, live: jax.Array) -> tuple[Moving, Cursors]:
         moving, cursors = self.loaded(moving, cursors, live)
