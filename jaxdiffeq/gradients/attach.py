@@ -14,6 +14,7 @@ from jax.custom_derivatives import SymbolicZero
 from jax.dtypes import float0
 
 from jaxdiffeq.gradients.linear_call import REVERSE_OVER_REVERSE, linear_call
+from jaxdiffeq.record import SaveTimes
 from jaxdiffeq.types import Inputs, Knobs, PyTree, Result
 
 
@@ -95,7 +96,8 @@ def differentiable(strategy: Any, integration: Any, inputs: Inputs, knobs: Knobs
             for k, d in zip(live, lin, strict=True):
                 d_some[k] = d
             _, (d_outputs, _), (_, constants) = _jvp_with_aux(run, some, d_some, rest, knobs)
-            return poison(d_outputs, constants.result)
+            active = Active(join(some, rest), tuple(real[k] for k in live))
+            return poison(push_instant(integration, active, lin, d_outputs), constants.result)
 
         def cotangent(res, bars):
             some, rest, knobs, constants, residuals = res
@@ -134,6 +136,52 @@ def parts_of(carry: Any) -> tuple[Outputs, Constants]:
     steering = carry.steering
     constants = Constants(carry.state.t, steering.dt, steering.counts, steering.result, steering.marks)
     return Outputs(carry.state.y, carry.records), constants
+
+
+# ---- a span of no length: no step is taken, through which the times could be felt
+
+
+def _drift(integration: Any, active: Active, leaves: list, like: Outputs) -> Outputs:
+    """y(t) − y₀ = (t − t₀)·f at the end and where it is saved, if t₀ = t₁: all zero, with first derivatives."""
+    fixed, inputs = active.inputs, active.fill(leaves)
+    still = fixed.t0 == fixed.t1
+    slope = jnp.where(still, integration.field(fixed.t0, fixed.y0, fixed.args), 0)
+
+    def at(t):
+        return fixed.y0 + (t - inputs.t0).astype(slope.dtype) * slope
+
+    def rows(recorder, record):
+        zeros = jax.tree.map(jnp.zeros_like, record)
+        if not isinstance(recorder, SaveTimes):
+            return zeros
+        values = jax.vmap(lambda t: recorder.observe(t, at(t), fixed.args))(jnp.where(still, inputs.ts, fixed.t0))
+        first = recorder.observe(inputs.t0, fixed.y0, fixed.args)  # which is what the loop has saved
+        change = jax.tree.map(lambda x, x0: jnp.where(still, x - x0[None], 0), values, first)
+        return jax.tree.map(lambda x, zero: zero.at[:-1].set(x), change, zeros)
+
+    records = tuple(rows(*pair) for pair in zip(integration.recorders, like.records, strict=True))
+    return Outputs(at(inputs.t1) - fixed.y0, records)
+
+
+def _parts(integration: Any, active: Active) -> bool:
+    """Whether times move apart, and f says what that does; with a mass matrix, perhaps a singular one, it does not."""
+    return bool(active.names() & {"t0", "t1", "ts"}) and integration.field.mass is None
+
+
+def push_instant(integration: Any, active: Active, directions: list, moved: Outputs) -> Outputs:
+    """The tangents `moved`, and what they gain as the times of an instant part."""
+    if not _parts(integration, active):
+        return moved
+    drift = lambda leaves: _drift(integration, active, leaves, moved)
+    return jax.tree.map(jnp.add, moved, jax.jvp(drift, (active.leaves(),), (directions,))[1])
+
+
+def pull_instant(integration: Any, active: Active, bars: Outputs, found: list) -> list:
+    """The cotangents `found`, and what they gain likewise."""
+    if not _parts(integration, active):
+        return found
+    (more,) = jax.vjp(lambda leaves: _drift(integration, active, leaves, bars), active.leaves())[1](bars)
+    return [a + b for a, b in zip(found, more, strict=True)]
 
 
 def _jvp_with_aux(run: Callable, some: list, d_some: list, rest: list, knobs: Knobs) -> tuple:
@@ -196,5 +244,5 @@ def poisoned(y: jax.Array, good: jax.Array, instead: Any = jnp.nan) -> jax.Array
 
 @poisoned.defjvp
 def _poisoned_jvp(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
-    (y, good, _), d = primals, tangents[0]
+    (_, good, _), d = primals, tangents[0]
     return poisoned(*primals), d * jnp.where(good, 1, jnp.nan).astype(d.dtype)

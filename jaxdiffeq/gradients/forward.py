@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdiffeq.gradients.attach import Active, Constants, Outputs, plain
+from jaxdiffeq.gradients.attach import Active, Constants, Outputs, plain, push_instant
 from jaxdiffeq.types import Inputs, Knobs, PyTree
 
 
@@ -36,7 +36,7 @@ class ForwardAD:
             return plain(integration, active.fill(leaves), knobs)[0]
 
         def component(direction):
-            moved = jax.jvp(run, (leaves,), (direction,))[1]
+            moved = push_instant(integration, active, direction, jax.jvp(run, (leaves,), (direction,))[1])
             return sum(jax.tree.leaves(jax.tree.map(_pair, bars, moved)), jnp.zeros((), real))
 
         leaves = active.leaves()

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdiffeq.gradients.attach import Active, Constants, Outputs, plain
+from jaxdiffeq.gradients.attach import Active, Constants, Outputs, plain, pull_instant
 from jaxdiffeq.record import Bars, Log, Marks, Passage, read, rows
 from jaxdiffeq.types import Inputs, Knobs, PyTree, State
 from jaxdiffeq.while_loop import frozen_while
@@ -214,4 +214,5 @@ class _Backward:
             for at_t0, out in zip(kept, self.bars.records, strict=True)
         )
         (d_leaves,) = pull((bars.state, records))
-        return [a + b for a, b in zip(bars.inputs, d_leaves, strict=True)]
+        found = [a + b for a, b in zip(bars.inputs, d_leaves, strict=True)]
+        return pull_instant(self.integration, self.active, self.bars, found)
