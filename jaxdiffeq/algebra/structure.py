@@ -32,7 +32,7 @@ def times_mass(mass: Mass, x: Vector) -> Vector:
     """M·x."""
     if mass is None:
         return x
-    return mass * x if mass.ndim == 1 else jnp.sum(mass * x, axis=1)
+    return mass * x if mass.ndim == 1 else jnp.sum(mass * x[None], axis=1)
 
 
 def solve(algebra: Any, w: Any, factors: Any, b: Vector) -> Vector:
@@ -67,6 +67,10 @@ class Dense:
     def bind(self, n: int) -> Dense:
         return self
 
+    def repeated(self, m: int) -> Dense:
+        """For `factor` and `solve` where every unknown is `m` of them, next to each other."""
+        return self
+
     def jacobian(self, g: Callable[[Vector], Vector], y: Vector) -> tuple[Vector, jax.Array]:
         """g(y), [n], and its Jacobian, [n, n]."""
         basis = jnp.eye(y.size, dtype=y.dtype)
@@ -84,7 +88,7 @@ class Dense:
         return jnp.diag(c * (ones if mass is None else mass)) - jacobian
 
     def times(self, w: jax.Array, x: Vector) -> Vector:
-        return jnp.sum(w * x, axis=1) if w.shape[0] <= lu.ROLLED else w @ x
+        return jnp.sum(w * x[None], axis=1) if w.shape[0] <= lu.ROLLED else w @ x
 
     def factor(self, w: jax.Array) -> Any:
         return lu.factor(w)
@@ -178,6 +182,13 @@ class Layout:
         low, mid, up = self.entries
         return Blocks(None if low is None else flat[low], flat[mid], None if up is None else flat[up])
 
+    def repeated(self, m: int) -> Layout:
+        """For `factor` and `solve` where every unknown is `m` of them, next to each other."""
+        order = self.order
+        if order is not None:
+            order = np.where(order < self.n, order, self.n)[:, None] * m + np.arange(m) * (order < self.n)[:, None]
+        return Layout(m * self.n, m * self.k, None if order is None else order.reshape(-1), self.colour, self.entries)
+
     def _split(self, x: Vector, spare: float) -> jax.Array:
         """[n] ↦ [k, blocks]"""
         if self.order is not None:
@@ -206,7 +217,7 @@ class Layout:
             ones = jnp.ones(self.n, w.mid.dtype)
             spare = self._split(c * (ones if mass is None else mass), 1.0)
         eye = jnp.eye(self.k, dtype=w.mid.dtype)[:, :, None]
-        return w._replace(mid=w.mid + eye * spare)
+        return w._replace(mid=w.mid + eye * spare[None])
 
     def times(self, w: Blocks, x: Vector) -> Vector:
         return self._join(matrix_vector(w, self._split(x, 0.0)))

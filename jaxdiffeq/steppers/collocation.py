@@ -1,0 +1,345 @@
+"""Fully implicit Runge–Kutta methods: Radau, Gauss and Lobatto."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxdiffeq.algebra import structure
+from jaxdiffeq.algebra.newton import NEWTON, Found, Newton, Start, root
+from jaxdiffeq.control import rms
+from jaxdiffeq.dense import hermite
+from jaxdiffeq.field import Field
+from jaxdiffeq.steppers.base import OfTableau
+from jaxdiffeq.steppers.implicit import System, like, real_vector
+from jaxdiffeq.tableaux.collocation import CollocationTableau
+from jaxdiffeq.types import PyTree, State, Step, Work
+
+FARTHEST = 10.0  # steps of the old size, that the polynomial of a step is followed beyond its end
+
+
+@dataclass(frozen=True)
+class Collocation(OfTableau):
+    """Yᵢ = y + dt·Σⱼ aᵢⱼ kⱼ over all j,   M kⱼ = f(t + cⱼ·dt, Yⱼ),   y₁ = y + dt·Σᵢ bᵢ kᵢ.
+
+    Newton's method finds all stages at once, with the Jacobian at the start of the step: A⁻¹ in diagonal form leaves a
+    real system of the size of the state for each real eigenvalue, a complex one for each pair. It begins where the
+    polynomial of the step before leads. The memory from step to step is that polynomial and its width, how fast
+    Newton's method converged and, if the first stage is explicit, the slope at the start.
+    Source: Hairer, Wanner, Solving ODEs II, IV.8.
+    """
+
+    tableau: CollocationTableau
+    newton: Newton = NEWTON
+
+    @property
+    def takes_mass(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Only if the last stage is the new state, so that this satisfies the algebraic equations."""
+        return self.tableau.stiffly_accurate
+
+    @property
+    def degree(self) -> int:
+        return 3 if self.tableau.dense is None else self.tableau.stages
+
+    @property
+    def evaluations(self) -> tuple[int, int, int]:
+        """Calls of f besides those of Newton's method: at the start, in an attempted step, in the dense output."""
+        form, error = _form(self.tableau), self.tableau.error is not None
+        return int(form.first), int(form.last) + int(error), 2 if self.tableau.dense is None else 0
+
+    @property
+    def costs(self) -> Work:
+        error = self.tableau.error is not None
+        return Work(0, 1, len(_form(self.tableau).values) + int(error and self._own_error), int(error), 0)
+
+    @property
+    def _own_error(self) -> bool:
+        """The error estimate needs a system that Newton's method does not."""
+        return all(value.imag for value in _form(self.tableau).values)
+
+    @property
+    def work(self) -> Work:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return Work(0, 0, 0, 0, 0)
+
+    def init(self, f: Field, t: jax.Array, y: jax.Array, args: PyTree) -> tuple:
+        v = lax.stop_gradient(real_vector(y))
+        polynomial = jnp.zeros((self.tableau.stages, v.size), v.dtype)
+        slope = (_slope(f, t, y, args),) if _form(self.tableau).first else ()
+        return polynomial, jnp.ones_like(lax.stop_gradient(t)), jnp.array(jnp.inf, v.dtype), *slope
+
+    def step(self, f: Field, start: State, t1: jax.Array, args: PyTree, tolerance: Any) -> Step:
+        return _Stages(self, System(f.whole, start.y), start, t1, args, tolerance).step()
+
+    def polynomial(self, f: Field, dense: Any, args: PyTree) -> jax.Array:
+        """Coefficients in θ, [degree + 1, *state], of the interpolant of the step that handed out `dense`."""
+        t, y, t1, y1, powers = dense
+        if self.tableau.dense is None:
+            dt = (t1 - t).astype(real_vector(y).dtype)
+            return hermite(y, y1, dt * _slope(f, t, y, args), dt * _slope(f, t1, y1, args))
+        return jnp.concatenate([y[None], jax.vmap(lambda v: like(v, y))(powers)])
+
+
+def _slope(f: Field, t: jax.Array, y: jax.Array, args: PyTree) -> jax.Array:
+    """dy/dt."""
+    return f(t, y, args) if f.mass is None else like(System(f.whole, y).derivative(t, real_vector(y), args), y)
+
+
+class _Operands(NamedTuple):
+    """All that the stages depend on. Shapes: t [m], base [m, n]."""
+
+    t: jax.Array
+    base: jax.Array
+    shift: jax.Array
+    """1/dt"""
+    args: PyTree
+
+
+class _Stages:
+    """One step on its way. Of all stages the m inner ones are unknown: not an explicit first, nor a last that no other needs."""
+
+    def __init__(self, method: Collocation, system: System, start: State, t1: jax.Array, args: PyTree, tolerance: Any):
+        self.method, self.system, self.start, self.args, self.t1 = method, system, start, args, t1
+        self.form = _form(method.tableau)
+        self.width = t1 - start.t
+        self.y = real_vector(start.y)
+        self.dt = self.width.astype(self.y.dtype)
+        self.mass = system.mass(args)
+        self.fixed = lax.stop_gradient((start.t, self.y, args))
+        self.f0, self.jacobian = system.jacobian(*self.fixed)
+        scale = jnp.broadcast_to(tolerance.scale(start.y, start.y), start.y.shape).reshape(-1)
+        self.scale = jnp.concatenate([scale, scale]) if jnp.iscomplexobj(start.y) else scale
+        self.floor = 10 * jnp.finfo(self.y.dtype).eps / jnp.max(tolerance.rtol)
+        self.algebra = _Stacked(system.algebra, self.form, self.y.size)
+
+    def step(self) -> Step:
+        form, tableau, y = self.form, self.method.tableau, self.start.y
+        factors = self.algebra.simplified(*lax.stop_gradient((1 / self.dt, self.mass)), self.jacobian)
+        found = self._solve(factors)
+        u = found.z.reshape(form.size, -1)
+        slopes = list(_weigh(form.inverse, u))  # times dt, as all of them here
+        if form.first:
+            slopes = [self.dt * real_vector(self.start.memory[3]), *slopes]
+        if form.last:
+            at = self.y + _weigh(form.a[-1:, :-1], jnp.stack(slopes))[0]
+            slopes.append(self.dt * self.system.slope(self._times()[-1], at, self.args))
+        slopes = jnp.stack(slopes)
+        end = self.y + self._ahead()[-1] + u[-1] if tableau.stiffly_accurate else self.y + _weigh(form.b, slopes)[0]
+        powers = _weigh(form.powers, slopes)
+        y1 = like(end, y)
+        rate = jnp.maximum(found.rate, jnp.finfo(found.rate.dtype).eps) ** 0.8
+        memory = *lax.stop_gradient((powers, self.width, rate)), *self._last(slopes)
+        error, refined = self._error(factors, u)
+        n = found.iterations
+        work = Work(form.size * n + refined, 0, 0, len(form.values) * n + refined, n)
+        ok = found.ok & jnp.all(jnp.isfinite(y1))
+        speed = structure.radius(self.algebra.one, self.jacobian, self.y.size) if self.method.measures else None
+        dense = self.start.t, y, self.t1, y1, powers
+        return Step(State(self.t1, y1, memory), error, dense, ok, work, speed)
+
+    def _times(self) -> list[jax.Array]:
+        """Of all stages; exactly t₁ at the end."""
+        return [self.t1 if c == 1 else self.start.t + c * self.width for c in self.method.tableau.c]
+
+    def _ahead(self) -> jax.Array:
+        """What an explicit first stage adds to the inner ones, [m, n]."""
+        form = self.form
+        if not form.first:
+            return jnp.zeros((form.size, self.y.size), self.y.dtype)
+        return _outer(form.a[form.inner, 0], self.dt * real_vector(self.start.memory[3]))
+
+    def _last(self, slopes: jax.Array) -> tuple:
+        return (like(slopes[-1] / self.dt, self.start.y),) if self.form.first else ()
+
+    def _solve(self, factors: tuple) -> Found:
+        form, system, algebra = self.form, self.system, self.algebra
+
+        def residual(z, at):
+            u = z.reshape(form.size, -1)
+            f = jax.vmap(system.slope, (0, 0, None))(at.t, at.base + u, at.args)
+            return (f - algebra.weighed(at.shift, system.mass(at.args), u)).reshape(-1)
+
+        def exact(z, at):
+            states = at.base + z.reshape(form.size, -1)
+            _, jacobians = jax.vmap(system.jacobian, (0, 0, None))(at.t, states, at.args)
+            return _Coupled(at.shift, system.mass(at.args), jacobians)
+
+        ahead, times = self._ahead(), jnp.stack(self._times()[form.inner])
+        guess = self._guess() - ahead
+        scale = jnp.broadcast_to(self.scale, guess.shape).reshape(-1)
+        begin = Start(guess.reshape(-1), factors, scale, self.floor, self.start.memory[2])
+        at = _Operands(times, self.y[None] + ahead, 1 / self.dt, self.args)
+        return root(self.method.newton, residual, algebra, exact, begin, at)
+
+    def _guess(self) -> jax.Array:
+        """Yᵢ − y, [m, n], of the inner stages on the polynomial of the step before."""
+        before, width, *_ = self.start.memory
+        ratio = jnp.clip(self.width / width, 0, FARTHEST).astype(self.y.dtype)
+        theta = 1 + ratio * jnp.asarray(self.method.tableau.c[self.form.inner], self.y.dtype)
+        powers = jnp.cumprod(jnp.broadcast_to(theta[:, None], (self.form.size, len(before))), axis=1)
+        return jnp.sum((powers - 1)[:, :, None] * before[None], axis=1)
+
+    def _error(self, factors: tuple, u: jax.Array) -> tuple[jax.Array | None, jax.Array]:
+        """The error estimate, and how often it was made anew: once, where it would refuse the step.
+
+        (M/(γ₀ dt) − J) err = f(t, y) + M Σᵢ eᵢ zᵢ/(γ₀ dt) is too large where f(t, y) is, as after a fast change of the
+        stiff components; f(t, y + err) in its place tells that from a bad step.
+        Source: Hairer, Wanner, Solving ODEs II, IV.8, eqs. (8.19) and (8.20).
+        """
+        given = self.method.tableau.error
+        never = jnp.zeros((), jnp.int32)
+        if given is None:
+            return None, never
+        dt, mass, scale, u = lax.stop_gradient((self.dt, self.mass, self.scale, u))
+        one, c = self.algebra.one, 1 / (given.gamma0 * dt)
+        own = one.factor(one.shifted(c, mass, self.jacobian)) if self.method._own_error else None
+        real = factors[[value.imag == 0 for value in self.form.values].index(True)] if own is None else own
+        push = c * structure.times_mass(mass, _weigh(np.array([given.e]), u)[0])
+        error = one.solve(real, self.f0 + push)
+        large = rms(error / scale) >= 1
+
+        def anew():
+            t, y, args = self.fixed
+            better = one.solve(real, self.system.slope(t, y + error, args) + push)
+            return jnp.where(jnp.all(jnp.isfinite(better)), better, error)
+
+        error = lax.cond(large, anew, lambda: error)
+        return like(error, self.start.y), large.astype(never.dtype)
+
+
+# -------------------- all stages as one system ------------------------------------------------------------------------
+
+
+def _weigh(weights: np.ndarray, rows: jax.Array) -> jax.Array:
+    """weights @ rows. Shapes: [p, m], [m, n] ↦ [p, n]; [m] counts as [1, m]."""
+    table = jnp.asarray(np.atleast_2d(weights), rows.dtype)
+    return jnp.sum(table[:, :, None] * rows[None], axis=1)
+
+
+@dataclass(frozen=True, eq=False)
+class _Form:
+    """What follows from the coefficients of a method. The m inner stages are those that have to be solved for."""
+
+    a: np.ndarray
+    b: np.ndarray
+    inner: slice
+    first: bool
+    """the first stage is the state itself"""
+    last: bool
+    """no stage needs the slope of the last one"""
+    inverse: np.ndarray
+    """A⁻¹, of the inner stages, [m, m] = Re Σ right·values·left"""
+    values: tuple[complex, ...]
+    left: np.ndarray
+    right: np.ndarray
+    powers: np.ndarray
+    """[s, s]: the polynomial with these slopes at the abscissae, its coefficients of θ, θ² …"""
+
+    @property
+    def size(self) -> int:
+        return len(self.inverse)
+
+
+@functools.lru_cache
+def _form(tableau: CollocationTableau) -> _Form:
+    a, b, c = (np.array(x) for x in (tableau.a, tableau.b, tableau.c))
+    first, last = not a[0].any(), not a[:, -1].any()
+    inner = slice(int(first), len(b) - int(last))
+    inverse = np.linalg.inv(a[inner, inner])
+    values, right = np.linalg.eig(inverse)
+    left, kept = np.linalg.inv(right), values.imag >= 0
+    twice = np.where(values.imag > 0, 2, 1)  # one of a pair speaks for both
+    number = 1 + np.arange(len(b))
+    powers = (
+        np.linalg.inv(number * c[:, None] ** (number - 1)) if tableau.dense is None else np.array(tableau.dense.b).T
+    )
+    return _Form(
+        *(a, b, inner, first, last, inverse),
+        values=tuple(values[kept].tolist()),
+        left=left[kept],
+        right=(right * twice)[:, kept],
+        powers=powers,
+    )
+
+
+class _Coupled(NamedTuple):
+    """A⁻¹⊗M·shift − diag(J₁ … Jₘ). Shapes: the leaves of `jacobians` have [m, …]."""
+
+    shift: jax.Array
+    mass: structure.Mass
+    jacobians: Any
+
+
+@dataclass(frozen=True)
+class _Stacked:
+    """Linear algebra on the inner stages one after the other, [m·n], by that of `one` stage."""
+
+    one: Any
+    form: _Form
+    n: int
+
+    def weighed(self, shift: jax.Array, mass: structure.Mass, x: jax.Array) -> jax.Array:
+        """A⁻¹⊗M·shift·x. Shapes: [m, n] ↦ [m, n]."""
+        return jax.vmap(lambda v: structure.times_mass(mass, v))(shift * _weigh(self.form.inverse, x))
+
+    def times(self, w: _Coupled, x: jax.Array) -> jax.Array:
+        x = x.reshape(self.form.size, self.n)
+        return (self.weighed(w.shift, w.mass, x) - jax.vmap(self.one.times)(w.jacobians, x)).reshape(-1)
+
+    def simplified(self, shift: jax.Array, mass: structure.Mass, jacobian: Any) -> tuple:
+        """Factors for the same J in all stages: one for each real eigenvalue of A⁻¹, one for each complex pair."""
+        factors = []
+        for value in self.form.values:
+            real, imaginary = (jnp.asarray(x, shift.dtype) for x in (value.real, value.imag))
+            value = lax.complex(real, imaginary) if value.imag else real
+            cast = jax.tree.map(lambda x, like=value: x.astype(like.dtype), (shift, mass, jacobian))
+            factors.append(self.one.factor(self.one.shifted(value * cast[0], cast[1], cast[2])))
+        return tuple(factors)
+
+    def factor(self, w: _Coupled) -> _Whole:
+        """Exact factors: one block matrix, whose blocks are those of `one` stage, m times as large."""
+        one, m = self.one, self.form.size
+        nothing = jax.tree.map(lambda x: jnp.zeros_like(x[0]), w.jacobians)
+        unit = jnp.ones_like(w.shift)
+        spare = one.shifted(0 * unit, w.mass, nothing)  # ones where the structure has empty places
+        mass = jax.tree.map(jnp.subtract, one.shifted(unit, w.mass, nothing), spare)
+
+        def couple(jacobians, spare, mass):
+            rest = (1,) * spare.ndim
+            inverse = jnp.asarray(self.form.inverse, mass.dtype).reshape(m, m, *rest)
+            own = jnp.eye(m, dtype=mass.dtype).reshape(m, m, *rest) * (spare - jacobians)[:, None]
+            whole = w.shift * inverse * mass[None, None] + own  # [m, m, k, k, …]
+            k = mass.shape[0]
+            return jnp.moveaxis(whole, (0, 1), (1, 3)).reshape(m * k, m * k, *mass.shape[2:])
+
+        return _Whole(one.repeated(m).factor(jax.tree.map(couple, w.jacobians, spare, mass)))
+
+    def solve(self, factors: Any, b: jax.Array, transpose: bool = False) -> jax.Array:
+        b = b.reshape(self.form.size, self.n)
+        if isinstance(factors, _Whole):
+            x = self.one.repeated(self.form.size).solve(factors.factors, b.T.reshape(-1), transpose)
+            return x.reshape(self.n, -1).T.reshape(-1)
+        total = jnp.zeros_like(b)
+        for value, left, right, factor in zip(
+            self.form.values, self.form.left, self.form.right.T, factors, strict=True
+        ):
+            part = _weigh(left.real, b)[0]
+            if value.imag:
+                x = self.one.solve(factor, lax.complex(part, _weigh(left.imag, b)[0]))
+                total += _outer(right.real, x.real) - _outer(right.imag, x.imag)
+            else:
+                total += _outer(right.real, self.one.solve(factor, part))
+        return total.reshape(-1)
+
+
+class _Whole(NamedTuple):
+    factors: Any
+
+
+def _outer(a: np.ndarray, x: jax.Array) -> jax.Array:
+    return jnp.asarray(a, x.dtype)[:, None] * x[None]
