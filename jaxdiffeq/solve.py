@@ -23,7 +23,7 @@ from jaxdiffeq.methods.choice import default_method
 from jaxdiffeq.problems import ODEProblem, lower_problem, replaced
 from jaxdiffeq.record import SaveTimes
 from jaxdiffeq.solution import Interpolant, Solution, Stats, raise_failure
-from jaxdiffeq.types import PyTree, Result, Work
+from jaxdiffeq.types import Inputs, PyTree, Result, Work
 
 
 def solve(
@@ -114,6 +114,8 @@ class Ends(NamedTuple):
     first: PyTree
     last: PyTree
     y: Any
+    landings: Any
+    """times landed on, at each of which the stepper started anew"""
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -136,7 +138,19 @@ def _ends(parts: Lowered, outputs: Outputs, constants: Constants) -> Ends:
     inputs = parts.inputs
     first = parts.observe(inputs.t0, inputs.y0, inputs.args)
     t1 = jnp.where(constants.result == Result.success, inputs.t1, constants.t)
-    return Ends(inputs.t0, first, parts.observe(t1, outputs.y, inputs.args), outputs.y)
+    last = parts.observe(t1, outputs.y, inputs.args)
+    return Ends(inputs.t0, first, last, outputs.y, _landings(inputs, constants.t))
+
+
+def _landings(inputs: Inputs, t: jax.Array) -> jax.Array:
+    """How many stops lie up to t, equal ones counted once, and the end if there are stops at all."""
+    stops, direction = inputs.stops, jnp.sign(inputs.t1 - inputs.t0)
+    if stops.size == 0:
+        return jnp.zeros((), jnp.int32)
+    targets = jnp.append(stops, inputs.t1)
+    new = jnp.append(True, targets[1:] != targets[:-1])
+    moved = t != inputs.t0
+    return jnp.sum(new & moved & (direction * targets <= direction * t), dtype=jnp.int32)
 
 
 # ---- chunks: exactly as many rows as steps, whatever max_steps is, and a solve that can be interrupted
@@ -213,7 +227,7 @@ def _assemble(xp: Any, plan: Plan, ends: Ends, times: tuple, outputs: Outputs, c
         ts=ts,
         ys=plan.ravel.unpack_rows(ys) if plan.keep.fn is None else ys,
         mask=mask,
-        stats=_stats(plan, constants),
+        stats=_stats(plan, constants, ends.landings),
         result=constants.result,
         t_end=constants.t,
         y_end=plan.ravel.unpack(ends.y),
@@ -261,7 +275,7 @@ def _interpolant(xp: Any, plan: Plan, ends: Ends, rows: Any, count: Any) -> Inte
     return Interpolant(xp.concatenate([xp.reshape(ends.t0, 1), times]), coefficients, ends.y, count, plan.ravel)
 
 
-def _stats(plan: Plan, constants: Constants) -> Stats:
+def _stats(plan: Plan, constants: Constants, landings: Any) -> Stats:
     counts = constants.counts
     tries = counts.steps + counts.rejected_error + counts.rejected_solver
     start, step, dense = plan.stepper.evaluations
@@ -273,7 +287,7 @@ def _stats(plan: Plan, constants: Constants) -> Stats:
         counts.steps,
         counts.rejected_error,
         counts.rejected_solver,
-        start + probes + step * tries + dense * counts.dense + f_evals,
+        start * (1 + landings) + probes + step * tries + dense * counts.dense + f_evals,
         *algebra,
     )
 

@@ -221,3 +221,31 @@ def test_equal_steps_are_counted_too(name, controller):
     jax.effects_barrier()
     assert len(calls) == int(sol.stats.f_evals)
     assert sol.stats.accepted == (10 if controller.n else 8)
+
+
+STOPS = (0.3, 0.3, 1.25, 2.0, 5.0)
+
+
+@pytest.mark.parametrize(
+    ("stops", "span", "max_steps", "landings"),
+    [
+        (STOPS, (0.0, 2.0), 100, 3),  # 0.3, 1.25 and the end
+        (STOPS, (2.0, 0.0), 100, 3),
+        (STOPS, (0.0, 2.0), 6, 2),  # 0.25 0.3 0.55 0.8 1.05 1.25
+        (STOPS, (2.0, 0.0), 6, 1),  # 1.75 1.5 1.25 1 0.75 0.5
+        ((-1.0, 0.0), (0.0, 2.0), 100, 1),
+        ((-1.0, 0.0), (0.0, 2.0), 6, 0),
+        (STOPS, (2.0, 2.0), 100, 0),
+    ],
+)
+def test_starting_anew_after_a_stop_is_counted_too(stops, span, max_steps, landings):
+    calls = []
+
+    def f(t, y, args):
+        jax.debug.callback(lambda t: calls.append(t), t)
+        return -y
+
+    options = {"controller": jde.FixedSteps(dt=0.25), "stops": stops, "max_steps": max_steps, "throw": False}
+    sol = jde.solve(jde.ODEProblem(f, 1.0, span), jde.RK4(), **options)
+    jax.effects_barrier()
+    assert len(calls) == int(sol.stats.f_evals) == 1 + 4 * int(sol.stats.steps) + landings
