@@ -77,9 +77,14 @@ class PIDController:
         p, i, d = self.pcoeff, self.icoeff, self.dcoeff
         pid = (p + i + d) * log_ratio - (p + 2 * d) * last + d * older
         power = jnp.where(accept, pid, log_ratio)
-        factor = jnp.clip(self.safety * jnp.exp(-power / order), self.factor_min, cap)
+        power = power / (order if step.error_order is None else step.error_order.astype(power.dtype))
+        factor = self.safety * jnp.exp(-power)
+        if step.growth is not None:
+            factor = jnp.where(accept, step.growth, factor)
+        factor = jnp.clip(factor, self.factor_min, cap)
         factor = jnp.where(jnp.isfinite(log_ratio), factor, self.factor_min)
-        factor = jnp.where(accept, factor, jnp.minimum(factor, self.safety))
+        most = jnp.where(step.ok, self.safety, 0.5)  # an inner solve that failed says nothing of the error: half the step
+        factor = jnp.where(accept, factor, jnp.minimum(factor, most))
         at_floor = jnp.array(False) if self.min_step is None else dt <= self.min_step
 
         # after a rejection the next step may not grow: Hairer, Nørsett, Wanner, Solving ODEs I, II.4

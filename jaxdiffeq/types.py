@@ -60,6 +60,10 @@ class Step(NamedTuple):
     """a `Work`, of methods whose work varies from step to step"""
     speed: jax.Array | None = None
     """the fastest rate in the system, about the largest |eigenvalue| of ∂f/∂y; of methods that `measure` it"""
+    error_order: jax.Array | None = None
+    """the power of dt in the error, of methods whose order varies"""
+    growth: jax.Array | None = None
+    """the factor by which the next step should differ; None: the controller concludes it from the error alone"""
 
 
 class Work(NamedTuple):

@@ -1,0 +1,216 @@
+"""Backward differentiation of variable order: the past as backward differences on equal steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxdiffeq.algebra import structure
+from jaxdiffeq.algebra.newton import NEWTON, Found, Newton, Start, root
+from jaxdiffeq.field import Field
+from jaxdiffeq.steppers.implicit import System, like, real_vector
+from jaxdiffeq.tableaux.multistep import change_of_step, harmonic, through_differences
+from jaxdiffeq.types import PyTree, State, Step, Work
+
+SAFETY = 0.8
+"""of the step size that would just meet the tolerance"""
+WORTHWHILE = 0.8, 1.2
+"""a change of the step within these factors is not made"""
+
+
+class Memory(NamedTuple):
+    """The past, and what the next step will be."""
+
+    differences: jax.Array
+    """∇ʲy for j = 1 … orders + 2, [orders + 2, n], on steps of size `width`"""
+    width: jax.Array
+    """signed"""
+    order: jax.Array
+    equal: jax.Array
+    """accepted steps of this size and order"""
+    rate: jax.Array
+    """of convergence of Newton's method"""
+
+
+class _Operands(NamedTuple):
+    """All that a step depends on."""
+
+    t: jax.Array
+    base: jax.Array
+    past: jax.Array
+    c: jax.Array
+    """α/dt"""
+    args: PyTree
+
+
+@dataclass(frozen=True)
+class MultistepBDF:
+    """α·M (y₁ − y⁽⁰⁾) + M Σₘ γₘ ∇ᵐy = dt·f(t₁, y₁), m = 1 … k, with y⁽⁰⁾ = Σₘ ∇ᵐy, γₘ = Σⱼ≤ₘ 1/j, α = (1 − κ) γₖ.
+
+    κ = 0 is the backward differentiation formula of order k. The step size stays the same for k + 1 steps at least;
+    then that one of the orders k − 1, k, k + 1 is taken which allows the longest steps. A new size turns the past into
+    differences on steps of that size. A restart is at order 1, with the slope as ∇y on steps of size 1.
+    Source: Shampine, Reichelt 1997, doi:10.1137/S1064827594276424; Hairer, Wanner, Solving ODEs II, V.
+    """
+
+    kappa: tuple[float, ...]
+    newton: Newton = NEWTON
+
+    takes_mass: ClassVar[bool] = True
+    starting_order: ClassVar[int] = 1
+    error_order: ClassVar[int] = 2
+    """of the first step; later ones say theirs"""
+    evaluations: ClassVar[tuple[int, int, int]] = (1, 0, 0)
+    """Calls of f besides those of Newton's method: at the start, in an attempted step, in the dense output."""
+    costs: ClassVar[Work] = Work(1, 1, 1, 0, 0)
+    work: ClassVar[Work] = Work(0, 0, 0, 0, 0)
+    name: ClassVar[str] = "BDF"
+
+    def __repr__(self) -> str:
+        return "BDF()"
+
+    @property
+    def order(self) -> int:
+        """The highest one."""
+        return len(self.kappa)
+
+    @property
+    def degree(self) -> int:
+        """Of the dense output's polynomial."""
+        return self.order
+
+    @property
+    def dense_order(self) -> int:
+        return self.order
+
+    def init(self, f: Field, t: jax.Array, y: jax.Array, args: PyTree) -> Memory:
+        system, v = System(f.whole, y), real_vector(y)
+        slope = system.slope(t, v, args) if f.mass is None else system.derivative(t, v, args)
+        rest = jnp.zeros((self.order + 1, v.size), v.dtype)
+        one = jnp.ones((), jnp.int32)
+        rate = jnp.full((), jnp.inf, v.dtype)
+        return Memory(jnp.concatenate([slope[None], rest]), jnp.ones_like(t), one, jnp.zeros_like(one), rate)
+
+    def step(self, f: Field, start: State, t1: jax.Array, args: PyTree, tolerance: Any) -> Step:
+        system, memory, k = System(f.whole, start.y), start.memory, start.memory.order
+        y, width = real_vector(start.y), t1 - start.t
+        past, equal = self._rescaled(memory, width)
+        base = y + jnp.sum(past, axis=0)
+        weights = self._table([harmonic(m + 1) for m in range(self.order)], y)
+        alpha = self._table([(1 - kappa) * harmonic(m + 1) for m, kappa in enumerate(self.kappa)], y)[k - 1]
+        at = _Operands(t1, base, jnp.sum(weights[:, None] * past, axis=0) / alpha, alpha / width.astype(y.dtype), args)
+        floor = 10 * jnp.finfo(y.dtype).eps / jnp.max(tolerance.rtol)
+        scale = _spread(tolerance.scale(start.y, start.y), start.y)
+        found = self._solve(system, at, (scale, floor, memory.rate))
+
+        y1 = like(base + found.z, start.y)
+        differences = self._differences(memory.differences, past, found.z, k)
+        constants = self._table(self._error_constants, y)
+        ratios = differences / _spread(tolerance.scale(start.y, y1), start.y)
+        sizes = jnp.sqrt(jnp.sum(ratios * ratios, axis=1) / start.y.size)
+        order, growth, equal = self._choose(*lax.stop_gradient((sizes, k, equal + 1)))
+        rate = lax.stop_gradient(jnp.maximum(found.rate, jnp.finfo(y.dtype).eps) ** 0.8)
+        after = State(t1, y1, Memory(differences, width, order, equal, rate))
+        n = found.iterations
+        return Step(
+            after,
+            like(constants[k - 1] * found.z, start.y),
+            (y1, differences[: self.order], k),
+            found.ok & jnp.all(jnp.isfinite(y1)),
+            Work(n, 0, 0, n, n),
+            growth=growth.astype(width.dtype),
+            error_order=k + 1,
+        )
+
+    @property
+    def _error_constants(self) -> list[float]:
+        """Of ∇ᵏ⁺¹y₁ in the error of order k."""
+        return [kappa * harmonic(m + 1) + 1 / (m + 2) for m, kappa in enumerate(self.kappa)]
+
+    @staticmethod
+    def _table(numbers: Any, y: jax.Array) -> jax.Array:
+        return jnp.asarray(numbers, y.dtype)
+
+    def _numbers(self, rows: int) -> jax.Array:
+        return jnp.arange(1, rows + 1, dtype=jnp.int32)
+
+    def _rescaled(self, memory: Memory, width: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """∇¹ … ∇ᵏ on steps of size `width`, zeros above; and how many of the steps before had that size."""
+        stretch = width / memory.width
+        same = jnp.abs(stretch - 1) < 0.01  # the clock's rounding, or a hair's breadth to land
+        rows = memory.differences[: self.order]
+        rows = jnp.where((self._numbers(self.order) <= memory.order)[:, None], rows, 0)
+        powers = [stretch.astype(rows.dtype)]
+        for _ in range(self.order - 1):
+            powers.append(powers[-1] * powers[0])
+        change = jnp.sum(self._table(change_of_step(self.order), rows) * jnp.stack(powers)[:, None, None], axis=0)
+        return _mix(change, rows), jnp.where(same, memory.equal, 0)
+
+    def _solve(self, system: System, at: _Operands, steers: tuple) -> Found:
+        """d = y₁ − y⁽⁰⁾."""
+        algebra = system.algebra
+        fixed = lax.stop_gradient(at)
+        _, jacobian = system.jacobian(fixed.t, fixed.base, fixed.args)
+        w = algebra.shifted(fixed.c, system.mass(fixed.args), jacobian)
+
+        def residual(d, at):
+            return system.slope(at.t, at.base + d, at.args) - at.c * structure.times_mass(
+                system.mass(at.args), d + at.past
+            )
+
+        def exact(d, at):
+            _, jacobian = system.jacobian(at.t, at.base + d, at.args)
+            return algebra.shifted(at.c, system.mass(at.args), jacobian)
+
+        scale, floor, rate = steers
+        begin = Start(jnp.zeros_like(at.base), algebra.factor(w), scale, floor, rate)
+        return root(self.newton, residual, algebra, exact, begin, at)
+
+    def _differences(self, before: jax.Array, past: jax.Array, d: jax.Array, k: jax.Array) -> jax.Array:
+        """∇ʲy₁ = ∇ʲy + ∇ʲ⁺¹y₁ from ∇ᵏ⁺¹y₁ = d downwards, and ∇ᵏ⁺²y₁ = d − ∇ᵏ⁺¹y."""
+        sums = _mix(self._table(np.tril(np.ones((self.order, self.order))), d), past)
+        sums = jnp.concatenate([sums, jnp.zeros((2, d.size), d.dtype)])
+        numbers = self._numbers(self.order + 2)[:, None]
+        last = jnp.sum(jnp.where(numbers == k + 1, before, 0), axis=0)
+        return jnp.where(numbers <= k + 1, sums + d, jnp.where(numbers == k + 2, d - last, 0))
+
+    def _choose(self, sizes: jax.Array, k: jax.Array, equal: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """The next order, the factor by which the step should change, and how many steps were of that size and order.
+
+        Shapes: `sizes` of all differences, in units of the tolerance, [orders + 2].
+        """
+        sizes = jnp.maximum(sizes, jnp.finfo(sizes.dtype).eps)
+        constants = self._table([1.0, *self._error_constants, 1.0], sizes)
+        at = jnp.stack([k - 1, k, k + 1])
+        error = constants[at] * sizes[at]
+        factors = SAFETY * error ** (-1 / (at + 1).astype(error.dtype))
+        factors = jnp.where((at >= 1) & (at <= self.order), factors, 0)
+        best = jnp.max(factors)
+        order = jnp.where(best > factors[1], jnp.where(factors[0] == best, k - 1, k + 1), k)
+        low, high = WORTHWHILE
+        change = (equal > k) & ((best < low) | (best > high))
+        return jnp.where(change, order, k), jnp.where(change, best, 1.0), jnp.where(change, 0, equal)
+
+    def polynomial(self, f: Field, dense: Any, args: PyTree) -> jax.Array:
+        """Coefficients in θ, [degree + 1, *state], of the polynomial through y₁ and the states before."""
+        y1, differences, k = dense
+        end = real_vector(y1)
+        rows = jnp.where((self._numbers(self.order) <= k)[:, None], differences, 0)
+        table = self._table(through_differences(self.order), end).T
+        return jax.vmap(lambda v: like(v, y1))(_mix(table, jnp.concatenate([end[None], rows])))
+
+
+def _mix(table: jax.Array, rows: jax.Array) -> jax.Array:
+    """Σᵢ table[i, j] rows[i]. Shapes: [i, j], [i, n] ↦ [j, n]."""
+    return jnp.sum(table[:, :, None] * rows[:, None], axis=0)
+
+
+def _spread(scale: jax.Array, y: jax.Array) -> jax.Array:
+    """[*state] ↦ [n], or [2n]: an error of one in each number of the real vector of y."""
+    scale = scale.reshape(-1)
+    return jnp.concatenate([scale, scale]) if jnp.iscomplexobj(y) else scale

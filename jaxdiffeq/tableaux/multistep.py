@@ -1,0 +1,60 @@
+"""Multistep methods by their formulas: tables of backward differences ∇ⁱ on equal steps, in exact integers.
+
+Source: Shampine, Reichelt 1997, doi:10.1137/S1064827594276424; Hairer, Nørsett, Wanner, Solving ODEs I, III.1 and III.5.
+"""
+
+from __future__ import annotations
+
+import math
+
+NDF_KAPPA = (-0.185, -1 / 9, -0.0823, -0.0415, 0.0)
+"""κ of orders 1 to 5: the larger error constant of a BDF traded for stability that is hardly less"""
+BDF_ORDERS = 5
+"""the sixth is stable in a narrow sector only"""
+ADAMS_ORDERS = 12
+
+
+def _times(a: list[int], root: int) -> list[int]:
+    """The coefficients of a(x)·(x + root), lowest first."""
+    return [root * x + y for x, y in zip([*a, 0], [0, *a], strict=True)]
+
+
+def harmonic(k: int) -> float:
+    """γₖ = Σⱼ 1/j, j = 1 … k."""
+    whole = math.lcm(*range(1, k + 1))
+    return sum(whole // j for j in range(1, k + 1)) / whole
+
+
+def basis(i: int, shift: int) -> list[int]:
+    """i! times the coefficients in θ of Πₘ (θ + shift + m)/i!, m = 0 … i − 1: by what ∇ⁱ enters the polynomial."""
+    product = [1]
+    for m in range(i):
+        product = _times(product, shift + m)
+    return product
+
+
+def through_differences(orders: int) -> list[list[float]]:
+    """[power, i]: y(t₀ + θ·dt) = Σᵢ ∇ⁱy₁ Πₘ(θ − 1 + m)/i!, the polynomial through y₁, y₀ and the states before."""
+    columns = [[x / math.factorial(i) for x in basis(i, -1)] + [0.0] * (orders - i) for i in range(orders + 1)]
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+def change_of_step(orders: int) -> list[list[list[float]]]:
+    """[power, i, j]: ∇ʲ with steps ρ times as long is Σᵢ ρᵖ·table[p, i, j]·∇ⁱ with the steps as they are.
+
+    Powers and differences are counted from 1. The polynomial is evaluated at −mρ: (R·U)ᵢⱼ = Σₘ Uₘⱼ Πₗ(l − mρ)/i!.
+    """
+    numbers = range(1, orders + 1)
+
+    def entry(p: int, i: int, j: int) -> float:
+        if p > i:
+            return 0.0
+        coefficient = basis(i, 0)[p]
+        total = sum((-1) ** m * math.comb(j, m) * coefficient * (-m) ** p for m in range(1, j + 1))
+        return total / math.factorial(i)
+
+    return [[[entry(p, i, j) for j in numbers] for i in numbers] for p in numbers]
+
+
+assert sum(table[0][0] for table in change_of_step(2)) == 1.0  # ∇¹ is proportional to the step
+assert [sum(row) for row in zip(*through_differences(3), strict=True)] == [1.0, 0.0, 0.0, 0.0]  # y₁ at θ = 1
