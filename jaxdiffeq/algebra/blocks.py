@@ -47,9 +47,7 @@ class Factors(NamedTuple):
 
 def _product(a: jax.Array, b: jax.Array) -> jax.Array:
     """[k, k, blocks] times [k, …, blocks]"""
-    if b.ndim == 2:
-        return jnp.sum(a * b, axis=1)
-    return jnp.sum(a[:, :, None] * b, axis=1)
+    return jnp.sum((a if b.ndim == 2 else a[:, :, None]) * b[None], axis=1)
 
 
 def _beside(x: jax.Array, by: int) -> jax.Array:

@@ -113,7 +113,7 @@ class _Inverse(NamedTuple):
     def solve(self, b: jax.Array, transpose: bool) -> jax.Array:
         if transpose:
             return jnp.take_along_axis(jnp.sum(self.inverse * b[:, None], axis=0), self.place, axis=0)
-        return jnp.sum(self.inverse * jnp.take_along_axis(b, self.order, axis=0), axis=1)
+        return jnp.sum(self.inverse * jnp.take_along_axis(b, self.order, axis=0)[None], axis=1)
 
 
 def _invert(w: jax.Array) -> _Inverse:

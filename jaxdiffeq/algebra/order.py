@@ -22,13 +22,15 @@ def _neighbours(n: int, i: np.ndarray, j: np.ndarray) -> list[np.ndarray]:
 
 
 def colours(n: int, i: np.ndarray, j: np.ndarray) -> np.ndarray:
-    """A colour for each column, so that no row has two columns of one colour: greedily, in the order given.
+    """A colour for each column, so that no row has two columns of one colour.
+
+    Greedily, in an order in which neighbours are close: a band takes no more colours than it is wide.
 
     Source: Coleman, Moré, SIAM J. Numer. Anal. 20 (1983) 187.
     """
     rows, columns = _rows(n, i, j), _rows(n, j, i)
     colour = np.full(n, -1)
-    for c in range(n):
+    for c in reverse_cuthill_mckee(n, i, j):
         taken = {int(x) for r in columns[c] for x in colour[rows[r]]}
         colour[c] = next(x for x in range(n + 1) if x not in taken)
     return colour

@@ -55,9 +55,12 @@ def radius(algebra: Any, jacobian: Any, n: int) -> jax.Array:
     sizes = []
     for _ in range(6):
         x = algebra.times(jacobian, x)
-        sizes.append(jnp.sqrt(jnp.sum(x * x)))
-        x = x / jnp.where(sizes[-1] > 0, sizes[-1], 1)
-    return jnp.sqrt(sizes[-1] * sizes[-2])
+        largest = jnp.max(jnp.abs(x))
+        x = x / jnp.where(largest > 0, largest, 1)  # first, lest the squares over- or underflow
+        length = jnp.sqrt(jnp.sum(x * x))
+        sizes.append(largest * length)
+        x = x / jnp.where(length > 0, length, 1)
+    return jnp.sqrt(sizes[-1]) * jnp.sqrt(sizes[-2])
 
 
 @dataclass(frozen=True)
