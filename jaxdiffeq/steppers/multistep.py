@@ -19,7 +19,8 @@ from jaxdiffeq.types import PyTree, State, Step, Work
 
 SAFETY = 0.8
 """of the step size that would just meet the tolerance"""
-WORTHWHILE = 0.8, 1.2
+CAP = 2.0
+WORTHWHILE = 0.9, 1.1
 """a change of the step within these factors is not made"""
 
 
@@ -33,6 +34,8 @@ class Memory(NamedTuple):
     order: jax.Array
     equal: jax.Array
     """accepted steps of this size and order"""
+    level: jax.Array
+    """log of the last error without its power of the step size; infinity: there is none of this order"""
     rate: jax.Array
     """of convergence of Newton's method"""
 
@@ -93,8 +96,8 @@ class MultistepBDF:
         slope = system.slope(t, v, args) if f.mass is None else system.derivative(t, v, args)
         rest = jnp.zeros((self.order + 1, v.size), v.dtype)
         one = jnp.ones((), jnp.int32)
-        rate = jnp.full((), jnp.inf, v.dtype)
-        return Memory(jnp.concatenate([slope[None], rest]), jnp.ones_like(t), one, jnp.zeros_like(one), rate)
+        far = jnp.full((), jnp.inf, v.dtype)
+        return Memory(jnp.concatenate([slope[None], rest]), jnp.ones_like(t), one, jnp.zeros_like(one), far, far)
 
     def step(self, f: Field, start: State, t1: jax.Array, args: PyTree, tolerance: Any) -> Step:
         system, memory, k = System(f.whole, start.y), start.memory, start.memory.order
@@ -113,9 +116,9 @@ class MultistepBDF:
         constants = self._table(self._error_constants, y)
         ratios = differences / _spread(tolerance.scale(start.y, y1), start.y)
         sizes = jnp.sqrt(jnp.sum(ratios * ratios, axis=1) / start.y.size)
-        order, growth, equal = self._choose(*lax.stop_gradient((sizes, k, equal + 1)))
+        order, growth, equal, level = self._choose(*lax.stop_gradient((sizes, memory, width, equal + 1)))
         rate = lax.stop_gradient(jnp.maximum(found.rate, jnp.finfo(y.dtype).eps) ** 0.8)
-        after = State(t1, y1, Memory(differences, width, order, equal, rate))
+        after = State(t1, y1, Memory(differences, width, order, equal, level, rate))
         n = found.iterations
         return Step(
             after,
@@ -179,22 +182,31 @@ class MultistepBDF:
         last = jnp.sum(jnp.where(numbers == k + 1, before, 0), axis=0)
         return jnp.where(numbers <= k + 1, sums + d, jnp.where(numbers == k + 2, d - last, 0))
 
-    def _choose(self, sizes: jax.Array, k: jax.Array, equal: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """The next order, the factor by which the step should change, and how many steps were of that size and order.
+    def _choose(self, sizes: jax.Array, memory: Memory, width: jax.Array, equal: jax.Array) -> tuple:
+        """The next order, the factor by which the step should change, equal steps by then, and the level of the error.
 
+        An error that rises at constant step size is expected to rise as much once more.
         Shapes: `sizes` of all differences, in units of the tolerance, [orders + 2].
         """
+        k = memory.order
         sizes = jnp.maximum(sizes, jnp.finfo(sizes.dtype).eps)
         constants = self._table([1.0, *self._error_constants, 1.0], sizes)
         at = jnp.stack([k - 1, k, k + 1])
-        error = constants[at] * sizes[at]
-        factors = SAFETY * error ** (-1 / (at + 1).astype(error.dtype))
+        powers = (at + 1).astype(sizes.dtype)
+        errors = jnp.log(constants[at] * sizes[at])
+        level = errors[1] - powers[1] * jnp.log(jnp.abs(width)).astype(errors.dtype)
+        rise = jnp.maximum(level - memory.level, 0)
+        factors = jnp.minimum(SAFETY * jnp.exp(-(errors + rise) / powers), CAP)
         factors = jnp.where((at >= 1) & (at <= self.order), factors, 0)
+        ready = equal > k
+        factors = jnp.where(ready | (at <= k), factors, 0)
         best = jnp.max(factors)
         order = jnp.where(best > factors[1], jnp.where(factors[0] == best, k - 1, k + 1), k)
         low, high = WORTHWHILE
-        change = (equal > k) & ((best < low) | (best > high))
-        return jnp.where(change, order, k), jnp.where(change, best, 1.0), jnp.where(change, 0, equal)
+        change = jnp.where(ready, (best < low) | (best > high), (rise > 0) & (errors[1] + rise > 0))
+        order = jnp.where(change, order, k)
+        level = jnp.where(order == k, level, jnp.inf)
+        return order, jnp.where(change, best, 1.0), jnp.where(change, 0, equal), level
 
     def polynomial(self, f: Field, dense: Any, args: PyTree) -> jax.Array:
         """Coefficients in θ, [degree + 1, *state], of the polynomial through y₁ and the states before."""
