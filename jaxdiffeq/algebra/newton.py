@@ -73,12 +73,15 @@ class _At(NamedTuple):
 def root(newton: Newton, residual: Callable, algebra: Any, exact: Callable, start: Start, operands: PyTree) -> Found:
     """z with residual(z, operands) = 0. Its derivative is exact, however rough the W that found it.
 
-    `residual` and `exact` are pure functions: `exact(z, operands)` is −∂residual/∂z at z, as `algebra` stores it.
+    `exact(z, operands)` is −∂residual/∂z at z, as `algebra` stores it. What the two close over, such as the ends of a
+    leg between stops, becomes an operand.
     """
+    residual, of_residual = jax.closure_convert(residual, start.z, operands)
+    exact, of_exact = jax.closure_convert(exact, start.z, operands)
 
     @jax.custom_jvp
     def find(start, operands):
-        return _iterate(newton, lambda z: residual(z, operands), algebra, start)
+        return _iterate(newton, lambda z: residual(z, *operands[0]), algebra, start)
 
     @find.defjvp
     def _(primals, tangents):
@@ -86,13 +89,13 @@ def root(newton: Newton, residual: Callable, algebra: Any, exact: Callable, star
         found = find(start, operands)
         # where the iteration failed the step is refused: a derivative there need only be finite
         z = jnp.where(found.ok, found.z, lax.stop_gradient(start.z))
-        _, d_residual = jax.jvp(lambda operands: residual(z, operands), (operands,), (tangents[1],))
-        w = exact(z, operands)
+        _, d_residual = jax.jvp(lambda operands: residual(z, *operands[0]), (operands,), (tangents[1],))
+        w = exact(z, *operands[1])
         dz = structure.solve(algebra, w, algebra.factor(lax.stop_gradient(w)), d_residual)
         nothing = np.zeros((), float0)
         return found, Found(dz, nothing, nothing, jnp.zeros_like(found.rate))  # pyright: ignore[reportArgumentType]
 
-    return find(lax.stop_gradient(start), operands)
+    return find(lax.stop_gradient(start), ((operands, *of_residual), (operands, *of_exact)))
 
 
 def _iterate(newton: Newton, residual: Callable, algebra: Any, start: Start) -> Found:
