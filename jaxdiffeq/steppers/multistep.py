@@ -65,7 +65,6 @@ class MultistepBDF:
     newton: Newton = NEWTON
 
     takes_mass: ClassVar[bool] = True
-    starting_order: ClassVar[int] = 1
     error_order: ClassVar[int] = 2
     """of the first step; later ones say theirs"""
     evaluations: ClassVar[tuple[int, int, int]] = (1, 0, 0)
