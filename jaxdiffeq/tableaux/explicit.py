@@ -5,40 +5,15 @@ Some sources print the opposite sign, or only the estimate itself; a comment say
 written as such, everything else with the digits that float64 holds.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
-_EPS = 2.0**-52
+from jaxdiffeq.tableaux.common import Interpolant, Tableau, check_sum
 
 
-def _check_sum(row, total: float, source: str) -> None:
-    """Σ row = total. Each number was rounded by half an ulp, so eps·Σ|row| bounds what is left, however big it is."""
-    row = tuple(row)
-    slack = _EPS * math.fsum(map(abs, (*row, total)))
-    assert abs(math.fsum(row) - total) <= slack, source
-
-
-@dataclass(frozen=True, eq=False)
-class Interpolant:
-    """y(t + θ·dt) = y + dt·Σᵢ bᵢ(θ) kᵢ over the main stages followed by the extra ones."""
-
-    order: int  # uniform in θ: the error is O(dt^(order + 1))
-    b: tuple[tuple[float, ...], ...]  # row i: coefficients of θ¹, θ², …
-    c: tuple[float, ...] = ()  # abscissae of the extra stages
-    a: tuple[tuple[float, ...], ...] = ()  # row i of the extra stages, over all earlier stages
-
-    def __post_init__(self):
-        main = len(self.b) - len(self.c)
-        assert len({len(row) for row in self.b}) == 1
-        assert [len(row) for row in self.a] == list(range(main, len(self.b)))
-        for row, c in zip(self.a, self.c, strict=True):
-            _check_sum(row, c, "row of an extra stage")
-
-
-@dataclass(frozen=True, eq=False)  # compared by identity: every method is one module constant
-class ButcherTableau:
+@dataclass(frozen=True, eq=False, repr=False)  # compared by identity: every method is one module constant
+class ButcherTableau(Tableau):
     """kᵢ = f(t + cᵢ·dt, y + dt·Σⱼ aᵢⱼ kⱼ),   y₁ = y + dt·Σᵢ bᵢ kᵢ,   err = dt·Σᵢ eᵢ kᵢ"""
 
     name: str  # as users write it: "Tsit5"
@@ -77,18 +52,13 @@ class ButcherTableau:
         assert [len(row) for row in self.a] == list(range(self.stages)), self.source
         assert (self.e is None) == (self.embedded_order is None), self.source
         for row, c in zip(self.a, self.c, strict=True):
-            _check_sum(row, c, self.source)
-        _check_sum(self.b, 1.0, self.source)
+            check_sum(row, c, self.source)
+        check_sum(self.b, 1.0, self.source)
         for e in filter(None, (self.e, self.e3)):
             assert len(e) == self.stages, self.source
-            _check_sum(e, 0.0, self.source)
+            check_sum(e, 0.0, self.source)
         if self.dense:
-            ends = (*self.b, *(0.0 for _ in self.dense.c))
-            for row, end in zip(self.dense.b, ends, strict=True):  # at θ = 1
-                _check_sum(row, end, self.source)
-
-    def __repr__(self) -> str:  # not hundreds of digits in every error message
-        return f"ButcherTableau({self.name!r})"
+            self.dense.check_end((*self.b, *(0.0 for _ in self.dense.c)), self.source)
 
 
 # One row of a table stays one row here, however many stages it has.
