@@ -184,28 +184,20 @@ class MultistepBDF:
     def _choose(self, sizes: jax.Array, memory: Memory, width: jax.Array, equal: jax.Array) -> tuple:
         """The next order, the factor by which the step should change, equal steps by then, and the level of the error.
 
-        An error that rises at constant step size is expected to rise as much once more.
         Shapes: `sizes` of all differences, in units of the tolerance, [orders + 2].
         """
         k = memory.order
-        sizes = jnp.maximum(sizes, jnp.finfo(sizes.dtype).eps)
         constants = self._table([1.0, *self._error_constants, 1.0], sizes)
         at = jnp.stack([k - 1, k, k + 1])
-        powers = (at + 1).astype(sizes.dtype)
-        errors = jnp.log(constants[at] * sizes[at])
-        level = errors[1] - powers[1] * jnp.log(jnp.abs(width)).astype(errors.dtype)
-        rise = jnp.maximum(level - memory.level, 0)
-        factors = jnp.minimum(SAFETY * jnp.exp(-(errors + rise) / powers), CAP)
-        factors = jnp.where((at >= 1) & (at <= self.order), factors, 0)
         ready = equal > k
-        factors = jnp.where(ready | (at <= k), factors, 0)
-        best = jnp.max(factors)
-        order = jnp.where(best > factors[1], jnp.where(factors[0] == best, k - 1, k + 1), k)
+        allowed = (at >= 1) & (at <= jnp.where(ready, self.order, k))
         low, high = WORTHWHILE
-        change = jnp.where(ready, (best < low) | (best > high), (rise > 0) & (errors[1] + rise > 0))
-        order = jnp.where(change, order, k)
-        level = jnp.where(order == k, level, jnp.inf)
-        return order, jnp.where(change, best, 1.0), jnp.where(change, 0, equal), level
+        shift, growth, level = choose(constants[at] * sizes[at], k, allowed, width, memory.level)
+        # before it is ready, the step only shrinks, and only from an error that is too large soon
+        change = jnp.where(ready, (growth < low) | (growth > high), level.soon > 0)
+        order = jnp.where(change, k + shift, k)
+        kept = jnp.where(order == k, level.now, jnp.inf)
+        return order, jnp.where(change, growth, 1.0), jnp.where(change, 0, equal), kept
 
     def polynomial(self, f: Field, dense: Any, args: PyTree) -> jax.Array:
         """Coefficients in θ, [degree + 1, *state], of the polynomial through y₁ and the states before."""
@@ -214,6 +206,31 @@ class MultistepBDF:
         rows = jnp.where((self._numbers(self.order) <= k)[:, None], differences, 0)
         table = self._table(through_differences(self.order), end).T
         return jax.vmap(lambda v: like(v, y1))(_mix(table, jnp.concatenate([end[None], rows])))
+
+
+class Level(NamedTuple):
+    now: jax.Array
+    """log of the error without its power of the step size"""
+    soon: jax.Array
+    """log of the next error with the same step, if it has been rising; else not positive"""
+
+
+def choose(
+    errors: jax.Array, k: jax.Array, allowed: jax.Array, width: jax.Array, before: jax.Array
+) -> tuple[jax.Array, jax.Array, Level]:
+    """The change of order, −1, 0 or 1, that allows the longest step, the factor to that step, and the error's level.
+
+    An error whose level has risen since the one `before` is expected to rise as much once more.
+    Shapes: `errors` of orders k − 1, k, k + 1, in units of the tolerance, and whether these are `allowed`, [3].
+    """
+    logs = jnp.log(jnp.maximum(errors, jnp.finfo(errors.dtype).eps))
+    powers = (jnp.stack([k - 1, k, k + 1]) + 1).astype(errors.dtype)
+    now = logs[1] - powers[1] * jnp.log(jnp.abs(width)).astype(errors.dtype)
+    rise = jnp.maximum(now - before, 0)
+    factors = jnp.where(allowed, SAFETY * jnp.exp(-(logs + rise) / powers), 0)
+    best = jnp.max(factors)
+    shift = jnp.where(best > factors[1], jnp.where(factors[0] == best, -1, 1), 0).astype(k.dtype)
+    return shift, jnp.minimum(best, CAP), Level(now, jnp.where(rise > 0, logs[1] + rise, -1))
 
 
 def _mix(table: jax.Array, rows: jax.Array) -> jax.Array:
