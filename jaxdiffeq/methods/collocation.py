@@ -36,22 +36,22 @@ def RadauIIA1(newton: Newton = Newton()) -> Collocation:
 
 
 def RadauIIA3(newton: Newton = Newton()) -> Collocation:
-    """Order 3(2), 2 stages, dense 2. L-stable; stiff problems and DAEs, rtol 1e-2 and looser. Hairer & Wanner 1996."""
+    """Order 3(2), 2 stages, dense 2. L-stable; stiff problems, DAEs, rtol 1e-2 and looser. Hairer & Wanner 1996."""
     return Collocation(collocation.RADAUIIA3, newton)
 
 
 def RadauIIA5(newton: Newton = Newton()) -> Collocation:
-    """Order 5(3), 3 stages, dense 3. L-stable; stiff problems and DAEs, rtol 1e-4 and tighter, `RADAU5`. Hairer & Wanner 1996."""
+    """Order 5(3), 3 stages, dense 3. L-stable; stiff problems, DAEs, rtol ≤ 1e-4, `RADAU5`. Hairer & Wanner 1996."""
     return Collocation(collocation.RADAUIIA5, newton)
 
 
 def RadauIIA9(newton: Newton = Newton()) -> Collocation:
-    """Order 9(5), 5 stages, dense 5. L-stable; stiff problems and DAEs, rtol 1e-7 and tighter. Hairer & Wanner 1999."""
+    """Order 9(5), 5 stages, dense 5. L-stable; stiff problems, DAEs, rtol ≤ 1e-7. Hairer & Wanner 1999."""
     return Collocation(collocation.RADAUIIA9, newton)
 
 
 def RadauIIA13(newton: Newton = Newton()) -> Collocation:
-    """Order 13(7), 7 stages, dense 7. L-stable; stiff problems and DAEs, rtol 1e-10 and tighter. Hairer & Wanner 1999."""
+    """Order 13(7), 7 stages, dense 7. L-stable; stiff problems, DAEs, rtol ≤ 1e-10. Hairer & Wanner 1999."""
     return Collocation(collocation.RADAUIIA13, newton)
 
 
@@ -91,12 +91,12 @@ def LobattoIIIA2(newton: Newton = Newton()) -> Collocation:
 
 
 def LobattoIIIA4(newton: Newton = Newton()) -> Collocation:
-    """Order 4, 3 stages FSAL, dense 3. A-stable, symmetric; boundary value problems, reversible systems. Hairer & Wanner 1996."""
+    """Order 4, 3 stages FSAL, dense 3. A-stable, symmetric; reversible systems, fixed steps. Hairer & Wanner 1996."""
     return Collocation(collocation.LOBATTOIIIA4, newton)
 
 
 def LobattoIIIA6(newton: Newton = Newton()) -> Collocation:
-    """Order 6, 4 stages FSAL, dense 4. A-stable, symmetric; boundary value problems, reversible systems. Hairer & Wanner 1996."""
+    """Order 6, 4 stages FSAL, dense 4. A-stable, symmetric; reversible systems, fixed steps. Hairer & Wanner 1996."""
     return Collocation(collocation.LOBATTOIIIA6, newton)
 
 
