@@ -29,7 +29,11 @@ class ButcherTableau(Tableau):
     ssp: float | None = None  # SSP coefficient: dt ≤ ssp × the limit of Euler's method keeps its monotonicity
 
     stages = property(lambda self: len(self.b))
-    fsal = property(lambda self: self.b[-1] == 0 and self.a[-1] == self.b[:-1])  # last stage is the next first one
+
+    @property
+    def fsal(self) -> bool:
+        """The last stage is the next first one."""
+        return self.b[-1] == 0 and self.a[-1] == self.b[:-1]
 
     @property
     def pair(self) -> tuple[int, int] | None:
