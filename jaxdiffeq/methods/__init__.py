@@ -4,4 +4,9 @@ A docstring gives the order (of the embedded solution in brackets; without one t
 stages, the order of the dense output where it has its own (else cubic Hermite), what it is good for, and its source.
 """
 
+from jaxdiffeq.methods.auto import *  # noqa: F403
+from jaxdiffeq.methods.collocation import *  # noqa: F403
+from jaxdiffeq.methods.dirk import *  # noqa: F403
 from jaxdiffeq.methods.explicit import *  # noqa: F403
+from jaxdiffeq.methods.multistep import *  # noqa: F403
+from jaxdiffeq.methods.rosenbrock import *  # noqa: F403

@@ -105,7 +105,7 @@ class AdamsPECE:
 
         known = jnp.minimum(memory.known + 1, self.orders + 1)
         differences = _each(numbers < known, _chain(f(t1, y1, args), stars))
-        ratios = jnp.abs(differences / tolerance.scale(y, y1)).reshape(self.orders + 1, -1)
+        ratios = jnp.abs(differences / tolerance.scale(y, y1)[None]).reshape(self.orders + 1, -1)
         sizes = jnp.sqrt(jnp.sum(ratios * ratios, axis=1) / y.size)
         shrinks = jnp.concatenate([weights[:1], weights[:-1] - weights[1:]])  # gⱼ fall with j
         errors = jnp.abs(width).astype(sizes.dtype) * shrinks * sizes
@@ -119,7 +119,7 @@ class AdamsPECE:
         """Distances are sums of widths: differences of times would be rounded."""
         real, numbers = memory.level.dtype, np.arange(self.orders)
         there = jnp.arange(1, self.orders + 1, dtype=jnp.int32) < memory.known
-        before = jnp.sum(jnp.where(numbers <= numbers[:, None], memory.widths, 0), axis=1)  # t₀ − tₙ₋ⱼ, j = 1 …
+        before = jnp.sum(jnp.where(numbers <= numbers[:, None], memory.widths[None], 0), axis=1)  # t₀ − tₙ₋ⱼ, j = 1 …
         before = jnp.where(there, before, width)
         zero = jnp.zeros(1, width.dtype)
         reach = width + jnp.concatenate([zero, before])
@@ -159,9 +159,9 @@ class AdamsPECE:
             raised = jnp.concatenate([jnp.zeros(1, product.dtype), product[:-1]])
             product = (raised + behind[j] * product) * ahead[j]
             products.append(product)
-        integrals = jnp.stack(products) / powers.astype(ahead.dtype)
+        integrals = jnp.stack(products) / powers[None].astype(ahead.dtype)
         numbers = jnp.arange(self.orders + 1, dtype=jnp.int32)
-        slopes = past + _each(numbers == k, jnp.broadcast_to(new, past.shape))
+        slopes = past + _each(numbers == k, jnp.broadcast_to(new[None], past.shape))
         table = integrals.astype(y.dtype).reshape(*integrals.shape, *[1] * y.ndim)
         return jnp.concatenate([y[None], dt * jnp.sum(table * slopes[:, None], axis=0)])
 

@@ -113,7 +113,7 @@ class MultistepBDF:
         y1 = like(base + found.z, start.y)
         differences = self._differences(memory.differences, past, found.z, k)
         constants = self._table(self._error_constants, y)
-        ratios = differences / _spread(tolerance.scale(start.y, y1), start.y)
+        ratios = differences / _spread(tolerance.scale(start.y, y1), start.y)[None]
         sizes = jnp.sqrt(jnp.sum(ratios * ratios, axis=1) / start.y.size)
         order, growth, equal, level = self._choose(*lax.stop_gradient((sizes, memory, width, equal + 1)))
         rate = lax.stop_gradient(jnp.maximum(found.rate, jnp.finfo(y.dtype).eps) ** 0.8)
@@ -179,7 +179,7 @@ class MultistepBDF:
         sums = jnp.concatenate([sums, jnp.zeros((2, d.size), d.dtype)])
         numbers = self._numbers(self.order + 2)[:, None]
         last = jnp.sum(jnp.where(numbers == k + 1, before, 0), axis=0)
-        return jnp.where(numbers <= k + 1, sums + d, jnp.where(numbers == k + 2, d - last, 0))
+        return jnp.where(numbers <= k + 1, sums + d[None], jnp.where(numbers == k + 2, (d - last)[None], 0))
 
     def _choose(self, sizes: jax.Array, memory: Memory, width: jax.Array, equal: jax.Array) -> tuple:
         """The next order, the factor by which the step should change, equal steps by then, and the level of the error.

@@ -3,8 +3,6 @@
 Source: Shampine, Reichelt 1997, doi:10.1137/S1064827594276424; Hairer, Nørsett, Wanner, Solving ODEs I, III.1 and III.5.
 """
 
-from __future__ import annotations
-
 import math
 
 NDF_KAPPA = (-0.185, -1 / 9, -0.0823, -0.0415, 0.0)
