@@ -20,7 +20,7 @@ from jaxdiffeq.tableaux.dirk import DIRKTableau
 from jaxdiffeq.types import PyTree, State, Step, Work
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DIRK(OfTableau):
     """Yᵢ = y + dt·Σⱼ aᵢⱼ kⱼ, j ≤ i,   M kᵢ = f(t + cᵢ·dt, Yᵢ),   y₁ = y + dt·Σᵢ bᵢ kᵢ.
 

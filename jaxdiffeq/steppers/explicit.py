@@ -17,7 +17,7 @@ from jaxdiffeq.types import State, Step
 Field = Callable[[jax.Array, jax.Array, Any], jax.Array]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ExplicitRK(OfTableau):
     """kᵢ = f(t + cᵢ·dt, y + dt·Σⱼ aᵢⱼ kⱼ),   y₁ = y + dt·Σᵢ bᵢ kᵢ.
 
@@ -69,7 +69,7 @@ class ExplicitRK(OfTableau):
         pair = self.tableau.pair
         assert pair is not None
         i, j = pair
-        apart, together = (jnp.sum(jnp.abs((x[j] - x[i]) / scale) ** 2) for x in (states, slopes))
+        apart, together = (jnp.sum((jnp.abs(x[j] - x[i]) / scale) ** 2) for x in (states, slopes))
         return jnp.sqrt(together / jnp.where(apart > 0, apart, jnp.inf))
 
     def _error(self, dt: jax.Array, slopes: list[jax.Array]) -> jax.Array | None:

@@ -18,7 +18,7 @@ from jaxdiffeq.tableaux.rosenbrock import RosenbrockTableau
 from jaxdiffeq.types import State, Step, Work
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Rosenbrock(OfTableau):
     """(M/(γ dt) − J) uᵢ = f(t + cᵢ dt, y + Σⱼ aᵢⱼ uⱼ) + M Σⱼ gᵢⱼ uⱼ/dt + dt dᵢ ∂f/∂t,   y₁ = y + Σᵢ mᵢ uᵢ.
 
