@@ -1,6 +1,12 @@
 """Differential equations in JAX, where any solve is a layer of a neural network."""
 
 from jaxdiffeq import nn as nn
+from jaxdiffeq.algebra.newton import Newton as Newton
+from jaxdiffeq.algebra.structure import Banded as Banded
+from jaxdiffeq.algebra.structure import BlockDiagonal as BlockDiagonal
+from jaxdiffeq.algebra.structure import Dense as Dense
+from jaxdiffeq.algebra.structure import Diagonal as Diagonal
+from jaxdiffeq.algebra.structure import Sparse as Sparse
 from jaxdiffeq.control import FixedSteps as FixedSteps
 from jaxdiffeq.control import IController as IController
 from jaxdiffeq.control import PIController as PIController
@@ -18,6 +24,7 @@ from jaxdiffeq.gradients.reverse import ReverseAD as ReverseAD
 from jaxdiffeq.integrator import Integrator as Integrator
 from jaxdiffeq.methods import *  # noqa: F403  every method by the name it has in the literature
 from jaxdiffeq.problems import ODEProblem as ODEProblem
+from jaxdiffeq.problems import SplitODEProblem as SplitODEProblem
 from jaxdiffeq.save import SaveAt as SaveAt
 from jaxdiffeq.solution import Solution as Solution
 from jaxdiffeq.solution import SolveError as SolveError
