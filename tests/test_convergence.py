@@ -6,7 +6,7 @@ error of one alone passes through zero here and there. Every step size goes thro
 What is measured is an exponent at finite sizes. A method tuned to a small leading error, and any of high order, shows
 more than its order before rounding takes over (Vern6 shows 7.0, Feagin14 17.6): so no exponent may be smaller than
 stated by 0.2. That no order is understated, which no measurement in float64 could show, rooted trees show in
-`test_tableaux.py`.
+`tests/tableaux`.
 """
 
 import functools
