@@ -42,7 +42,7 @@ def test_sums_leave_out_what_they_can():
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3)])
 def test_weighed_sums_of_every_power(dtype, shape):
     weights, slopes = RNG.normal(size=(4, 5)), [jnp.asarray(x, dtype) for x in RNG.normal(size=(4, *shape))]
-    found = weigh(weights, slopes)
+    found = weigh(weights.tolist(), slopes)
     assert found.dtype == slopes[0].dtype and found.shape == (5, *shape)
     rtol = 1e-5 if dtype == "float32" else 1e-13
     np.testing.assert_allclose(found, np.einsum("sp,s...->p...", weights, np.stack(slopes)), rtol=rtol, atol=rtol)

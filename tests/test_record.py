@@ -172,7 +172,7 @@ def test_a_window_holds_consecutive_steps():
     for n in range(12):
         for taken in (False, True):
             moving, (same, sizes) = record(moving, (count(first), sizes), step(n / 16, (n + 1) / 16, n, taken))
-    assert same == first
+            assert same == first
     np.testing.assert_array_equal(moving.t[:3], np.array([4, 5, 6]) / 16)
     np.testing.assert_array_equal(moving.y[:3, 1], 10 * np.array([4, 5, 6]) / 16)
     np.testing.assert_array_equal(sizes[:3], 1 / 16)

@@ -52,7 +52,7 @@ def test_lorenz_does_not_run_backwards():
         onwards = lambda y: lorenz_at(y, back[2:4]).ys[-1]
         grown = jax.jvp(onwards, (forward[2],), (error[2],))[1]
         assert size[1] > 1e-13 and size[3] < 1e-3
-        np.testing.assert_allclose(error[3], grown, rtol=0, atol=2e-3 * np.linalg.norm(grown))
+        np.testing.assert_allclose(error[3], grown, rtol=0, atol=2e-3 * float(np.linalg.norm(grown)))
         assert size[4] > 0.1  # 1e-6 or more at 1.75, times e^{14.6}: nothing is left of the solution
     # over so short a time the rate is an average over one or two turns of the attractor
     assert np.all(np.abs(np.array(rates) / CONTRACTION - 1) < 0.25), rates
