@@ -66,8 +66,7 @@ class DIRKTableau(Tableau):
             found.append(-known / row[-1] if row[-1] else 1.0)
         if not first:
             return 1 + math.fsum(x * y for x, y in zip(self.b, found, strict=True))
-        assert self.stiffly_accurate, self.source  # otherwise there is no limit
-        return found[-1]
+        return found[-1] if self.stiffly_accurate else math.inf
 
     def __post_init__(self):  # the redundancy of the paper is our checksum
         assert [len(row) for row in self.a] == list(range(1, self.stages + 1)), self.source
