@@ -28,7 +28,7 @@ class ErrorEstimate:
 class Transform:
     """T⁻¹ A⁻¹ T = diag(real …, [[α, −β], [β, α]] …): a real system for each real eigenvalue, a complex for each pair.
 
-    The columns of T are the real eigenvectors, of length 1, then real and imaginary part of those of α + iβ, the last
+    The columns of T are the real eigenvectors, of length 1, then real and imaginary part of those of α − iβ, the last
     component of which is 1: the scaling of the code RADAU5.
     """
 

@@ -140,3 +140,13 @@ def test_checksums_catch_a_wrong_digit(tab):
     if tab.dense:
         with pytest.raises(AssertionError):
             swap(tab, dense=swap(tab.dense, b=(nudged(tab.dense.b[0]), *tab.dense.b[1:])))
+
+
+@pytest.mark.parametrize(
+    ("name", "claim"),
+    [("GRK4T", "A"), ("GRK4T", "A(89.0)"), ("ROS3P", "L"), ("ROSENBROCK32", "A"), ("RODAS4", "A"), ("RODAS4", "")],
+)
+def test_wrong_claims_of_stability_are_caught(name, claim):
+    alpha, gamma, b = standard(METHODS[name])
+    with pytest.raises(AssertionError):
+        check_claim(claim, alpha.value + gamma.value, b.value, METHODS[name].r_infinity)
