@@ -32,23 +32,27 @@ def march(plan: Plan, parts: Lowered) -> tuple[Outputs, Constants]:
     integration, inputs, n = parts.integration, parts.inputs, parts.knobs.controller.n
 
     def step(carry, i):
-        t1, after = _step(parts, inputs, carry, i)
+        *carry, work = carry
+        t1, after, _, spent = _step(parts, inputs, carry, i)
         if integration.watch is not None:
             moves = (inputs.t0 + i * _width(inputs, n), i.astype(int)), (t1, i.astype(int) + 1)
             after = integration.watch(after[0], inputs, *moves, i == n - 1), after[1]
-        return after, (t1, parts.observe(t1, after[0], inputs.args), None) if plan.keep.steps else None
+        row = (t1, parts.observe(t1, after[0], inputs.args), None) if plan.keep.steps else None
+        return (*after, jax.tree.map(jnp.add, work, spent)), row
 
     numbers = jnp.arange(n, dtype=inputs.t0.dtype)
     first = integration.begin(inputs)
-    (y, _), rows = _scan(step, (first.y, first.memory), numbers, plan.gradient.memory)
+    nothing = jax.tree.map(lambda _: jnp.zeros((), jnp.int32), integration.stepper.work)
+    (y, _, work), rows = _scan(step, (first.y, first.memory, nothing), numbers, plan.gradient.memory)
     good = jnp.all(jnp.isfinite(y))
-    done, last = _failure(parts, lax.stop_gradient(inputs), lax.stop_gradient(first), good)
+    done, last, solved = _failure(parts, lax.stop_gradient(inputs), lax.stop_gradient(first), good)
     width = _width(inputs, n)
+    blame = jnp.where(solved, Result.nonfinite, Result.nonlinear_solve_failed)
     constants = Constants(
         t=jnp.where(good, inputs.t1, inputs.t0 + done.astype(width.dtype) * width),
         dt=jnp.abs(width),
-        counts=Counts(done, jnp.zeros_like(done), n - done, n - done, jnp.zeros_like(done)),
-        result=jnp.where(good, Result.success, Result.nonfinite).astype(jnp.int32),
+        counts=Counts(done, jnp.zeros_like(done), n - done, n - done, jnp.zeros_like(done), work),
+        result=jnp.where(good, Result.success, blame).astype(jnp.int32),
         marks=(done,) if plan.keep.steps else (),
     )
     outputs = Outputs(poisoned(y, good, last), (rows,) if plan.keep.steps else ())
@@ -59,34 +63,43 @@ def _width(inputs: Inputs, n: int) -> jax.Array:
     return (inputs.t1 - inputs.t0) / n
 
 
-def _step(parts: Lowered, inputs: Inputs, carry: tuple, i: jax.Array) -> tuple[jax.Array, tuple]:
-    """The time after step i, and the state and the stepper's memory."""
+def _step(parts: Lowered, inputs: Inputs, carry: Any, i: jax.Array) -> tuple[jax.Array, tuple, jax.Array, Any]:
+    """The time after step i, the state and the stepper's memory, whether inner solves succeeded, and their work.
+
+    The state is NaN if they did not: no later step can pass for an answer.
+    """
     integration, n = parts.integration, parts.knobs.controller.n
     width = _width(inputs, n)
     start = State(inputs.t0 + i * width, *carry)
     t1 = jnp.where(i == n - 1, inputs.t1, inputs.t0 + (i + 1) * width)
-    after = integration.stepper.step(integration.field, start, t1, inputs.args, parts.knobs.tolerance).after
-    return t1, (after.y, after.memory)
+    taken = integration.stepper.step(integration.field, start, t1, inputs.args, parts.knobs.tolerance)
+    y, ok = taken.after.y, jnp.asarray(taken.ok)
+    y = y if taken.ok is True else jnp.where(ok, y, jnp.nan)
+    return t1, (y, taken.after.memory), ok, taken.work
 
 
-def _failure(parts: Lowered, inputs: Inputs, first: State, good: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """How many steps are finite, and the state after these: all, or found by taking them again.
+def _failure(parts: Lowered, inputs: Inputs, first: State, good: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """How many steps are finite, the state after these, and whether the inner solves of the next one succeeded.
+
+    That is all of them, or found by taking them again.
 
     A loop without a trip if the solve succeeds: to look at every state on the way would slow down every solve.
     """
     n = parts.knobs.controller.n
 
     def finite(at):
-        _, _, (y, _), i = at
+        (y, _), i = at[2:4]
         return ~good & (i < n) & jnp.all(jnp.isfinite(y))
 
     def again(at):
-        _, _, carry, i = at
-        return i, carry[0], _step(parts, inputs, carry, i.astype(inputs.t0.dtype))[1], i + 1
+        carry, i = at[2:4]
+        _, after, ok, _ = _step(parts, inputs, carry, i.astype(inputs.t0.dtype))
+        return i, carry[0], after, i + 1, ok
 
     zero = jnp.zeros((), jnp.int32)
-    done, y, *_ = lax.while_loop(finite, again, (zero, first.y, (first.y, first.memory), zero))
-    return jnp.where(good, n, done), y
+    start = zero, first.y, (first.y, first.memory), zero, jnp.array(True)
+    done, y, _, _, ok = lax.while_loop(finite, again, start)
+    return jnp.where(good, n, done), y, ok
 
 
 def _scan(step: Callable, carry: Any, xs: Any, memory: Any) -> tuple[Any, Any]:
