@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from stability import check_claim
 from trees import ROUNDING, concatenate, measured_order, runge_kutta, stored
+from wrong import nudged, shifted, with_row
 
 from jaxdiffeq.tableaux import collocation
 from jaxdiffeq.tableaux.collocation import CollocationTableau
@@ -123,20 +124,6 @@ def test_name_is_the_constants_name(tab):
 
 
 # -------------------- wrong digits ------------------------------------------------------------------------------------
-
-
-def nudged(row, i=0, by=1e-6):
-    return (*row[:i], row[i] + by, *row[i + 1 :])
-
-
-def shifted(row, rng):
-    """Another row of the same sum, about 1e-6 away."""
-    change = rng.normal(size=len(row))
-    return tuple((np.array(row) + 1e-6 * (change - change.mean())).tolist())
-
-
-def with_row(rows, i, row):
-    return (*rows[:i], row, *rows[i + 1 :])
 
 
 def mutants(tab):

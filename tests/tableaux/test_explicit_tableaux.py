@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 from trees import ROUNDING, measured_order, rooted_trees, runge_kutta, square, stored
+from wrong import nudged, shifted, with_row
 
 from jaxdiffeq.tableaux import explicit
 from jaxdiffeq.tableaux.explicit import ButcherTableau
@@ -92,33 +93,20 @@ def test_ssp_coefficient_is_the_largest(tab):
         assert absolutely_monotonic(tab, tab.ssp) and not absolutely_monotonic(tab, 1.001 * tab.ssp)
 
 
-def replaced(row, i, entry):
-    return (*row[:i], entry, *row[i + 1 :])
-
-
-def nudged(row, i=0, by=1e-6):
-    return replaced(row, i, row[i] + by)
-
-
 def mutants(tab):
-    """Wrong tables that no checksum sees: in each row one coefficient is off by 1e-6, another makes up for it."""
+    """Wrong tables that no checksum sees: in each the numbers of one row are off by about 1e-6."""
     swap, rng = dataclasses.replace, np.random.default_rng(0)
-
-    def shifted(row):
-        i, j = rng.choice(len(row), 2, replace=False)
-        return nudged(nudged(row, i), j, -1e-6)
-
     for i, row in enumerate(tab.a[2:], 2):
-        yield swap(tab, a=replaced(tab.a, i, shifted(row)))
+        yield swap(tab, a=with_row(tab.a, i, shifted(row, rng)))
     if tab.stages > 1:
-        yield swap(tab, b=shifted(tab.b), dense=None)
+        yield swap(tab, b=shifted(tab.b, rng), dense=None)
     if tab.e and tab.embedded_order > 1:  # for order 1 the checksum is all there is
-        yield swap(tab, e=shifted(tab.e))
+        yield swap(tab, e=shifted(tab.e, rng))
     if tab.dense and tab.dense.order > 1:
         for i, row in enumerate(tab.dense.b):
-            yield swap(tab, dense=swap(tab.dense, b=replaced(tab.dense.b, i, shifted(row))))
+            yield swap(tab, dense=swap(tab.dense, b=with_row(tab.dense.b, i, shifted(row, rng))))
         for i, row in enumerate(tab.dense.a):
-            yield swap(tab, dense=swap(tab.dense, a=replaced(tab.dense.a, i, shifted(row))))
+            yield swap(tab, dense=swap(tab.dense, a=with_row(tab.dense.a, i, shifted(row, rng))))
 
 
 @every_method
@@ -131,7 +119,7 @@ def test_order_conditions_catch_a_wrong_digit(tab):
 def test_checksums_catch_a_wrong_digit(tab):
     swap = dataclasses.replace
     wrong = [{"b": nudged(tab.b)}]
-    wrong += [{"a": replaced(tab.a, i, nudged(row))} for i, row in enumerate(tab.a[1:], 1)]
+    wrong += [{"a": with_row(tab.a, i, nudged(row))} for i, row in enumerate(tab.a[1:], 1)]
     if tab.e:
         wrong.append({"e": nudged(tab.e)})
     for fields in wrong:
@@ -139,7 +127,7 @@ def test_checksums_catch_a_wrong_digit(tab):
             swap(tab, **fields)
     if tab.dense:
         with pytest.raises(AssertionError):
-            swap(tab, dense=swap(tab.dense, b=replaced(tab.dense.b, 0, nudged(tab.dense.b[0]))))
+            swap(tab, dense=swap(tab.dense, b=with_row(tab.dense.b, 0, nudged(tab.dense.b[0]))))
         for i, row in enumerate(tab.dense.a):
             with pytest.raises(AssertionError):
-                swap(tab.dense, a=replaced(tab.dense.a, i, nudged(row)))
+                swap(tab.dense, a=with_row(tab.dense.a, i, nudged(row)))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from stability import check_claim
 from trees import Rounded, exact, measured_order, rosenbrock, rosenbrock_w, square, stored
+from wrong import nudged, with_row
 
 from jaxdiffeq.tableaux import rosenbrock as tableaux
 from jaxdiffeq.tableaux.rosenbrock import RosenbrockTableau
@@ -94,10 +95,6 @@ def altered(tab, **fields):
     return mutant
 
 
-def nudged(row, i=0, by=1e-6):
-    return (*row[:i], row[i] + by, *row[i + 1 :])
-
-
 def mutants(tab):
     """One number in every row of every table is off by 1e-6. Where dⱼ = 0, uⱼ may be too small for that to be seen."""
     rng = np.random.default_rng(0)
@@ -106,14 +103,14 @@ def mutants(tab):
         rows = getattr(tab, field)
         for i in range(1, tab.stages):
             j = rng.choice(visible[visible < i])
-            yield altered(tab, **{field: (*rows[:i], nudged(rows[i], j), *rows[i + 1 :])})
+            yield altered(tab, **{field: with_row(rows, i, nudged(rows[i], j))})
     yield altered(tab, gamma=tab.gamma + 1e-6)
     yield from (altered(tab, m=nudged(tab.m, i)) for i in range(tab.stages))
     if tab.e:
         yield altered(tab, e=nudged(tab.e))
     rows = tab.dense.b if tab.dense else ()
     for i in visible[visible < len(rows)]:
-        b = (*rows[:i], nudged(nudged(rows[i], 0), 1, -1e-6), *rows[i + 1 :])
+        b = with_row(rows, i, nudged(nudged(rows[i], 0), 1, -1e-6))
         yield altered(tab, dense=dataclasses.replace(tab.dense, b=b))
 
 
@@ -129,7 +126,7 @@ def test_checksums_catch_a_wrong_digit(tab):
     wrong = [{"m": nudged(tab.m), "dense": None}, {"gamma": tab.gamma + 1e-6}]
     for field in ("a", "g"):
         rows = getattr(tab, field)
-        wrong += [{field: (*rows[:i], nudged(rows[i]), *rows[i + 1 :])} for i in range(1, tab.stages)]
+        wrong += [{field: with_row(rows, i, nudged(rows[i]))} for i in range(1, tab.stages)]
     wrong += [{"c": nudged(tab.c, i)} for i in range(tab.stages)]
     wrong += [{"d": nudged(tab.d, i)} for i in range(tab.stages)]
     if tab.e:
