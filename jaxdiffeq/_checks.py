@@ -197,6 +197,12 @@ def positive_integer(value: Any, name: str) -> None:
         raise ValueError(f"`{name}` must be less than 2³¹, but is {value}.")
 
 
+def highest_order(value: Any, most: int) -> None:
+    positive_integer(value, "max_order")
+    if value > most:
+        raise ValueError(f"`max_order` must be at most {most}, but is {value}.")
+
+
 def structure(given: Any) -> None:
     if given is not None and not hasattr(given, "bind"):
         raise TypeError(
