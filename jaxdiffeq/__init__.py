@@ -29,5 +29,6 @@ from jaxdiffeq.save import SaveAt as SaveAt
 from jaxdiffeq.solution import Solution as Solution
 from jaxdiffeq.solution import SolveError as SolveError
 from jaxdiffeq.solution import Stats as Stats
+from jaxdiffeq.solve import recommend as recommend
 from jaxdiffeq.solve import solve as solve
 from jaxdiffeq.types import Result as Result

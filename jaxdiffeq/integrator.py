@@ -49,10 +49,11 @@ class Integrator:
         max_steps: int = 100_000,
         stops: Any = (),
     ):
-        stepper, settled = _settle(method, rtol, first_step, controller)
+        terms = lower_problem(problem)
+        stepper, settled = _settle(terms, method, rtol, first_step, controller)
         options = {**settled, "atol": atol, "max_steps": max_steps, "stops": stops, "watch": None}
         rest = {"saveat": SaveAt(t1=True), "dense": False, "gradient": ReverseAD()}
-        self._plan, self._arrays = prepare(lower_problem(problem), stepper, {**options, **rest})
+        self._plan, self._arrays = prepare(terms, stepper, {**options, **rest})
 
     def init(self) -> IntegratorState:
         """The state before the first step."""

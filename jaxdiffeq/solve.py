@@ -19,8 +19,8 @@ from jaxdiffeq.gradients.attach import Constants, Outputs, differentiable, parts
 from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.lower import Arrays, Lowered, Plan, chunk, lower, prepare, row_bytes
 from jaxdiffeq.march import march, marches
-from jaxdiffeq.methods.choice import default_method
-from jaxdiffeq.problems import ODEProblem, lower_problem, replaced
+from jaxdiffeq.methods.choice import Recommendation, Traits, choose
+from jaxdiffeq.problems import ODEProblem, Terms, lower_problem, replaced
 from jaxdiffeq.record import SaveTimes
 from jaxdiffeq.solution import Interpolant, Solution, Stats, raise_failure
 from jaxdiffeq.types import Inputs, PyTree, Result, Work
@@ -45,18 +45,20 @@ def solve(
 ) -> Solution:
     """Solve `problem`; a pure function that works under `jit`, `vmap`, `grad`, `jvp` and `hessian`.
 
-    `method` is chosen by tolerance when left out. `saveat` is None for every accepted step, an array of times, a
-    spacing, or a `SaveAt`. An error of one is rtol·|y| + atol; both may be pytrees like y0. `first_step`, the
-    tolerances, the times and the controller's numbers are dynamic: a new value does not recompile. `stops` are times to
-    land on exactly, where f may jump. `gradient` is the strategy for derivatives. `progress` shows a bar, or gives
-    reports to a function; see `jaxdiffeq.progress`. `replacements` are fields of the problem: `solve(problem, args=p)`.
+    `method` is chosen by tolerance, size and structure when left out: `recommend(problem)` says which and why. `saveat`
+    is None for every accepted step, an array of times, a spacing, or a `SaveAt`. An error of one is rtol·|y| + atol;
+    both may be pytrees like y0. `first_step`, the tolerances, the times and the controller's numbers are dynamic: a new
+    value does not recompile. `stops` are times to land on exactly, where f may jump. `gradient` is the strategy for
+    derivatives. `progress` shows a bar, or gives reports to a function; see `jaxdiffeq.progress`. `replacements` are
+    fields of the problem: `solve(problem, args=p)`.
     Units: `first_step`, `stops` and `saveat` are in the unit of t, `atol` in that of y.
     Errors: `TypeError` and `ValueError` for bad input, before anything is compiled; a `SolveError` for a solve that
     fails outside `jit`, unless `throw=False`: then, and inside `jit`, `sol.result` says what happened.
     """
     if replacements:
         problem = replaced(problem, replacements)
-    stepper, settled = _settle(method, rtol, first_step, controller)
+    terms = lower_problem(problem)
+    stepper, settled = _settle(terms, method, rtol, first_step, controller)
     options = {
         **settled,
         "saveat": saveat,
@@ -67,7 +69,7 @@ def solve(
         "gradient": gradient,
         "watch": _watch(progress),
     }
-    plan, arrays = prepare(lower_problem(problem), stepper, table.check(gradient, options))
+    plan, arrays = prepare(terms, stepper, table.check(gradient, options))
     solution = _run(plan, arrays)
     if isinstance(solution, Exception):
         raise solution  # from the user's function, with its traceback from there on
@@ -78,14 +80,26 @@ def solve(
     return solution
 
 
-def _settle(method: Any, rtol: Any, first_step: Any, controller: Any) -> tuple[Any, dict[str, Any]]:
+def _settle(terms: Terms, method: Any, rtol: Any, first_step: Any, controller: Any) -> tuple[Any, dict[str, Any]]:
     """The method, and the options that depend on one another, with what was left out chosen."""
     control = PIDController() if controller is None else controller
     if isinstance(control, FixedSteps) and control.dt is not None:
         first_step = _checks.positive(control.dt, "FixedSteps(dt)")
-    stepper = default_method(rtol) if method is None else method
+    stepper = choose(rtol, traits_of(terms, isinstance(control, FixedSteps))).method if method is None else method
     _checks.method(stepper, control, first_step)
     return stepper, {"rtol": rtol, "first_step": first_step, "controller": control}
+
+
+def recommend(problem: Any, rtol: Any = 1e-3, **replacements: Any) -> Recommendation:
+    """What `solve(problem, rtol=rtol)` would use, and why: `.method`, `.why`."""
+    terms = lower_problem(replaced(problem, replacements) if replacements else problem)
+    return choose(rtol, traits_of(terms, False))
+
+
+def traits_of(terms: Terms, equal_steps: bool) -> Traits:
+    size = sum(np.size(x) for x in jax.tree.leaves(terms.y0))
+    known = terms.structure is not None
+    return Traits(size, terms.mass is not None, known, terms.explicit is not None, equal_steps)
 
 
 def _run(plan: Plan, arrays: Arrays) -> Solution | Exception:

@@ -9,9 +9,9 @@ import pytest
 
 import jaxdiffeq as jde
 from jaxdiffeq import methods
-from jaxdiffeq.methods.choice import default_method
 
-METHODS = {name: m() for name, m in vars(methods).items() if isinstance(m, types.FunctionType) and name[0].isupper()}
+MADE = {name: m() for name, m in vars(methods).items() if isinstance(m, types.FunctionType) and name[0].isupper()}
+METHODS = {name: m for name, m in MADE.items() if m.name == name}  # not the pairs of methods
 ADAPTIVE = {name: m for name, m in METHODS.items() if m.error_order is not None}
 END = jde.SaveAt(t1=True)
 
@@ -64,7 +64,28 @@ def test_the_arenstorf_orbit_returns():
 
 @pytest.mark.smoke
 def test_a_method_is_chosen_by_tolerance():
-    assert [default_method(tol).order for tol in (1e-1, 1e-3, 1e-8, 1e-12)] == [3, 5, 7, 9]
+    names = [jde.recommend(PROBLEM, tol).method.name for tol in (1e-1, 1e-3, 1e-8, 1e-12)]
+    assert names == [
+        "Auto(Tsit5, Rosenbrock23)",
+        "Auto(Tsit5, Rodas5P)",
+        "Auto(Vern7, Rodas5P)",
+        "Auto(Vern9, Rodas5P)",
+    ]
+
+
+@pytest.mark.smoke
+def test_a_method_is_chosen_by_what_the_problem_is():
+    large = jde.ODEProblem(lambda t, y, a: -y, jnp.ones(1000), (0.0, 1.0))
+    assert jde.recommend(large).method == jde.Tsit5()
+    assert "more than 200 unknowns" in jde.recommend(large).why
+    assert jde.recommend(large, jac_structure=jde.Diagonal()).method.name == "Auto(Tsit5, Rodas5P)"
+    massive = PROBLEM.replace(mass_matrix=jnp.array([1.0, 0.0]))
+    assert jde.recommend(massive).method == jde.Rodas5P()
+    assert jde.recommend(large, mass_matrix=jnp.ones(1000)).method == jde.BDF()
+    split = jde.SplitODEProblem(lotka_volterra, lotka_volterra, jnp.ones(2), (0.0, 1.0))
+    assert jde.recommend(split, 1e-5).method == jde.KenCarp4()
+    equal = jde.solve(PROBLEM, controller=jde.FixedSteps(100), saveat=END)
+    assert "Tsit5, order" in equal.explain()
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -156,6 +157,8 @@ class Sweep:
         """The integration of the adjoint equation, and its knobs."""
         knobs, layout = self.knobs, self.layout
         stepper = self.options.method or self.integration.stepper
+        if hasattr(stepper, "sized"):
+            stepper = stepper.sized(sum(map(math.prod, layout.shapes)))
         rtol, atol = knobs.tolerance.rtol, knobs.tolerance.atol
         if self.options.rtol is not None:
             rtol = jnp.asarray(self.options.rtol, rtol.dtype)

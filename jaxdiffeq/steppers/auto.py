@@ -20,6 +20,8 @@ MARGIN = 0.8, 0.4
 """of the explicit method's stability limit: a step above the first speaks for the stiff method, below the second for
 the explicit one"""
 
+MANY = 500  # unknowns of an adjoint equation, parameters included
+
 
 class Memory(NamedTuple):
     """Which method is next, how many steps spoke for the other one, and what each carries."""
@@ -83,6 +85,10 @@ class Auto:
     def work(self) -> Work:
         return Work(0, 0, 0, 0, 0)
 
+    def sized(self, n: int) -> Any:
+        """The method for n unknowns: with very many the explicit one alone, as their Jacobian would fill the memory."""
+        return self if n <= MANY else self.nonstiff
+
     def init(self, f: Field, t: jax.Array, y: jax.Array, args: PyTree) -> Memory:
         zero = jnp.zeros((), jnp.int32)
         shape = jax.eval_shape(lambda: self.stiff.init(f, t, y, args))
@@ -106,7 +112,10 @@ class Auto:
             dense = [_zeros(shape.dense) for shape in shapes]
             dense[which] = step.dense
             after = step.after._replace(memory=tuple(carried))
-            return step._replace(after=after, dense=tuple(dense), ok=jnp.asarray(step.ok), work=self._work(which, step))
+            order = jnp.asarray(methods[which].error_order, start.t.dtype)
+            work = self._work(which, step)
+            ok = jnp.asarray(step.ok)
+            return step._replace(after=after, dense=tuple(dense), ok=ok, work=work, error_order=order)
 
         step = lax.cond(memory.mode == STIFF, lambda: alike(STIFF), lambda: alike(NONSTIFF))
         after = step.after._replace(memory=self._vote(f, memory, step, jnp.abs(t1 - start.t), args))

@@ -93,6 +93,7 @@ class _Stages:
 
     def __init__(self, method: DIRK, system: System, explicit: Callable | None, start: State, t1, args, tolerance):
         self.method, self.system, self.explicit, self.start = method, system, explicit, start
+        self.pair = None if explicit is None else method.tableau.explicit
         self.args, self.t1, self.width = args, t1, t1 - start.t
         self.y = real_vector(start.y)
         self.dt = self.width.astype(self.y.dtype)
@@ -112,12 +113,12 @@ class _Stages:
         slopes, pushes = [], []
         for i, (c, row) in enumerate(zip(tableau.c, tableau.a, strict=True)):
             base = self.y + self.dt * combine(row[:-1], slopes) if slopes else self.y
-            if self.explicit is not None:
-                base = base + self.dt * combine(tableau.explicit.a[i], pushes) if pushes else base
+            if self.pair is not None and pushes:
+                base = base + self.dt * combine(self.pair.a[i], pushes)
             at, slope = self._stage(i, c, row[-1], base, slopes)
             slopes.append(slope)
-            if self.explicit is not None:
-                pushes.append(self._push(i, at))
+            if self.pair is not None:
+                pushes.append(self._push(i, self.pair.c[i], at))
         return self._finish(f, at, slopes, pushes)
 
     def _stage(self, i: int, c: float, diagonal: float, base: jax.Array, slopes: list) -> tuple[jax.Array, jax.Array]:
@@ -156,12 +157,12 @@ class _Stages:
         operands = _Operands(self.start.t + c * self.width, base, shift, self.args)
         return root(self.method.newton, residual, algebra, exact, begin, operands)
 
-    def _push(self, i: int, at: jax.Array) -> jax.Array:
+    def _push(self, i: int, c: float, at: jax.Array) -> jax.Array:
         """The explicit part at stage i."""
         assert self.explicit is not None
         if i == 0 and self.method.tableau.explicit_first:
             return real_vector(self.start.memory[1])
-        t = self.start.t + self.method.tableau.explicit.c[i] * self.width
+        t = self.start.t + c * self.width
         return real_vector(self.explicit(t, like(at, self.start.y), self.args))
 
     def _finish(self, f: Field, at: jax.Array, slopes: list, pushes: list) -> Step:
@@ -169,10 +170,10 @@ class _Stages:
         error = None if tableau.e is None else self.dt * combine(tableau.e, slopes)
         last = tableau.stiffly_accurate and not pushes
         y1 = at if last else self.y + self.dt * combine(tableau.b, slopes)
-        if pushes:
-            y1 = y1 + self.dt * combine(tableau.explicit.b, pushes)
-            if error is not None:
-                error = error + self.dt * combine(tableau.explicit.e, pushes)
+        if self.pair is not None:
+            y1 = y1 + self.dt * combine(self.pair.b, pushes)
+            if error is not None and self.pair.e is not None:
+                error = error + self.dt * combine(self.pair.e, pushes)
         y1 = like(y1, y)
         if pushes:
             assert f.parts is not None
