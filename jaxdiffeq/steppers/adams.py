@@ -105,7 +105,7 @@ class AdamsPECE:
 
         known = jnp.minimum(memory.known + 1, self.orders + 1)
         differences = _each(numbers < known, _chain(f(t1, y1, args), stars))
-        ratios = jnp.abs(differences / tolerance.scale(y, y1)[None]).reshape(self.orders + 1, -1)
+        ratios = (jnp.abs(differences) / tolerance.scale(y, y1)[None]).reshape(self.orders + 1, -1)
         sizes = jnp.sqrt(jnp.sum(ratios * ratios, axis=1) / y.size)
         shrinks = jnp.concatenate([weights[:1], weights[:-1] - weights[1:]])  # gⱼ fall with j
         errors = jnp.abs(width).astype(sizes.dtype) * shrinks * sizes
@@ -124,11 +124,13 @@ class AdamsPECE:
         zero = jnp.zeros(1, width.dtype)
         reach = width + jnp.concatenate([zero, before])
         ratios = jnp.where(there, reach[:-1] / before, 0).astype(real)
-        beta = [jnp.ones((), real)]
-        for j in range(self.orders):
-            beta.append(beta[-1] * ratios[j])
+        beta = jnp.concatenate([jnp.ones(1, real), ratios])
+        shift = 1
+        while shift <= self.orders:  # running products, twice as long each time
+            beta = beta * jnp.concatenate([jnp.ones(shift, real), beta[:-shift]])
+            shift *= 2
         behind = jnp.concatenate([zero, before / width]).astype(real)
-        return _Grid((width / reach).astype(real), behind, jnp.stack(beta))
+        return _Grid((width / reach).astype(real), behind, beta)
 
     def _integrals(self, grid: _Grid) -> jax.Array:
         """gⱼ = ∫ Πᵢ (t − tₙ₋ᵢ)/(t₁ − tₙ₋ᵢ) dt over the step, i < j, in units of its size. Shapes: [orders + 1]."""
@@ -173,7 +175,6 @@ def _each(weights: jax.Array, rows: jax.Array) -> jax.Array:
 
 def _chain(slope: jax.Array, stars: jax.Array) -> jax.Array:
     """Φⱼ₊₁ = Φⱼ − Φⱼ*, from the new slope on."""
-    rows = [slope]
-    for star in stars[:-1]:
-        rows.append(rows[-1] - star)
-    return jnp.stack(rows)
+    below = jnp.asarray(np.tril(np.ones((len(stars), len(stars))), -1), stars.dtype)
+    sums = jnp.sum(below.reshape(*below.shape, *[1] * slope.ndim) * stars[None], axis=1)
+    return slope[None] - sums
