@@ -3,6 +3,7 @@
 `python tests/test_readme.py` rewrites the tables.
 """
 
+import functools
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -31,11 +32,18 @@ def table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
     return "\n".join(f"| {' | '.join('' if cell is None else str(cell) for cell in line)} |" for line in lines)
 
 
-def all_methods() -> Iterator[Any]:
-    """Every method that `jaxdiffeq.methods` can make without being told more."""
+FAMILIES = ("explicit", "rosenbrock", "dirk", "collocation", "multistep")  # the files of `jaxdiffeq.methods`
+
+
+def methods_of(family: str) -> Iterator[Any]:
     for name, make in vars(methods).items():
-        if name[0].isupper() and getattr(make, "__module__", "").startswith(methods.__name__):
+        if name[0].isupper() and getattr(make, "__module__", "") == f"{methods.__name__}.{family}":
             yield make()
+
+
+def all_methods() -> Iterator[Any]:
+    for family in FAMILIES:
+        yield from methods_of(family)
 
 
 def described(method: Any) -> tuple[str, str, str]:
@@ -69,13 +77,16 @@ def numbers(method: Any) -> tuple[str | None, ...]:
     return order(method.tableau), stages(method.tableau), dense(method.tableau)
 
 
-def methods_table() -> str:
-    found = sorted(all_methods(), key=lambda method: method.order)
+def methods_table(family: str) -> str:
+    found = sorted(methods_of(family), key=lambda method: method.order)
     rows = [(f"`{m.name}`", *numbers(m), *described(m)[1:]) for m in found]
     return table(("method", "order", "stages", "dense", "good for", "source"), rows)
 
 
-GENERATED: dict[str, Callable[[], str]] = {"methods": methods_table, "gradients": gradients.markdown}
+GENERATED: dict[str, Callable[[], str]] = {
+    "gradients": gradients.markdown,
+    **{family: functools.partial(methods_table, family) for family in FAMILIES},
+}
 
 
 def rewritten(text: str) -> str:
