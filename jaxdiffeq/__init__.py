@@ -25,10 +25,12 @@ from jaxdiffeq.integrator import Integrator as Integrator
 from jaxdiffeq.methods import *  # noqa: F403  every method by the name it has in the literature
 from jaxdiffeq.problems import ODEProblem as ODEProblem
 from jaxdiffeq.problems import SplitODEProblem as SplitODEProblem
+from jaxdiffeq.problems import SteadyStateProblem as SteadyStateProblem
 from jaxdiffeq.save import SaveAt as SaveAt
 from jaxdiffeq.solution import Solution as Solution
 from jaxdiffeq.solution import SolveError as SolveError
 from jaxdiffeq.solution import Stats as Stats
 from jaxdiffeq.solve import recommend as recommend
 from jaxdiffeq.solve import solve as solve
+from jaxdiffeq.steady import SteadyStateAdjoint as SteadyStateAdjoint
 from jaxdiffeq.types import Result as Result

@@ -355,6 +355,15 @@ def is_dense(solution: Any) -> None:
         )
 
 
+def steady_options(options: dict[str, Any]) -> None:
+    """A steady state has no time: what steers steps and what is saved on the way means nothing."""
+    for name in ("method", "saveat", "first_step", "controller"):
+        if options[name] is not None:
+            raise TypeError(f"a SteadyStateProblem takes no `{name}`: there is no time in it. Leave it out.")
+    if options["dense"] or len(options["stops"]):
+        raise TypeError("a SteadyStateProblem takes neither `dense` nor `stops`: there is no time in it.")
+
+
 def fixed_steps(n: Any, dt: Any) -> None:
     if (n is None) == (dt is None):
         raise ValueError(

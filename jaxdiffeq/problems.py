@@ -79,6 +79,32 @@ class SplitODEProblem(eqx.Module):
         return replaced(self, changes)
 
 
+class SteadyStateProblem(eqx.Module):
+    """f(y, args) = 0, from the guess y0: a state at which dy/dt = f(y, args) rests.
+
+    y0 is any pytree of real or complex numbers, and f returns one like it; `jac(y, args)` and `jac_structure` are as in
+    `ODEProblem`. A solution has the state as `ys`, and gradients by the implicit function theorem.
+    Errors: `TypeError` for an f that is not callable or takes other arguments; the rest is checked by `solve`.
+    """
+
+    f: Callable[[PyTree, PyTree], PyTree]
+    y0: PyTree
+    args: PyTree = None
+    _: dataclasses.KW_ONLY
+    jac: Callable[[PyTree, PyTree], Any] | None = None
+    jac_structure: Any = None
+
+    def __post_init__(self) -> None:
+        _checks.callable_with(self.f, "f", ("y", "args"))
+        if self.jac is not None:
+            _checks.callable_with(self.jac, "jac", ("y", "args"))
+        _checks.structure(self.jac_structure)
+
+    def replace(self, **changes: Any) -> Self:
+        """The same problem with other fields."""
+        return replaced(self, changes)
+
+
 def replaced(problem: Any, changes: dict[str, Any]) -> Any:
     names = getattr(type(problem), "__dataclass_fields__", None)
     if names is None:

@@ -20,9 +20,10 @@ from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.lower import Arrays, Lowered, Plan, chunk, lower, prepare, row_bytes
 from jaxdiffeq.march import march, marches
 from jaxdiffeq.methods.choice import Recommendation, Traits, choose
-from jaxdiffeq.problems import ODEProblem, Terms, lower_problem, replaced
+from jaxdiffeq.problems import ODEProblem, SteadyStateProblem, Terms, lower_problem, replaced
 from jaxdiffeq.record import SaveTimes
 from jaxdiffeq.solution import Interpolant, Solution, Stats, raise_failure
+from jaxdiffeq.steady import solve_steady
 from jaxdiffeq.types import Inputs, PyTree, Result, Work
 
 
@@ -57,6 +58,11 @@ def solve(
     """
     if replacements:
         problem = replaced(problem, replacements)
+    if isinstance(problem, SteadyStateProblem):
+        given = {"method": method, "saveat": saveat, "dense": dense, "rtol": rtol, "atol": atol, "stops": stops}
+        given |= {"first_step": first_step, "controller": controller, "max_steps": max_steps}
+        given |= {"gradient": gradient, "throw": throw}
+        return solve_steady(problem, given)  # pyright: ignore[reportReturnType]
     terms = lower_problem(problem)
     stepper, settled = _settle(terms, method, rtol, first_step, controller)
     options = {

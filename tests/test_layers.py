@@ -22,7 +22,7 @@ LAYERS = (  # from the bottom; a folder stands for all that is in it
     {"loop"},
     {"problems", "methods", "gradients"},
     {"lower", "solution"},
-    {"march"},
+    {"march", "steady"},
     {"solve"},
     {"integrator"},
     {"nn", "ensemble", "plotting", "progress", "diffeq"},  # written against solve() only

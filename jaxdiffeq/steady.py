@@ -1,0 +1,277 @@
+"""Steady states: f(y, args) = 0 by Newton's method, damped, and by following the flow where that fails."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxdiffeq import _checks
+from jaxdiffeq.algebra import structure
+from jaxdiffeq.control import Tolerance, rms
+from jaxdiffeq.field import Field
+from jaxdiffeq.gradients.attach import poisoned
+from jaxdiffeq.gradients.reverse import ReverseAD
+from jaxdiffeq.problems import SteadyStateProblem
+from jaxdiffeq.solution import ERRORS, Stats
+from jaxdiffeq.state import Ravel, Split, as_array, at_least_float32, close, split
+from jaxdiffeq.steppers.implicit import System, like, real_vector
+from jaxdiffeq.types import PyTree, Result
+from jaxdiffeq.while_loop import frozen_while
+
+SMALLEST = 2.0**-10  # the last damping factor that is tried
+FLOW = 10  # steps along the flow before Newton's method is tried again
+ROUNDS = 50  # such turns before the search is given up
+SLOW = 1e-6  # steps so short, in units of the tolerance, that do not shrink tenfold approach a multiple root
+
+
+@dataclass(frozen=True)
+class SteadyStateAdjoint:
+    """dy = −(∂f/∂y)⁻¹ ∂f/∂args·dargs, by the implicit function theorem, in forward and in reverse mode."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class SteadyState:
+    """A state with f(y, args) = 0, or NaN. Shapes: ys is a pytree like y0."""
+
+    ys: PyTree
+    stats: Stats
+    result: jax.Array
+    """a code of `Result`, 0 for success"""
+
+    @property
+    def ok(self) -> jax.Array:
+        return self.result == Result.success
+
+    @property
+    def status(self) -> str:
+        """The result code by its name."""
+        return Result(int(self.result)).name
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """All that the compiled search depends on, besides arrays."""
+
+    parts: Split
+    ravel: Ravel
+    structure: Any
+
+
+class _Arrays(NamedTuple):
+    parts: list
+    y0: list
+    tolerance: Tolerance
+    max_steps: Any
+
+
+def solve_steady(problem: SteadyStateProblem, options: dict[str, Any]) -> SteadyState:
+    """Find y with f(y, args) = 0. Gradients flow to args and to what f closes over; none to y0.
+
+    Newton's method starts at y0; each step is shortened until it makes the next one shorter. Where that does not help,
+    implicit Euler steps that grow follow dy/dt = f instead, to where it settles: pseudo-transient continuation. A root
+    counts once a full step is within the tolerance, and the next one at most a tenth of it: at a multiple root, where
+    there is no derivative, the search fails.
+    Source: Deuflhard, Newton Methods for Nonlinear Problems, 3.3; Kelley, Keyes, SIAM J. Numer. Anal. 35 (1998) 508.
+    """
+    _checks.steady_options(options)
+    if not isinstance(options["gradient"], SteadyStateAdjoint | ReverseAD):
+        _checks.unsupported(f"{options['gradient']!r} does not serve steady states. Take SteadyStateAdjoint().")
+    y0 = problem.y0
+    _checks.state(y0)
+    _checks.tolerances(options["rtol"], options["atol"])
+    _checks.positive_integer(options["max_steps"], "max_steps")
+    ravel = Ravel.of(y0)
+    parts, arrays = split((problem.f, problem.jac, problem.args), at_least_float32(ravel.dtype))
+    leaves = [as_array(x, d) for x, d in zip(jax.tree.leaves(y0), ravel.dtypes, strict=True)]
+    tolerance = Tolerance(*(_packed(ravel, y0, options[name], name) for name in ("rtol", "atol")))
+    plan = _Plan(parts, ravel, problem.jac_structure)
+    try:
+        found = _search(plan, _Arrays(arrays, leaves, tolerance, as_array(options["max_steps"], np.int32)))
+    except _checks.InUserCode as inside:
+        failure = inside.error
+    else:
+        if options["throw"] and _checks.all_concrete(found):
+            _raise_if_failed(found)
+        return found
+    raise failure  # from the user's function
+
+
+def _packed(ravel: Ravel, y0: PyTree, tol: Any, name: str) -> Any:
+    if not (jax.tree_util.all_leaves([tol]) and np.ndim(tol) == 0):
+        _checks.tolerance_shape(tol, y0, name)
+    return ravel.pack_tolerance(tol)
+
+
+def _raise_if_failed(found: SteadyState) -> None:
+    if np.ndim(found.result) == 0 and int(found.result) != Result.success:
+        result = Result(int(found.result))
+        raise ERRORS[result](
+            f"the search for a steady state stopped with {result.name} after {int(found.stats.steps)} steps. Look "
+            f"whether f has a root, give a `y0` closer to it, or follow the flow with an ODEProblem. `throw=False` "
+            f"returns NaN with the result code.",
+            found,  # pyright: ignore[reportArgumentType]  it has no times
+        )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _search(plan: _Plan, arrays: _Arrays) -> SteadyState:
+    field, y0, args = _lower(plan, arrays)
+    system = System(field, np.zeros(y0.shape, y0.dtype))  # pyright: ignore[reportArgumentType]  its shape counts
+
+    @jax.custom_jvp
+    def root(args, rest):
+        start, tolerance, max_steps = rest
+        return _Search(system, args, tolerance, max_steps).run(start)
+
+    @root.defjvp
+    def _(primals, tangents):
+        (args, rest), d_args = primals, tangents[0]
+        found, t = root(args, rest), jnp.zeros((), rest[0].dtype)
+        v = jnp.where(found[1] == Result.success, found[0], rest[0])
+        _, d_slope = jax.jvp(lambda args: system.slope(t, v, args), (args,), (d_args,))
+        algebra = system.algebra
+        w = algebra.shifted(jnp.zeros((), v.dtype), None, system.jacobian(t, v, args)[1])
+        dv = structure.solve(algebra, w, algebra.factor(lax.stop_gradient(w)), d_slope)
+        nothing = jax.tree.map(lambda x: np.zeros(np.shape(x), jax.dtypes.float0), found[1:])
+        return found, (dv, *nothing)
+
+    rest = lax.stop_gradient((real_vector(y0), arrays.tolerance, arrays.max_steps))
+    v, result, stats = root(args, rest)
+    y = poisoned(like(v, y0), result == Result.success)
+    return SteadyState(plan.ravel.unpack(y), stats, result)
+
+
+def _lower(plan: _Plan, arrays: _Arrays) -> tuple[Field, jax.Array, Any]:
+    """f as a field that does not see t, the guess, and what gradients flow to."""
+    f, jac, args = plan.parts.join(arrays.parts)
+    rest, leaves = split(args)
+    ravel = plan.ravel
+    y0 = lax.stop_gradient(ravel.pack(jax.tree.unflatten(ravel.tree, arrays.y0)))
+
+    def slope(y, leaves):
+        tree = ravel.unpack(y)
+        given = jax.tree.map(jnp.asarray, _checks.call(f, tree, rest.join(leaves)))
+        _checks.derivative(given, tree)
+        return ravel.pack(given)
+
+    def jacobian(y, leaves):
+        given = jnp.asarray(_checks.call(jac, ravel.unpack(y), rest.join(leaves)))
+        return _checks.jacobian(given, ravel.size).astype(y.dtype)
+
+    program, of_f = close(slope, y0, leaves)
+    derivative, of_jac = (None, []) if jac is None else close(jacobian, y0, leaves)
+    given = None if derivative is None else lambda t, y, args: derivative(args[1], y, args[2])
+    field = Field(lambda t, y, args: program(args[0], y, args[2]), plan.structure, True, given)
+    return field, y0, (of_f, of_jac, leaves)
+
+
+class _At(NamedTuple):
+    """Where the search stands. `damping` is that of Newton's next step, `dt` the next step along the flow."""
+
+    v: jax.Array
+    anchor: jax.Array
+    """where the flow was left for Newton's method"""
+    damping: jax.Array
+    dt: jax.Array
+    left: jax.Array
+    """steps to go along the flow; Newton's method if none are"""
+    rounds: jax.Array
+    tried: jax.Array
+    accepted: jax.Array
+    result: jax.Array
+
+
+class _Search:
+    """One search, from one guess."""
+
+    def __init__(self, system: System, args: Any, tolerance: Tolerance, max_steps: jax.Array):
+        self.system, self.args, self.max_steps = system, args, max_steps
+        self.tolerance, self.algebra = tolerance, system.algebra
+
+    def run(self, v: jax.Array) -> tuple[jax.Array, jax.Array, Stats]:
+        zero, one = jnp.zeros((), jnp.int32), jnp.ones((), v.dtype)
+        f, jacobian = self._derivative(v)
+        largest = jnp.max(jnp.stack([jnp.max(jnp.abs(x), initial=0) for x in jax.tree.leaves(jacobian)]))
+        dt = 1 / jnp.where(largest > 0, largest, 1)
+        finite = jnp.all(jnp.isfinite(f)) & jnp.isfinite(largest)
+        result = jnp.where(finite, Result.running, Result.nonfinite).astype(jnp.int32)
+        start = _At(v, v, one, jnp.where(finite, dt, one), zero, zero, zero, zero, result)
+        _, last = frozen_while(lambda _, at: at.result == Result.running, self._trip, (), start)
+        tried, accepted = last.tried, last.accepted
+        stats = Stats(tried, accepted, zero, tried - accepted, 2 * tried + 1, tried + 1, tried, 2 * tried, tried, zero)
+        return last.v, last.result, stats
+
+    def _derivative(self, v: jax.Array) -> tuple[jax.Array, Any]:
+        return self.system.jacobian(jnp.zeros((), v.dtype), v, self.args)
+
+    def _size(self, dv: jax.Array, v: jax.Array) -> jax.Array:
+        """In units of the tolerance."""
+        y = like(v, self.system.y)
+        scale = jnp.broadcast_to(self.tolerance.scale(y, y), y.shape).reshape(-1)
+        scale = jnp.concatenate([scale, scale]) if jnp.iscomplexobj(y) else scale
+        return rms(dv / jnp.where(scale > 0, scale, jnp.finfo(v.dtype).tiny))
+
+    def _trip(self, _: tuple, at: _At) -> tuple[tuple, _At]:
+        """One step: of Newton's method, where 1/dt is zero, or along the flow."""
+        flows = at.left > 0
+        f, jacobian = self._derivative(at.v)
+        factors = self.algebra.factor(self.algebra.shifted(jnp.where(flows, 1 / at.dt, 0), None, jacobian))
+        dv = self.algebra.solve(factors, f)
+        v = at.v + jnp.where(flows, 1, at.damping) * dv
+        after = self.system.slope(jnp.zeros((), v.dtype), v, self.args)
+        rest = self.algebra.solve(factors, after)
+        finite = jnp.all(jnp.isfinite(v)) & jnp.all(jnp.isfinite(after)) & jnp.all(jnp.isfinite(rest))
+        newton = self._newton(at, v, rest, (self._size(dv, at.v), self._size(rest, at.v)))
+        flow = self._flow(at, v, finite, (rms(f), rms(after)))
+        refused = self._refused(at)
+        tried, rounds = at.tried + 1, at.rounds
+        new = jax.tree.map(lambda a, b, c: jnp.where(flows, a, jnp.where(finite, b, c)), flow, newton, refused)
+        given_up = jnp.where(tried >= self.max_steps, Result.max_steps_reached, Result.running)
+        given_up = jnp.where(rounds >= ROUNDS, Result.nonlinear_solve_failed, given_up)
+        result = jnp.where(new.result == Result.running, given_up, new.result).astype(jnp.int32)
+        new = new._replace(tried=tried, result=result)
+        return (), jax.tree.map(lambda a, b: jnp.where(at.result == Result.running, a, b), new, at)
+
+    def _newton(self, at: _At, v: jax.Array, rest: jax.Array, sizes: tuple) -> _At:
+        before, after = sizes
+        full = at.damping == 1
+        floor = 100 * jnp.finfo(v.dtype).eps * self._size(v, v)
+        done = full & (before <= 1) & (after <= jnp.maximum(0.1 * before, floor))
+        shorter = (after <= (1 - at.damping / 4) * before) | done
+        slow = full & (before <= SLOW) & ~done
+        result = jnp.where(slow, Result.nonlinear_solve_failed, Result.running)
+        result = jnp.where(done, Result.success, result).astype(jnp.int32)
+        taken = at._replace(
+            v=jnp.where(done, v + rest, v),
+            damping=jnp.minimum(2 * at.damping, 1),
+            accepted=at.accepted + 1,
+            result=result,
+        )
+        return jax.tree.map(lambda a, b: jnp.where(shorter, a, b), taken, self._refused(at))
+
+    def _refused(self, at: _At) -> _At:
+        """Newton's method with half the step, or the flow from where it was left."""
+        damping = at.damping / 2
+        over = damping < SMALLEST
+        return at._replace(
+            v=jnp.where(over, at.anchor, at.v),
+            damping=jnp.where(over, 1, damping),
+            left=jnp.where(over, FLOW, 0).astype(at.left.dtype),
+            rounds=at.rounds + over.astype(at.rounds.dtype),
+        )
+
+    def _flow(self, at: _At, v: jax.Array, finite: jax.Array, sizes: tuple) -> _At:
+        """Steps grow as f falls, and at least twofold."""
+        before, after = sizes
+        growth = jnp.clip(2 * before / jnp.where(after > 0, after, 1), 2, 10)
+        taken = at._replace(v=v, anchor=v, dt=at.dt * growth, left=at.left - 1, accepted=at.accepted + 1)
+        small = at.dt / 10
+        lost = jnp.where(small > 0, Result.running, Result.nonfinite).astype(jnp.int32)
+        return jax.tree.map(lambda a, b: jnp.where(finite, a, b), taken, at._replace(dt=small, result=lost))
