@@ -20,8 +20,26 @@ from jaxdiffeq.types import PyTree, State, Step, Work
 SAFETY = 0.8
 """of the step size that would just meet the tolerance"""
 CAP = 2.0
+"""the largest factor to the next step: longer leaps carry small components beyond zero, where equations may run away"""
 WORTHWHILE = 0.9, 1.1
 """a change of the step within these factors is not made"""
+RENEWED = 4
+"""with up to so many unknowns a new Jacobian and its factors cost less than the iterations they save"""
+LASTS = 20
+"""steps with one Jacobian"""
+
+
+class Chord(NamedTuple):
+    """What Newton's method uses from step to step. Constant to differentiation."""
+
+    jacobian: Any
+    factors: Any
+    """of c·M − J"""
+    c: jax.Array
+    left: jax.Array
+    """steps that the Jacobian still lasts"""
+    least: jax.Array
+    """|dt| of the next step, unless that was refused or cut short"""
 
 
 class Memory(NamedTuple):
@@ -38,6 +56,8 @@ class Memory(NamedTuple):
     """log of the last error without its power of the step size; infinity: there is none of this order"""
     rate: jax.Array
     """of convergence of Newton's method"""
+    chord: Chord | tuple
+    """() where every step makes its own"""
 
 
 class _Operands(NamedTuple):
@@ -58,6 +78,9 @@ class MultistepBDF:
     κ = 0 is the backward differentiation formula of order k. The step size stays the same for k + 1 steps at least;
     then that one of the orders k − 1, k, k + 1 is taken which allows the longest steps. A new size turns the past into
     differences on steps of that size. A restart is at order 1, with the slope as ∇y on steps of size 1.
+
+    The Jacobian lasts 20 steps, less if Newton's method takes more than two iterations or a step was refused, its
+    factors as long as dt and k; systems of up to four unknowns have a new one in each step.
     Source: Shampine, Reichelt 1997, doi:10.1137/S1064827594276424; Hairer, Wanner, Solving ODEs II, V.
     """
 
@@ -69,7 +92,7 @@ class MultistepBDF:
     """of the first step; later ones say theirs"""
     evaluations: ClassVar[tuple[int, int, int]] = (1, 0, 0)
     """Calls of f besides those of Newton's method: at the start, in an attempted step, in the dense output."""
-    costs: ClassVar[Work] = Work(1, 1, 1, 0, 0)
+    costs: ClassVar[Work] = Work(0, 0, 0, 0, 0)
     work: ClassVar[Work] = Work(0, 0, 0, 0, 0)
     name: ClassVar[str] = "BDF"
 
@@ -96,7 +119,20 @@ class MultistepBDF:
         rest = jnp.zeros((self.order + 1, v.size), v.dtype)
         one = jnp.ones((), jnp.int32)
         far = jnp.full((), jnp.inf, v.dtype)
-        return Memory(jnp.concatenate([slope[None], rest]), jnp.ones_like(t), one, jnp.zeros_like(one), far, far)
+        differences, chord = jnp.concatenate([slope[None], rest]), self._no_chord(system, t, v, args)
+        return Memory(differences, jnp.ones_like(t), one, jnp.zeros_like(one), far, far, chord)
+
+    def _no_chord(self, system: System, t: jax.Array, v: jax.Array, args: PyTree) -> Chord | tuple:
+        """Room for what the first step will make."""
+        if system.size <= RENEWED:
+            return ()
+
+        def make():
+            _, jacobian = system.jacobian(t, v, args)
+            return jacobian, system.algebra.factor(system.algebra.shifted(v[0], system.mass(args), jacobian))
+
+        jacobian, factors = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(make))
+        return Chord(jacobian, factors, jnp.zeros_like(v[0]), jnp.zeros((), jnp.int32), jnp.zeros_like(t))
 
     def step(self, f: Field, start: State, t1: jax.Array, args: PyTree, tolerance: Any) -> Step:
         system, memory, k = System(f.whole, start.y), start.memory, start.memory.order
@@ -108,7 +144,8 @@ class MultistepBDF:
         at = _Operands(t1, base, jnp.sum(weights[:, None] * past, axis=0) / alpha, alpha / width.astype(y.dtype), args)
         floor = 10 * jnp.finfo(y.dtype).eps / jnp.max(tolerance.rtol)
         scale = _spread(tolerance.scale(start.y, start.y), start.y)
-        found = self._solve(system, at, (scale, floor, memory.rate))
+        chord, work = self._chord(system, lax.stop_gradient(at), memory.chord, width)
+        found = self._solve(system, at, Start(jnp.zeros_like(base), chord.factors, scale, floor, memory.rate))
 
         y1 = like(base + found.z, start.y)
         differences = self._differences(memory.differences, past, found.z, k)
@@ -117,14 +154,17 @@ class MultistepBDF:
         sizes = jnp.sqrt(jnp.sum(ratios * ratios, axis=1) / start.y.size)
         order, growth, equal, level = self._choose(*lax.stop_gradient((sizes, memory, width, equal + 1)))
         rate = lax.stop_gradient(jnp.maximum(found.rate, jnp.finfo(y.dtype).eps) ** 0.8)
-        after = State(t1, y1, Memory(differences, width, order, equal, level, rate))
         n = found.iterations
+        least = jnp.abs(width) * jnp.minimum(growth, 1).astype(width.dtype)
+        chord = chord._replace(left=jnp.where(n > 2, 0, chord.left), least=least)  # a slow one is not used again
+        chord = lax.stop_gradient(chord) if memory.chord else ()
+        after = State(t1, y1, Memory(differences, width, order, equal, level, rate, chord))
         return Step(
             after,
             like(constants[k - 1] * found.z, start.y),
             (y1, differences[: self.order], k),
             found.ok & jnp.all(jnp.isfinite(y1)),
-            Work(n, 0, 0, n, n),
+            work._replace(f_evals=n + work.jac_evals, linear_solves=n, newton_iterations=n),
             growth=growth.astype(width.dtype),
             error_order=k + 1,
         )
@@ -153,24 +193,40 @@ class MultistepBDF:
         change = jnp.sum(self._table(change_of_step(self.order), rows) * jnp.stack(powers)[:, None, None], axis=0)
         return _mix(change, rows), jnp.where(same, memory.equal, 0)
 
-    def _solve(self, system: System, at: _Operands, steers: tuple) -> Found:
+    def _chord(self, system: System, at: _Operands, kept: Chord | tuple, width: jax.Array) -> tuple[Chord, Work]:
+        """The factors for this step, and what they took."""
+        algebra, mass = system.algebra, system.mass(at.args)
+
+        def make():
+            return system.jacobian(at.t, at.base, at.args)[1]
+
+        def factored(jacobian):
+            return algebra.factor(algebra.shifted(at.c, mass, jacobian))
+
+        if not isinstance(kept, Chord):
+            jacobian, none = make(), jnp.zeros((), jnp.int32)
+            return Chord(jacobian, factored(jacobian), at.c, none, jnp.abs(width)), Work(0, none + 1, none + 1, 0, 0)
+        renew = (kept.left <= 0) | (jnp.abs(width) < 0.99 * kept.least)
+        again = renew | ~(jnp.abs(at.c - kept.c) < 0.01 * jnp.abs(kept.c))
+        jacobian = lax.cond(renew, make, lambda: kept.jacobian)
+        factors = lax.cond(again, lambda: factored(jacobian), lambda: kept.factors)
+        left = jnp.where(renew, LASTS, kept.left - 1)
+        one = lambda flag: flag.astype(jnp.int32)
+        chord = Chord(jacobian, factors, jnp.where(again, at.c, kept.c), left, kept.least)
+        return chord, Work(0, one(renew), one(again), 0, 0)
+
+    def _solve(self, system: System, at: _Operands, begin: Start) -> Found:
         """d = y₁ − y⁽⁰⁾."""
         algebra = system.algebra
-        fixed = lax.stop_gradient(at)
-        _, jacobian = system.jacobian(fixed.t, fixed.base, fixed.args)
-        w = algebra.shifted(fixed.c, system.mass(fixed.args), jacobian)
 
         def residual(d, at):
-            return system.slope(at.t, at.base + d, at.args) - at.c * structure.times_mass(
-                system.mass(at.args), d + at.past
-            )
+            inertia = structure.times_mass(system.mass(at.args), d + at.past)
+            return system.slope(at.t, at.base + d, at.args) - at.c * inertia
 
         def exact(d, at):
             _, jacobian = system.jacobian(at.t, at.base + d, at.args)
             return algebra.shifted(at.c, system.mass(at.args), jacobian)
 
-        scale, floor, rate = steers
-        begin = Start(jnp.zeros_like(at.base), algebra.factor(w), scale, floor, rate)
         return root(self.newton, residual, algebra, exact, begin, at)
 
     def _differences(self, before: jax.Array, past: jax.Array, d: jax.Array, k: jax.Array) -> jax.Array:
