@@ -81,7 +81,7 @@ def solve(
         raise solution  # from the user's function, with its traceback from there on
     account = Account(plan, method is not None, None if controller is None else type(controller))
     solution = dataclasses.replace(solution, account=account)
-    if throw and _checks.concrete(solution.result):
+    if throw and _checks.all_concrete((solution.result, solution.t_end, solution.y_end, solution.next_step)):
         _raise_if_failed(plan, arrays, solution)
     return solution
 

@@ -249,3 +249,13 @@ def test_starting_anew_after_a_stop_is_counted_too(stops, span, max_steps, landi
     sol = jde.solve(jde.ODEProblem(f, 1.0, span), jde.RK4(), **options)
     jax.effects_barrier()
     assert len(calls) == int(sol.stats.f_evals) == 1 + 4 * int(sol.stats.steps) + landings
+
+
+@pytest.mark.parametrize("options", [{}, {"controller": jde.FixedSteps(2000)}], ids=["adaptive", "march"])
+def test_the_eager_gradient_of_a_failure_is_nan(options):
+    """y blows up at t = 2/3. Where it stands is traced, so there is no message to raise."""
+    problem = jde.ODEProblem(lambda t, y, a: a * y * y, 1.5, (0.0, 2.0), 1.0)
+    options |= {"saveat": jde.SaveAt(t1=True)}
+    assert jnp.isnan(jax.grad(lambda a: jde.solve(problem, jde.Tsit5(), args=a, **options).ys[-1])(1.0))
+    with pytest.raises(jde.SolveError):
+        jde.solve(problem, jde.Tsit5(), **options)
