@@ -146,7 +146,8 @@ def _whole(plan: Plan, arrays: Arrays) -> Bundle:
     if marches(plan, arrays):
         outputs, constants = march(plan, parts)
     else:
-        state_bytes = 2 * parts.inputs.y0.size * parts.inputs.y0.dtype.itemsize
+        state = jax.eval_shape(parts.integration.begin, parts.inputs)  # with a Jacobian, if the method keeps one
+        state_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
         strategy = plan.gradient.bind(plan.max_steps, state_bytes)
         outputs, constants = differentiable(strategy, parts.integration, parts.inputs, parts.knobs)
         outputs = outputs._replace(records=jax.tree.map(lambda x: x[:-1], outputs.records))
