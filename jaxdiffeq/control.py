@@ -83,7 +83,8 @@ class PIDController:
             factor = jnp.where(accept, step.growth, factor)
         factor = jnp.clip(factor, self.factor_min, cap)
         factor = jnp.where(jnp.isfinite(log_ratio), factor, self.factor_min)
-        most = jnp.where(step.ok, self.safety, 0.5)  # an inner solve that failed says nothing of the error: half the step
+        # an inner solve that failed says nothing of the error: then half the step at most
+        most = jnp.where(step.ok, self.safety, 0.5)
         factor = jnp.where(accept, factor, jnp.minimum(factor, most))
         at_floor = jnp.array(False) if self.min_step is None else dt <= self.min_step
 
