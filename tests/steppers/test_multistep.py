@@ -1,5 +1,6 @@
 """Multistep methods: formulas of every order from exact histories, then the choice of order and step in solves."""
 
+import dataclasses
 import functools
 import math
 
@@ -11,6 +12,7 @@ from jax import lax
 from scipy.integrate import solve_ivp
 
 import jaxdiffeq as jde
+from jaxdiffeq.algebra.structure import Banded
 from jaxdiffeq.control import Tolerance
 from jaxdiffeq.field import Field
 from jaxdiffeq.types import State
@@ -302,13 +304,16 @@ def test_stiff_problems(name, rtol):
 
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_calls_of_f_compared_with_scipy(name):
-    """SciPy's BDF is the same formula; it keeps a Jacobian for many steps, here every step has a new one."""
+    """SciPy's BDF is the same formula. Its calls are without those for the Jacobians, which are included here."""
     f, y0, t1, args, _ = PROBLEMS[name]
     stats = stiff(name)[0](1e-6, 1e-10)[2]
     slope = jax.jit(lambda t, y: f(t, y, args))
     peer = solve_ivp(slope, (0, t1), y0, "BDF", rtol=1e-6, atol=1e-10, jac=jax.jit(jax.jacfwd(slope, 1)))
-    assert int(stats.f_evals) < 1.05 * peer.nfev
-    assert int(stats.newton_iterations) < 0.7 * peer.nfev
+    assert int(stats.f_evals) < 0.9 * peer.nfev
+    assert int(stats.f_evals) == 1 + 2 + int(stats.newton_iterations) + int(stats.jac_evals)
+    if name == "HIRES":  # more than four unknowns: Jacobians and factors are kept
+        assert int(stats.jac_evals) < 0.15 * int(stats.steps)
+        assert int(stats.factorizations) < 0.4 * int(stats.steps)
 
 
 @pytest.mark.parametrize("rtol", 10.0 ** np.arange(-8, -1.5, 0.5))
@@ -348,6 +353,38 @@ def test_an_algebraic_equation():
     sol = jde.solve(DAE, jde.BDF(), saveat=jnp.geomspace(1e-3, 40.0, 20), rtol=1e-8, atol=1e-12)
     np.testing.assert_allclose(sol.ys[-1], AT_40, rtol=1e-6)
     np.testing.assert_allclose(np.sum(sol.ys, axis=1), 1.0, rtol=1e-8)
+
+
+def diffusion(t, y, rate):
+    """A reacting chain of 12: the ends are free, the reaction has a pulse in time."""
+    spread = jnp.append(y[1:], y[-1:]) - 2 * y + jnp.append(y[:1], y[:-1])
+    return 500.0 * rate * spread + y * (1 - y) + jnp.where(t < 0.3, 1.0, -1.0)
+
+
+CHAIN = jde.ODEProblem(diffusion, jnp.linspace(0.1, 1.0, 12), (0.0, 1.0), 1.0, jac_structure=Banded(1, 1))
+
+
+@functools.cache
+def chain_solve(structure, rtol=1e-7):
+    problem = dataclasses.replace(CHAIN, jac_structure=structure)
+
+    @jax.jit
+    def run(rate):
+        return jde.solve(problem, jde.BDF(), args=rate, saveat=END, rtol=rtol, atol=rtol, stops=[0.3]).ys[-1]
+
+    return run
+
+
+def test_a_kept_jacobian_of_any_structure_in_every_transformation():
+    """With a stop, where everything starts anew: lanes, and derivatives in both modes."""
+    run, dense = chain_solve(Banded(1, 1)), chain_solve(None)
+    rates = jnp.array([1.0, 0.01])
+    y, d = jax.jvp(run, (1.0,), (1.0,))
+    np.testing.assert_allclose(y, dense(1.0), rtol=1e-8)
+    np.testing.assert_allclose(jax.vmap(run)(rates), np.stack([run(rate) for rate in rates]), rtol=1e-9)
+    np.testing.assert_allclose(jax.grad(lambda rate: jnp.sum(run(rate)[:3]))(1.0), jnp.sum(d[:3]), rtol=1e-8)
+    value = chain_solve(Banded(1, 1), 1e-11)
+    np.testing.assert_allclose(d, (value(1.001) - value(0.999)) / 0.002, rtol=1e-3, atol=1e-6)
 
 
 def test_kappa_and_the_highest_order_are_options():
