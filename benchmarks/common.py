@@ -31,6 +31,7 @@ PEERS = (
     "scipy",
     "numba",
     "numbalsoda",
+    "scikit-sundae",
     "torch",
     "torchdiffeq",
 )
