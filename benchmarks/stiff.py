@@ -1,7 +1,7 @@
 """Stiff problems at equal error: at most a thirtieth of diffrax's time, BDF at most 1.3 times CVODE's calls of f.
 
 Work–precision at three errors: every contestant gets the loosest tolerance on a grid at which it is right to that
-error, relative and component by component, and the best of ours is compared with the best of diffrax's. CVODE calls f in
+error, relative and component by component; the best of ours is compared with the best of diffrax. CVODE calls f in
 Python, so only its calls are compared. Also: the compile time, the gradient's time over the solve's, and what the
 structure of a Jacobian is worth.
 """
