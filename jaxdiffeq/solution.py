@@ -192,13 +192,14 @@ class EventLimitReached(SolveError):
 ADVICE = {
     Result.max_steps_reached: (
         "max_steps attempts did not suffice",
-        "If the steps are tiny the problem is probably stiff for this explicit method: use an implicit method, looser "
+        "If the steps are tiny the problem is probably stiff for this explicit method: use an implicit one, such as "
+        "Rodas5P() or BDF(), or none, so that `solve` switches by itself; looser "
         "tolerances, or a larger max_steps.",
     ),
     Result.step_size_too_small: (
         "the error estimate cannot be met with any step that moves t",
         "Look for a singularity or a discontinuity of f near this time (name it in `stops`), loosen the tolerances, or "
-        "use jax_enable_x64. For a stiff problem use an implicit method.",
+        "use jax_enable_x64. For a stiff problem use an implicit method, such as Rodas5P() or BDF().",
     ),
     Result.nonfinite: (
         "f or the state was NaN or infinite at every step size tried",
