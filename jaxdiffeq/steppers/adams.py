@@ -104,7 +104,9 @@ class AdamsPECE:
         error = dt * (weights[k] - weights[k - 1]).astype(y.dtype) * new
 
         known = jnp.minimum(memory.known + 1, self.orders + 1)
-        differences = _each(numbers < known, _chain(f(t1, y1, args), stars))
+        slope = f(t1, y1, args)
+        error = error + 0 * slope  # a slope that is not finite must not enter the past
+        differences = _each(numbers < known, _chain(slope, stars))
         ratios = (jnp.abs(differences) / tolerance.scale(y, y1)[None]).reshape(self.orders + 1, -1)
         sizes = jnp.sqrt(jnp.sum(ratios * ratios, axis=1) / y.size)
         shrinks = jnp.concatenate([weights[:1], weights[:-1] - weights[1:]])  # gⱼ fall with j

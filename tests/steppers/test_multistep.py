@@ -94,24 +94,38 @@ def test_order_of_every_formula(name, k):
         assert found < order + 0.25
 
 
+@functools.cache
+def one_step(name):
+    """A step of y′ = k·tᵏ⁻¹ − 1 and y′ = 1: its end, its error estimate, and the middle of its dense output."""
+    method = METHODS[name]
+
+    def f(t, y, k):
+        return jnp.stack([k * t ** (k - 1) - 1.0, jnp.ones_like(t)])
+
+    @jax.jit
+    def step(start, t1, k):
+        step = method.step(Field(f), start, t1, k, TOLERANCE)
+        powers = 0.5 ** np.arange(method.degree + 1)
+        return step.after.y, step.error, powers @ method.polynomial(Field(f), step.dense, k)
+
+    return step
+
+
 @pytest.mark.parametrize("ratio", [0.3, 1.0, 1.9])
 @pytest.mark.parametrize("k", range(1, 6))
 @pytest.mark.parametrize("name", ["BDF", "BDF without κ"])
 def test_bdf_is_exact_on_polynomials_whatever_the_step(name, k, ratio):
-    method, h = METHODS[name], 0.25
+    h = 0.25
 
     def g(t):
         return np.array([t**k - t, 1.0 + t])
 
-    def f(t, y, args):
-        return jnp.stack([k * t ** (k - 1) - 1.0, jnp.ones_like(t)])
-
-    start = State(jnp.array(1.0), jnp.asarray(g(1.0)), history(method, g, jnp.array(1.0), jnp.asarray(g(1.0)), h, k))
-    step = method.step(Field(f), start, 1.0 + ratio * h, None, TOLERANCE)
-    np.testing.assert_allclose(step.after.y, g(1.0 + ratio * h), rtol=1e-13)
-    np.testing.assert_allclose(step.error, 0.0, atol=1e-12)
-    powers = 0.5 ** np.arange(method.degree + 1)
-    np.testing.assert_allclose(powers @ method.polynomial(f, step.dense, None), g(1.0 + 0.5 * ratio * h), rtol=1e-13)
+    y0 = jnp.asarray(g(1.0))
+    start = State(jnp.array(1.0), y0, history(METHODS[name], g, jnp.array(1.0), y0, h, k))
+    y1, error, middle = one_step(name)(start, 1.0 + ratio * h, float(k))
+    np.testing.assert_allclose(y1, g(1.0 + ratio * h), rtol=1e-13)
+    np.testing.assert_allclose(error, 0.0, atol=1e-12)
+    np.testing.assert_allclose(middle, g(1.0 + 0.5 * ratio * h), rtol=1e-13)
 
 
 def test_adams_is_exact_on_polynomials_whatever_the_steps():
@@ -124,18 +138,22 @@ def test_adams_is_exact_on_polynomials_whatever_the_steps():
 
     y = jnp.ones(8)
     memory = method.init(Field(f), jnp.array(t), y, None)
-    advance = jax.jit(lambda s, t1: method.step(Field(f), s, t1, None, TOLERANCE))
+
+    @jax.jit
+    def advance(start, t1):
+        step = method.step(Field(f), start, t1, None, TOLERANCE)
+        return step.after, 0.5 ** np.arange(method.degree + 1) @ method.polynomial(Field(f), step.dense, None)
+
     for n, width in enumerate(widths):
         memory = memory._replace(order=jnp.array(n + 1, jnp.int32))
-        step = advance(State(jnp.array(t), (1.0 + t) ** degrees, memory), t + width)
-        assert int(step.after.memory.known) == n + 2
+        after, middle = advance(State(jnp.array(t), (1.0 + t) ** degrees, memory), t + width)
+        assert int(after.memory.known) == n + 2
         wanted = (1.0 + t + width) ** degrees
         right = degrees <= n + 2  # order n + 1 corrects to degree n + 2
-        np.testing.assert_allclose(step.after.y[right], wanted[right], rtol=1e-13)
-        assert np.abs(step.after.y - wanted)[~right].min(initial=1.0) > 1e-11
-        middle = 0.5 ** np.arange(method.degree + 1) @ method.polynomial(f, step.dense, None)
+        np.testing.assert_allclose(after.y[right], wanted[right], rtol=1e-13)
+        assert np.abs(after.y - wanted)[~right].min(initial=1.0) > 1e-11
         np.testing.assert_allclose(middle[right], ((1.0 + t + 0.5 * width) ** degrees)[right], rtol=1e-13)
-        memory, t = step.after.memory, t + width
+        memory, t = after.memory, t + width
 
 
 # ---- solves of problems that are not stiff
@@ -463,8 +481,9 @@ def gradient(name, strategy):
     return np.array([scale, *y0, t1])
 
 
-@pytest.mark.parametrize("name", ["BDF", "Adams"])
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(
+    ("name", "strategy"), [("BDF", s) for s in STRATEGIES] + [("Adams", s) for s in ("reverse", "forward", "gauss")]
+)
 def test_gradients(name, strategy):
     """With respect to args, y0 and t1, which moves the saved times."""
     found = gradient(name, strategy)
@@ -502,3 +521,26 @@ def test_a_field_that_ends_is_reported(method):
     assert np.isnan(sol.ys).all()
     np.testing.assert_allclose(sol.t_end, 1.0, rtol=1e-10)
     np.testing.assert_allclose(sol.y_end, np.exp(-1), rtol=1e-2)
+
+
+@each
+def test_a_field_that_fails_here_and_there(method):
+    """f is NaN in a fiftieth of all places, at random: steps are refused, and neither value nor gradient notices."""
+
+    def scattered(t, y, rate):
+        chance = jnp.sin(1e10 * (t + y[0])) ** 2
+        return -rate * (y - jnp.cos(t)) + jnp.where(chance < 0.001, jnp.nan, 0.0)
+
+    def last(rate):
+        problem = jde.ODEProblem(scattered, jnp.array([0.5]), (0.0, 3.0), rate)
+        sol = jde.solve(problem, method, saveat=END, rtol=1e-6, atol=1e-6)
+        return sol.ys[-1, 0], sol.stats
+
+    def solution(rate):
+        c = 0.5 - rate**2 / (1 + rate**2)
+        return (rate**2 * jnp.cos(3.0) + rate * jnp.sin(3.0)) / (1 + rate**2) + c * jnp.exp(-3.0 * rate)
+
+    (y, stats), slope = jax.value_and_grad(last, has_aux=True)(2.0)
+    assert int(stats.rejected_solver) + int(stats.rejected_error) >= 3
+    np.testing.assert_allclose(y, solution(2.0), atol=1e-4)
+    np.testing.assert_allclose(slope, jax.grad(solution)(2.0), atol=1e-4)
