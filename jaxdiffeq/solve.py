@@ -20,7 +20,7 @@ from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.lower import Arrays, Lowered, Plan, chunk, lower, prepare, row_bytes
 from jaxdiffeq.march import march, marches
 from jaxdiffeq.methods.choice import Recommendation, Traits, choose
-from jaxdiffeq.problems import ODEProblem, SteadyStateProblem, Terms, lower_problem, replaced
+from jaxdiffeq.problems import SteadyStateProblem, Terms, lower_problem, replaced
 from jaxdiffeq.record import SaveTimes
 from jaxdiffeq.solution import Interpolant, Solution, Stats, raise_failure
 from jaxdiffeq.steady import solve_steady
@@ -28,7 +28,7 @@ from jaxdiffeq.types import Inputs, PyTree, Result, Work
 
 
 def solve(
-    problem: ODEProblem,
+    problem: Any,
     method: Any = None,
     *,
     saveat: Any = None,

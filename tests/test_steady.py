@@ -193,4 +193,4 @@ def test_float32_and_jit():
     found = jax.jit(lambda a: jde.solve(jde.SteadyStateProblem(square, jnp.float32(1), a)))(jnp.float32(2))
     assert found.ys.dtype == jnp.float32
     assert found.result == 0
-    np.testing.assert_allclose(found.ys, 2**0.5, rtol=4 * np.finfo(np.float32).eps)
+    np.testing.assert_allclose(found.ys, 2**0.5, rtol=4 * float(np.finfo(np.float32).eps))

@@ -13,7 +13,6 @@ from jax import lax
 
 from jaxdiffeq.algebra import structure
 from jaxdiffeq.algebra.newton import NEWTON, Found, Newton, Start, root
-from jaxdiffeq.control import rms
 from jaxdiffeq.dense import hermite
 from jaxdiffeq.field import Field
 from jaxdiffeq.steppers.base import OfTableau
@@ -201,7 +200,7 @@ class _Stages:
         real = factors[[value.imag == 0 for value in self.form.values].index(True)] if own is None else own
         push = c * structure.times_mass(mass, _weigh(np.array([given.e]), u)[0])
         error = one.solve(real, self.f0 + push)
-        large = rms(error / scale) >= 1
+        large = jnp.mean((error / scale) ** 2) >= 1
 
         def anew():
             t, y, args = self.fixed

@@ -32,7 +32,7 @@ def swing(t, y, a):
 
 SWING = jde.ODEProblem(swing, jnp.array([1.0, 0.5]), (0.0, 2.0), 1.3)
 TIMES = jnp.linspace(0.0, 2.0, 41)
-TIGHT = {"rtol": 1e-13, "atol": 1e-13}
+TIGHT: dict = {"rtol": 1e-13, "atol": 1e-13}
 STEPS = {
     1: (64, 128),
     2: (32, 64),
