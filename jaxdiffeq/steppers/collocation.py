@@ -251,8 +251,9 @@ def _form(tableau: CollocationTableau) -> _Form:
     inner = slice(int(first), len(b) - int(last))
     inverse = np.linalg.inv(a[inner, inner])
     values, right = np.linalg.eig(inverse)
-    left, kept = np.linalg.inv(right), values.imag >= 0
-    twice = np.where(values.imag > 0, 2, 1)  # one of a pair speaks for both
+    left, imaginary = np.linalg.inv(right), np.imag(values)
+    kept = imaginary >= 0
+    twice = np.where(imaginary > 0, 2, 1)  # one of a pair speaks for both
     number = 1 + np.arange(len(b))
     powers = (
         np.linalg.inv(number * c[:, None] ** (number - 1)) if tableau.dense is None else np.array(tableau.dense.b).T
