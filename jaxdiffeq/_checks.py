@@ -203,11 +203,14 @@ def highest_order(value: Any, most: int) -> None:
         raise ValueError(f"`max_order` must be at most {most}, but is {value}.")
 
 
-def structure(given: Any) -> None:
-    if given is not None and not hasattr(given, "bind"):
+def hints(jac: Any, structure: Any, arguments: Sequence[str]) -> None:
+    """What a problem may say about ∂f/∂y."""
+    if jac is not None:
+        callable_with(jac, "jac", arguments)
+    if structure is not None and not hasattr(structure, "bind"):
         raise TypeError(
             f"`jac_structure` must be Dense(), Diagonal(), Banded(lower, upper), BlockDiagonal(size) or "
-            f"Sparse.of(pattern), but is {given!r}."
+            f"Sparse.of(pattern), but is {structure!r}."
         )
 
 

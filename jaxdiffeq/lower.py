@@ -121,11 +121,7 @@ def _mass(mass: PyTree, y0: PyTree, ravel: Ravel) -> Any:
     if mass is None:
         return None
     if _checks.mass(mass, y0, ravel.size):
-        return (
-            ravel.pack_tolerance(mass).reshape(-1)
-            if ravel.size > 1
-            else as_array(jax.tree.leaves(mass)[0], real_dtype(ravel.dtype)).reshape(-1)
-        )
+        return ravel.pack_tolerance(mass).reshape(-1)
     return as_array(jax.tree.leaves(mass)[0], real_dtype(ravel.dtype))
 
 

@@ -42,9 +42,7 @@ class ODEProblem(eqx.Module):
 
     def __post_init__(self) -> None:
         _checks.callable_with(self.f, "f", ("t", "y", "args"))
-        if self.jac is not None:
-            _checks.callable_with(self.jac, "jac", ("t", "y", "args"))
-        _checks.structure(self.jac_structure)
+        _checks.hints(self.jac, self.jac_structure, ("t", "y", "args"))
 
     def replace(self, **changes: Any) -> Self:
         """The same problem with other fields: `problem.replace(args=p, tspan=(0, 20))`."""
@@ -70,9 +68,7 @@ class SplitODEProblem(eqx.Module):
     def __post_init__(self) -> None:
         _checks.callable_with(self.f_implicit, "f_implicit", ("t", "y", "args"))
         _checks.callable_with(self.f_explicit, "f_explicit", ("t", "y", "args"))
-        if self.jac is not None:
-            _checks.callable_with(self.jac, "jac", ("t", "y", "args"))
-        _checks.structure(self.jac_structure)
+        _checks.hints(self.jac, self.jac_structure, ("t", "y", "args"))
 
     def replace(self, **changes: Any) -> Self:
         """The same problem with other fields."""
@@ -96,9 +92,7 @@ class SteadyStateProblem(eqx.Module):
 
     def __post_init__(self) -> None:
         _checks.callable_with(self.f, "f", ("y", "args"))
-        if self.jac is not None:
-            _checks.callable_with(self.jac, "jac", ("y", "args"))
-        _checks.structure(self.jac_structure)
+        _checks.hints(self.jac, self.jac_structure, ("y", "args"))
 
     def replace(self, **changes: Any) -> Self:
         """The same problem with other fields."""

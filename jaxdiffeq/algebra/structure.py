@@ -171,14 +171,17 @@ class Layout:
     """for low, mid and up, [k, k, blocks]: where the entry is in [colours, n], flat; −1 for none"""
 
     def jacobian(self, g: Callable[[Vector], Vector], y: Vector) -> tuple[Vector, Blocks]:
-        seeds = jnp.asarray(self.colour == np.arange(self.colour.max() + 1)[:, None], y.dtype)
+        seeds = self._seeds(y.dtype)
         value, columns = jax.vmap(lambda v: jax.jvp(g, (y,), (v,)), out_axes=(None, 0))(seeds)
         return value, self._fill(columns)
 
     def given(self, jacobian: jax.Array) -> Blocks:
         """A Jacobian that the user computed, [n, n], as `jacobian` would give it: columns of a colour are added up."""
-        seeds = jnp.asarray(self.colour == np.arange(self.colour.max() + 1)[:, None], jacobian.dtype)
-        return self._fill(seeds @ jacobian.T)
+        return self._fill(self._seeds(jacobian.dtype) @ jacobian.T)
+
+    def _seeds(self, dtype: Any) -> jax.Array:
+        """A one for every column of a colour, [colours, n]."""
+        return jnp.asarray(self.colour == np.arange(self.colour.max() + 1)[:, None], dtype)
 
     def _fill(self, values: jax.Array) -> Blocks:
         flat = jnp.append(values.reshape(-1), jnp.zeros(1, values.dtype))

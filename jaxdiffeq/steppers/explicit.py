@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiffeq.dense import combine, hermite, weigh
+from jaxdiffeq.field import Field
 from jaxdiffeq.steppers.base import OfTableau
 from jaxdiffeq.tableaux.explicit import ButcherTableau
 from jaxdiffeq.types import State, Step
-
-Field = Callable[[jax.Array, jax.Array, Any], jax.Array]
 
 
 @dataclass(frozen=True, repr=False)
