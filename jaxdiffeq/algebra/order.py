@@ -10,6 +10,11 @@ from itertools import chain
 import numpy as np
 
 
+def entries(n: int, i: np.ndarray, j: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each pair once, row by row."""
+    return np.divmod(np.unique(i.astype(np.int64) * n + j), n)
+
+
 def _rows(n: int, i: np.ndarray, j: np.ndarray) -> list[np.ndarray]:
     """The columns of each row."""
     by_row = np.argsort(i, kind="stable")
@@ -17,21 +22,20 @@ def _rows(n: int, i: np.ndarray, j: np.ndarray) -> list[np.ndarray]:
 
 
 def _neighbours(n: int, i: np.ndarray, j: np.ndarray) -> list[np.ndarray]:
-    both = np.unique(np.stack([np.append(i, j), np.append(j, i)]), axis=1)
-    return _rows(n, *both)
+    return _rows(n, *entries(n, np.append(i, j), np.append(j, i)))
 
 
-def colours(n: int, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+def colours(n: int, i: np.ndarray, j: np.ndarray, order: np.ndarray) -> np.ndarray:
     """A colour for each column, so that no row has two columns of one colour.
 
-    Greedily, in an order in which neighbours are close: a band takes no more colours than it is wide.
+    Greedily, in the given order. If neighbours are close in it, a band takes no more colours than it is wide.
 
     Source: Coleman, Moré, SIAM J. Numer. Anal. 20 (1983) 187.
     """
     rows, columns = _rows(n, i, j), _rows(n, j, i)
     colour = np.full(n, -1)
-    for c in reverse_cuthill_mckee(n, i, j):
-        taken = {int(x) for r in columns[c] for x in colour[rows[r]]}
+    for c in order:
+        taken = set(np.concatenate([colour[rows[r]] for r in columns[c]]).tolist())
         colour[c] = next(x for x in range(n + 1) if x not in taken)
     return colour
 

@@ -22,7 +22,7 @@ from jax import lax
 from jaxdiffeq import _checks
 from jaxdiffeq.algebra import lu
 from jaxdiffeq.algebra.blocks import Blocks, factor, matrix_vector, substitute
-from jaxdiffeq.algebra.order import bandwidth, colours, groups, reverse_cuthill_mckee
+from jaxdiffeq.algebra.order import bandwidth, colours, entries, groups, reverse_cuthill_mckee
 
 Vector = jax.Array  # [n]
 Mass = jax.Array | None  # the identity, [n] a diagonal, or [n, n]
@@ -253,15 +253,22 @@ def _band_of(n: int, lower: int, upper: int) -> Layout | Dense:
 @functools.lru_cache
 def _arranged(n: int, rows: tuple[int, ...], columns: tuple[int, ...]) -> Layout | Dense:
     i, j = (np.append(np.asarray(x, np.intp), np.arange(n)) for x in (rows, columns))
-    i, j = np.unique(np.stack([i, j]), axis=1)
-    colour, members = colours(n, i, j), groups(n, i, j)
+    i, j = entries(n, i, j)
+    close, members = _close(n, i, j), groups(n, i, j)
+    colour = colours(n, i, j, close)
     largest = max(len(m) for m in members)
     if largest <= lu.ROLLED and largest < n:
         order = np.full((len(members), largest), n)
         for row, m in zip(order, members, strict=True):
             row[: len(m)] = m
         return _layout(n, largest, order.reshape(-1), (i, j), colour, neighbours=False)
-    return _tridiagonal(n, reverse_cuthill_mckee(n, i, j), i, j, colour)
+    return _tridiagonal(n, close, i, j, colour)
+
+
+def _close(n: int, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+    """An order in which neighbours are close: their own, if it is one."""
+    own, other = np.arange(n), reverse_cuthill_mckee(n, i, j)
+    return own if bandwidth(own, i, j) <= bandwidth(other, i, j) else other
 
 
 def _tridiagonal(n: int, order: np.ndarray, i: np.ndarray, j: np.ndarray, colour: np.ndarray) -> Layout | Dense:

@@ -183,7 +183,7 @@ def test_orders():
     order = reverse_cuthill_mckee(60, i, j)
     assert sorted(order) == list(range(60))
     assert bandwidth(order, i, j) == 1
-    colour = colours(60, i, j)
+    colour = colours(60, i, j, order)
     assert colour.max() == 2
     for row in pattern:
         assert len(set(colour[row])) == row.sum()
