@@ -1,6 +1,8 @@
 """Differential equations in JAX, where any solve is a layer of a neural network."""
 
 from jaxdiffeq import nn as nn
+from jaxdiffeq.algebra.detect import Detected as Detected
+from jaxdiffeq.algebra.krylov import MatrixFree as MatrixFree
 from jaxdiffeq.algebra.newton import Newton as Newton
 from jaxdiffeq.algebra.structure import Banded as Banded
 from jaxdiffeq.algebra.structure import BlockDiagonal as BlockDiagonal

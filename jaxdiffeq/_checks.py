@@ -209,8 +209,8 @@ def hints(jac: Any, structure: Any, arguments: Sequence[str]) -> None:
         callable_with(jac, "jac", arguments)
     if structure is not None and not hasattr(structure, "bind"):
         raise TypeError(
-            f"`jac_structure` must be Dense(), Diagonal(), Banded(lower, upper), BlockDiagonal(size) or "
-            f"Sparse.of(pattern), but is {structure!r}."
+            f"`jac_structure` must be Dense(), Diagonal(), Banded(lower, upper), BlockDiagonal(size), "
+            f"Sparse.of(pattern), Detected() or MatrixFree(), but is {structure!r}."
         )
 
 

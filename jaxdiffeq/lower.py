@@ -12,6 +12,8 @@ import numpy as np
 from jax import lax
 
 from jaxdiffeq import _checks
+from jaxdiffeq.algebra.detect import Detected, detect
+from jaxdiffeq.algebra.krylov import MatrixFree
 from jaxdiffeq.control import FixedSteps, Tolerance
 from jaxdiffeq.field import Field
 from jaxdiffeq.loop import Integration
@@ -208,8 +210,15 @@ def lower(plan: Plan, arrays: Arrays, capacity: int) -> Lowered:
     def observe(t, y, args):
         return watch(args.of_fn, t, y, args.leaves)
 
+    chosen = plan.structure
+    if isinstance(chosen, Detected):
+        full = arrays.mass is not None and np.ndim(arrays.mass) == 2
+        chosen = None if full else detect(lambda y, rest: program(of_f, rest[0], y, rest[1]), y0, (t0, leaves))
+    if isinstance(chosen, MatrixFree):
+        chosen = chosen.on_arrays(ravel, lambda args: rest.join(args.leaves))
+
     integration = Integration(
-        _field(program, second, derivative, plan.structure, arrays.mass is not None),
+        _field(program, second, derivative, chosen, arrays.mass is not None),
         plan.stepper,
         _recorders(plan, arrays, observe, capacity),
         plan.watch,

@@ -25,7 +25,7 @@ class ODEProblem(eqx.Module):
     What only implicit methods use: `mass_matrix` is M, constant, perhaps singular (then this is a DAE, and y0 must
     satisfy its algebraic equations); `jac(t, y, args)` is ∂f/∂y, found by forward differentiation when left out;
     `jac_structure` says where it may differ from zero: `Dense()`, `Diagonal()`, `Banded(lower, upper)`,
-    `BlockDiagonal(size)` or `Sparse.of(pattern)`.
+    `BlockDiagonal(size)` or `Sparse.of(pattern)`; `Detected()` finds that out from f, `MatrixFree()` does without.
     Shapes: M and ∂f/∂y are [n, n] for n numbers in y0, its leaves one after the other; or M is a pytree like y0, a
     diagonal.
     Errors: `TypeError` for an f that is not callable or takes other arguments; the rest is checked by `solve`.

@@ -13,6 +13,8 @@ from jax import lax
 
 from jaxdiffeq import _checks
 from jaxdiffeq.algebra import structure
+from jaxdiffeq.algebra.detect import Detected, detect
+from jaxdiffeq.algebra.krylov import MatrixFree
 from jaxdiffeq.control import Tolerance, rms
 from jaxdiffeq.field import Field
 from jaxdiffeq.gradients.attach import poisoned
@@ -168,7 +170,12 @@ def _lower(plan: _Plan, arrays: _Arrays) -> tuple[Field, jax.Array, Any]:
     program, of_f = close(slope, y0, leaves)
     derivative, of_jac = (None, []) if jac is None else close(jacobian, y0, leaves)
     given = None if derivative is None else lambda t, y, args: derivative(args[1], y, args[2])
-    field = Field(lambda t, y, args: program(args[0], y, args[2]), plan.structure, True, given)
+    chosen = plan.structure
+    if isinstance(chosen, Detected):
+        chosen = detect(lambda y, leaves: program(of_f, y, leaves), y0, leaves)
+    if isinstance(chosen, MatrixFree):
+        chosen = chosen.on_arrays(ravel, lambda args: rest.join(args[2]))
+    field = Field(lambda t, y, args: program(args[0], y, args[2]), chosen, True, given)
     return field, y0, (of_f, of_jac, leaves)
 
 
@@ -198,7 +205,7 @@ class _Search:
     def run(self, v: jax.Array) -> tuple[jax.Array, jax.Array, Stats]:
         zero, one = jnp.zeros((), jnp.int32), jnp.ones((), v.dtype)
         f, jacobian = self._derivative(v)
-        largest = jnp.max(jnp.stack([jnp.max(jnp.abs(x), initial=0) for x in jax.tree.leaves(jacobian)]))
+        largest = structure.magnitude(self.algebra, jacobian)
         dt = 1 / jnp.where(largest > 0, largest, 1)
         finite = jnp.all(jnp.isfinite(f)) & jnp.isfinite(largest)
         result = jnp.where(finite, Result.running, Result.nonfinite).astype(jnp.int32)

@@ -63,6 +63,13 @@ def radius(algebra: Any, jacobian: Any, n: int) -> jax.Array:
     return jnp.sqrt(sizes[-1]) * jnp.sqrt(sizes[-2])
 
 
+def magnitude(algebra: Any, jacobian: Any) -> jax.Array:
+    """The largest |entry| of a Jacobian; where there are no entries, about its largest |eigenvalue|."""
+    if hasattr(algebra, "magnitude"):
+        return algebra.magnitude(jacobian)
+    return jnp.max(jnp.stack([jnp.max(jnp.abs(x), initial=0) for x in jax.tree.leaves(jacobian)]))
+
+
 @dataclass(frozen=True)
 class Dense:
     """Every entry may differ from zero: n directional derivatives, and n³ operations to factor."""

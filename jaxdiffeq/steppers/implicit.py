@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdiffeq.algebra import structure
+from jaxdiffeq.algebra.krylov import Krylov, MatrixFree
 from jaxdiffeq.field import Field
 from jaxdiffeq.types import PyTree
 
@@ -46,9 +47,15 @@ class System:
     def algebra(self) -> Any:
         """Complex states have no structure: their real and imaginary parts are far apart."""
         chosen = self.field.structure
+        if isinstance(chosen, MatrixFree):
+            return Krylov(chosen, self.slope, None if chosen.preconditioner is None else self._precondition)
         if chosen is None or jnp.iscomplexobj(self.y):
             chosen = structure.Dense()
         return chosen.bind(self.size)
+
+    def _precondition(self, t: jax.Array, v: jax.Array, args: PyTree, c: jax.Array, x: jax.Array) -> jax.Array:
+        given = self.field.structure.preconditioner
+        return real_vector(given(t, like(v, self.y), args, c, like(x, self.y)))
 
     def mass(self, args: PyTree) -> jax.Array | None:
         mass = None if self.field.mass is None else self.field.mass(args)
@@ -64,6 +71,8 @@ class System:
 
     def jacobian(self, t: jax.Array, v: jax.Array, args: PyTree) -> tuple[jax.Array, Any]:
         """f(t, v) and ∂f/∂v."""
+        if isinstance(self.algebra, Krylov):
+            return self.algebra.at(t, v, args)
         given = self.field.jacobian
         if given is None or jnp.iscomplexobj(self.y):
             return self.algebra.jacobian(lambda v: self.slope(t, v, args), v)
@@ -77,7 +86,7 @@ class System:
         algebra = self.algebra
         f, jacobian = self.jacobian(t, v, args)
         _, drift = jax.jvp(lambda t: self.slope(t, v, args), (t,), (jnp.ones_like(t),))
-        largest = jnp.max(jnp.stack([jnp.max(jnp.abs(x)) for x in jax.tree.leaves(jacobian)]))
+        largest = structure.magnitude(algebra, jacobian)
         c = lax.stop_gradient(jnp.where(largest > 0, largest, 1) / jnp.sqrt(jnp.finfo(v.dtype).eps))
         w = algebra.shifted(c, self.mass(args), jacobian)
         return structure.solve(algebra, w, algebra.factor(lax.stop_gradient(w)), c * f + drift)

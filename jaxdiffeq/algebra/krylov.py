@@ -1,0 +1,263 @@
+"""Linear systems with c·M − J where J is never formed: products J·v are directional derivatives of f.
+
+A Jacobian is the point (t, y, args) at which it is taken, and a system w the number c, the mass and that point.
+
+Source: Saad, Schultz, SIAM J. Sci. Stat. Comput. 7 (1986) 856 (GMRES); Saad, Iterative Methods for Sparse Linear
+Systems, 2nd ed., 9.3.2 (preconditioning from the right, which leaves the residual what it is).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxdiffeq import _checks
+from jaxdiffeq.algebra.structure import Mass, radius, times_mass
+from jaxdiffeq.types import PyTree
+
+Vector = jax.Array  # [n]
+Linear = Callable[[Vector], Vector]
+
+
+@dataclass(frozen=True)
+class MatrixFree:
+    """(c·M − J)·x = b by GMRES, with products J·v only: for many unknowns with no structure to exploit.
+
+    `preconditioner(t, y, args, c, v)` is about (c·M − J)⁻¹·v, linear in v, for v a pytree like y: what it needs to know
+    stands in args. GMRES starts anew every `restart` iterations and ends with a residual of `rtol` times b, or with
+    that of rounding; a system on which it does not get there in `iterations` refuses the step.
+
+    Rosenbrock methods need the systems solved well. With Newton's method in DIRK and BDF an `rtol` of 1e-4 will do, for
+    the solution; that of derivatives is as good as `rtol`. Collocation methods do not take it, and `jac` is not used.
+    """
+
+    preconditioner: Callable | None = None
+    rtol: float = 1e-10
+    restart: int = 40
+    iterations: int = 400
+
+    def __post_init__(self) -> None:
+        if self.preconditioner is not None:
+            _checks.callable_with(self.preconditioner, "preconditioner", ("t", "y", "args", "c", "v"))
+        _checks.positive(self.rtol, "MatrixFree(rtol)")
+        _checks.positive_integer(self.restart, "MatrixFree(restart)")
+        _checks.positive_integer(self.iterations, "MatrixFree(iterations)")
+
+    def bind(self, n: int) -> MatrixFree:
+        """It needs the field, not just the size: see `Krylov`."""
+        return self
+
+    def on_arrays(self, ravel: Any, arguments: Callable[[PyTree], PyTree]) -> MatrixFree:
+        """With the preconditioner as a function of one array, and of args of which `arguments` are the user's."""
+        given = self.preconditioner
+        if given is None:
+            return self
+
+        def on_one_array(t, y, args, c, v):
+            trees = ravel.unpack(y), arguments(args)
+            return ravel.pack(_checks.call(given, t, *trees, c, ravel.unpack(v)))
+
+        return replace(self, preconditioner=on_one_array)
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=("v", "t", "leaves"), meta_fields=("tree", "keys"))
+@dataclass(frozen=True)
+class Point:
+    """J = ∂f/∂v at (t, v, args), where f is known. Shapes: v [n]."""
+
+    v: Vector
+    t: jax.Array
+    leaves: list
+    """of args, in numbers: keys of random numbers as their data"""
+    tree: Any
+    keys: tuple
+    """for each leaf the kind of random numbers, if it is a key"""
+
+    @staticmethod
+    def of(t: jax.Array, v: Vector, args: PyTree) -> Point:
+        leaves, tree = jax.tree.flatten(args)
+        keys = tuple(jax.random.key_impl(x) if _is_key(x) else None for x in leaves)
+        return Point(v, t, [jax.random.key_data(x) if _is_key(x) else jnp.asarray(x) for x in leaves], tree, keys)
+
+    @property
+    def args(self) -> PyTree:
+        pairs = zip(self.leaves, self.keys, strict=True)
+        return self.tree.unflatten([x if k is None else jax.random.wrap_key_data(x, impl=k) for x, k in pairs])
+
+
+def _is_key(x: Any) -> bool:
+    return jnp.issubdtype(jnp.result_type(x), jax.dtypes.prng_key)
+
+
+class Shifted(NamedTuple):
+    """c·M − J."""
+
+    c: jax.Array
+    mass: Mass
+    point: Point
+
+
+@dataclass(frozen=True, eq=False)
+class Krylov:
+    """The algebra of `MatrixFree` for one f(t, v, args), as the structures have it for theirs."""
+
+    options: MatrixFree
+    slope: Callable[[jax.Array, Vector, PyTree], Vector]
+    precondition: Callable | None
+    """(t, v, args, c, x) ↦ about (c·M − J)⁻¹·x, on vectors"""
+
+    def at(self, t: jax.Array, v: Vector, args: PyTree) -> tuple[Vector, Point]:
+        """f(t, v), [n], and its Jacobian."""
+        return self.slope(t, v, args), Point.of(t, v, args)
+
+    def repeated(self, m: int) -> Krylov:
+        return _no_collocation()
+
+    def shifted(self, c: jax.Array, mass: Mass, jacobian: Point) -> Shifted:
+        """c·M − J."""
+        return _no_collocation() if jnp.iscomplexobj(c) else Shifted(c, mass, jacobian)
+
+    def magnitude(self, jacobian: Point) -> jax.Array:
+        return radius(self, jacobian, jacobian.v.size)
+
+    def _product(self, w: Shifted | Point) -> Linear:
+        """x ↦ w·x, with what does not depend on x computed once."""
+        point = w.point if isinstance(w, Shifted) else w
+        _, along = jax.linearize(lambda v: self.slope(point.t, v, point.args), point.v)
+        return along if isinstance(w, Point) else lambda x: w.c * times_mass(w.mass, x) - along(x)
+
+    def times(self, w: Shifted | Point, x: Vector) -> Vector:
+        return self._product(w)(x)
+
+    def factor(self, w: Shifted) -> Shifted:
+        return w
+
+    def solve(self, factors: Shifted, b: Vector, transpose: bool = False) -> Vector:
+        """x with w·x = b or wᵀ·x = b; NaN where GMRES does not find it."""
+        point, given = factors.point, self.precondition
+        product, prepare = self._product(factors), lambda x: x
+        if given is not None:
+            prepare = lambda x: given(point.t, point.v, point.args, factors.c, x)
+        if transpose:
+            product, prepare = (_transposed(f, b) for f in (product, prepare))
+        return gmres(product, prepare, b, self.options)
+
+
+def _no_collocation() -> Any:
+    _checks.unsupported(
+        "MatrixFree() does not serve methods whose stages are coupled, such as RadauIIA5(). Take KenCarp4(), BDF() or "
+        "Rodas5P(), or another `jac_structure`."
+    )
+
+
+def _transposed(f: Linear, like: Vector) -> Linear:
+    turned = jax.linear_transpose(f, like)
+    return lambda x: turned(x)[0]
+
+
+# ---- GMRES
+
+
+class _Outer(NamedTuple):
+    """Between two starts."""
+
+    x: Vector
+    rest: Vector
+    """b − w·x"""
+    size: jax.Array
+    """of that"""
+    limit: jax.Array
+    """at which it is small enough"""
+    largest: jax.Array
+    """about the norm of w with its preconditioner"""
+    length: jax.Array
+    """of x as a combination of basis vectors"""
+    tried: jax.Array
+
+
+class _Inner(NamedTuple):
+    """After j steps: w·p(basis[: j]) = basis[: j + 1]·h, and q·h = r is triangular."""
+
+    basis: jax.Array
+    r: jax.Array
+    q: jax.Array
+    j: jax.Array
+
+
+def _norm(x: jax.Array) -> jax.Array:
+    return jnp.sqrt(jnp.sum(x * x))
+
+
+def _over(a: jax.Array, b: jax.Array) -> jax.Array:
+    return a / jnp.where(b == 0, 1, b)
+
+
+def gmres(product: Linear, prepare: Linear, b: Vector, options: MatrixFree) -> Vector:
+    """x with product(x) = b, or NaN. `prepare` is about the inverse of `product`."""
+    eps, m = jnp.finfo(b.dtype).eps, min(options.restart, b.size)
+    unit = jnp.max(jnp.abs(b))
+    b = _over(b, unit)
+    rtol = jnp.asarray(max(options.rtol, 10 * float(eps)), b.dtype)
+    zero, none = jnp.zeros((), b.dtype), jnp.zeros((), jnp.int32)
+
+    def going(at: _Outer) -> jax.Array:
+        return (at.size > at.limit) & (at.tried < options.iterations)
+
+    def cycle(at: _Outer) -> _Outer:
+        inner = _arnoldi(lambda x: product(prepare(x)), at, m, options.iterations)
+        weights = _back(inner.r, jnp.where(jnp.arange(m) < inner.j, at.size * inner.q[:m, 0], 0))
+        x = at.x + prepare(weights @ inner.basis[:m])
+        rest = b - product(x)
+        largest = jnp.maximum(at.largest, _norm(jnp.where(jnp.arange(m) < inner.j, inner.r, 0)))
+        length = at.length + _norm(weights)
+        limit = jnp.maximum(at.limit, 10 * eps * largest * length)
+        return _Outer(x, rest, _norm(rest), limit, largest, length, at.tried + inner.j)
+
+    size = _norm(b)
+    start = _Outer(jnp.zeros_like(b), b, size, rtol * size, zero, zero, none)
+    end = lax.while_loop(going, cycle, start)
+    return jnp.where(end.size <= end.limit, end.x * unit, jnp.nan)
+
+
+def _arnoldi(product: Linear, at: _Outer, m: int, most: int) -> _Inner:
+    """Up to m steps, until the residual is small enough."""
+    dtype, numbers = at.x.dtype, jnp.arange(m + 1)
+    basis = jnp.zeros((m + 1, at.x.size), dtype).at[0].set(_over(at.rest, at.size))
+    start = _Inner(basis, jnp.eye(m, dtype=dtype), jnp.eye(m + 1, dtype=dtype), jnp.zeros((), jnp.int32))
+
+    def going(s: _Inner) -> jax.Array:
+        return (s.j < m) & (at.tried + s.j < most) & (at.size * jnp.abs(s.q[s.j, 0]) > at.limit)
+
+    def step(s: _Inner) -> _Inner:
+        new, h = product(s.basis[s.j]), jnp.zeros(m + 1, dtype)
+        for _ in range(2):  # the second time takes away what rounding left
+            along = s.basis @ new
+            new, h = new - along @ s.basis, h + along
+        size = _norm(new)
+        h = s.q @ jnp.where(numbers == s.j + 1, size, h)
+        over, under = h[s.j], h[s.j + 1]
+        height = jnp.sqrt(over * over + under * under)
+        cos, sin = _over(over, height), _over(under, height)
+        first, second = s.q[s.j], s.q[s.j + 1]
+        q = s.q.at[s.j].set(cos * first + sin * second).at[s.j + 1].set(cos * second - sin * first)
+        column = jnp.where(numbers < s.j, h, jnp.where(numbers == s.j, height, 0))[:m]
+        return _Inner(s.basis.at[s.j + 1].set(_over(new, size)), s.r.at[:, s.j].set(column), q, s.j + 1)
+
+    return lax.while_loop(going, step, start)
+
+
+def _back(r: jax.Array, g: jax.Array) -> jax.Array:
+    """r⁻¹·g for a triangular r."""
+    m = len(g)
+
+    def row(k, x):
+        i = m - 1 - k
+        return x.at[i].set(_over(g[i] - jnp.sum(r[i] * x), r[i, i]))
+
+    return lax.fori_loop(0, m, row, jnp.zeros_like(g))
