@@ -54,17 +54,17 @@ __all__ = [  # noqa: RUF022  by order, as below
 
 
 def ImplicitEuler(newton: Newton = Newton()) -> DIRK:
-    """Order 1, 1 stage. L-stable; the most robust, for fixed steps, crude. Hairer & Wanner 1996."""
+    """Order 1, 1 stage. L-stable; the most robust, crude, own error estimate. Hairer & Wanner 1996."""
     return DIRK(dirk.IMPLICITEULER, newton)
 
 
 def ImplicitMidpoint(newton: Newton = Newton()) -> DIRK:
-    """Order 2, 1 stage. A-stable, symplectic; for fixed steps. Hairer & Wanner 1996."""
+    """Order 2, 1 stage. A-stable, symplectic; own error estimate. Hairer & Wanner 1996."""
     return DIRK(dirk.IMPLICITMIDPOINT, newton)
 
 
 def Trapezoid(newton: Newton = Newton()) -> DIRK:
-    """Order 2, 2 stages FSAL. A-stable, does not damp stiff components; for fixed steps. Hairer & Wanner 1996."""
+    """Order 2, 2 stages FSAL. A-stable, no damping of stiff components; own error estimate. Hairer & Wanner 1996."""
     return DIRK(dirk.TRAPEZOID, newton)
 
 
@@ -79,12 +79,12 @@ def SDIRK2(newton: Newton = Newton()) -> DIRK:
 
 
 def SDIRK22(newton: Newton = Newton()) -> DIRK:
-    """Order 2, 2 stages. L-stable; for fixed steps. Alexander 1977."""
+    """Order 2, 2 stages. L-stable; crude, own error estimate. Alexander 1977."""
     return DIRK(dirk.SDIRK22, newton)
 
 
 def SDIRK33(newton: Newton = Newton()) -> DIRK:
-    """Order 3, 3 stages. L-stable; for fixed steps. Alexander 1977."""
+    """Order 3(2), 3 stages. L-stable; for comparison. Alexander 1977."""
     return DIRK(dirk.SDIRK33, newton)
 
 

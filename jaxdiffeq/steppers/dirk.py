@@ -26,7 +26,8 @@ class DIRK(OfTableau):
 
     Newton's method finds one stage after the other, with the Jacobian at the start of the step. The explicit part of a
     split problem enters as dt·Σⱼ âᵢⱼ f̂(t + ĉⱼ·dt, Yⱼ) if the tableau has one; else the sum is implicit. The memory
-    from step to step is the slope at the start, of both parts.
+    from step to step is the slope at the start, of both parts; for some estimates also the divided difference of the
+    slopes at the ends of the step before, which is dy′/dt at first, and the size of that step, zero at first.
     Source: Hairer, Wanner, Solving ODEs II, IV.6 and IV.8; Kennedy, Carpenter 2003, doi:10.1016/S0168-9274(02)00138-1.
     """
 
@@ -39,14 +40,19 @@ class DIRK(OfTableau):
         return self.tableau.stiffly_accurate
 
     @property
+    def error_order(self) -> int | None:
+        """The power of dt in the error estimate of one step; None: no estimate, fixed steps only."""
+        return super().error_order if self.tableau.own is None else self.order + 1
+
+    @property
     def evaluations(self) -> tuple[int, int, int]:
         """Calls of f besides those of Newton's method: at the start, in an attempted step, in the dense output."""
-        return 1, 0 if self.tableau.stiffly_accurate else 1, 0
+        return 2 if self.tableau.bends else 1, 0 if self.tableau.stiffly_accurate else 1, 0
 
     @property
     def costs(self) -> Work:
         """One factorisation for each diagonal coefficient."""
-        return Work(1, 1, len({row[-1] for row in self.tableau.a} - {0.0}), 0, 0)
+        return Work(1, 1, len({row[-1] for row in self.tableau.a} - {0.0}), int(self.tableau.filtered), 0)
 
     @property
     def work(self) -> Work:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -61,7 +67,15 @@ class DIRK(OfTableau):
             assert f.parts is not None
             return tuple(part(t, y, args) for part in f.parts)
         system = System(f.whole, y)
-        return (f(t, y, args) if f.mass is None else like(system.derivative(t, real_vector(y), args), y),)
+
+        def slope(t, y):
+            return f(t, y, args) if f.mass is None else like(system.derivative(t, real_vector(y), args), y)
+
+        if not self.tableau.bends:
+            return (slope(t, y),)
+        k = slope(t, y)
+        _, bend = jax.jvp(slope, (t, y), (jnp.ones_like(t), k))
+        return k, lax.stop_gradient(bend), jnp.zeros_like(t)
 
     def step(self, f: Field, start: State, t1: jax.Array, args: PyTree, tolerance: Any) -> Step:
         additive = self.additive(f)
@@ -78,7 +92,7 @@ class DIRK(OfTableau):
         return jnp.concatenate([y[None], dt * weigh(interpolant.b, list(slopes))])
 
 
-class _Operands(NamedTuple):
+class Operands(NamedTuple):
     """All that a stage depends on."""
 
     t: jax.Array
@@ -86,6 +100,26 @@ class _Operands(NamedTuple):
     c: jax.Array
     """1/(aᵢᵢ·dt)"""
     args: PyTree
+
+
+def solve_stage(newton: Newton, system: System, begin: Start, operands: Operands) -> Found:
+    """z with c·M·z = f(t, base + z)."""
+    algebra = system.algebra
+
+    def residual(z, at):
+        return system.slope(at.t, at.base + z, at.args) - at.c * structure.times_mass(system.mass(at.args), z)
+
+    def exact(z, at):
+        _, jacobian = system.jacobian(at.t, at.base + z, at.args)
+        return algebra.shifted(at.c, system.mass(at.args), jacobian)
+
+    return root(newton, residual, algebra, exact, begin, operands)
+
+
+def vector_of(scale: jax.Array, y: jax.Array) -> jax.Array:
+    """An error of one in each component, as `real_vector` of y has them."""
+    scale = jnp.broadcast_to(scale, y.shape).reshape(-1)
+    return jnp.concatenate([scale, scale]) if jnp.iscomplexobj(y) else scale
 
 
 class _Stages:
@@ -100,8 +134,7 @@ class _Stages:
         self.algebra, self.mass = system.algebra, system.mass(args)
         fixed = lax.stop_gradient((start.t, self.y, args))
         _, self.jacobian = system.jacobian(*fixed)
-        scale = jnp.broadcast_to(tolerance.scale(start.y, start.y), start.y.shape).reshape(-1)
-        self.scale = jnp.concatenate([scale, scale]) if jnp.iscomplexobj(start.y) else scale
+        self.scale = vector_of(tolerance.scale(start.y, start.y), start.y)
         self.floor = 10 * jnp.finfo(self.y.dtype).eps / jnp.max(tolerance.rtol)
         self.factors: dict[float, Any] = {}
         self.rate = jnp.array(jnp.inf, self.y.dtype)
@@ -140,22 +173,13 @@ class _Stages:
         return slopes[-1] if slopes else real_vector(self.start.memory[0])
 
     def _solve(self, c: float, diagonal: float, base: jax.Array, guess: jax.Array) -> Found:
-        system, algebra = self.system, self.algebra
         shift = 1 / (diagonal * self.dt)
         if diagonal not in self.factors:
-            w = algebra.shifted(lax.stop_gradient(shift), lax.stop_gradient(self.mass), self.jacobian)
-            self.factors[diagonal] = algebra.factor(w)
-
-        def residual(z, at):
-            return system.slope(at.t, at.base + z, at.args) - at.c * structure.times_mass(system.mass(at.args), z)
-
-        def exact(z, at):
-            _, jacobian = system.jacobian(at.t, at.base + z, at.args)
-            return algebra.shifted(at.c, system.mass(at.args), jacobian)
-
+            w = self.algebra.shifted(lax.stop_gradient(shift), lax.stop_gradient(self.mass), self.jacobian)
+            self.factors[diagonal] = self.algebra.factor(w)
         begin = Start(guess, self.factors[diagonal], self.scale, self.floor, self.rate)
-        operands = _Operands(self.start.t + c * self.width, base, shift, self.args)
-        return root(self.method.newton, residual, algebra, exact, begin, operands)
+        operands = Operands(self.start.t + c * self.width, base, shift, self.args)
+        return solve_stage(self.method.newton, self.system, begin, operands)
 
     def _push(self, i: int, c: float, at: jax.Array) -> jax.Array:
         """The explicit part at stage i."""
@@ -167,13 +191,10 @@ class _Stages:
 
     def _finish(self, f: Field, at: jax.Array, slopes: list, pushes: list) -> Step:
         tableau, y = self.method.tableau, self.start.y
-        error = None if tableau.e is None else self.dt * combine(tableau.e, slopes)
         last = tableau.stiffly_accurate and not pushes
         y1 = at if last else self.y + self.dt * combine(tableau.b, slopes)
         if self.pair is not None:
             y1 = y1 + self.dt * combine(self.pair.b, pushes)
-            if error is not None and self.pair.e is not None:
-                error = error + self.dt * combine(self.pair.e, pushes)
         y1 = like(y1, y)
         if pushes:
             assert f.parts is not None
@@ -181,11 +202,37 @@ class _Stages:
         else:
             memory = (like(slopes[-1], y) if last else f(self.t1, y1, self.args),)
         total = [a + b for a, b in zip(slopes, pushes, strict=True)] if pushes else slopes
-        ends = sum(self.start.memory[1:], self.start.memory[0]), sum(memory[1:], memory[0])
+        before, dt = self.start.memory[: len(memory)], self.dt.astype(y.dtype)
+        ends = sum(before[1:], before[0]), sum(memory[1:], memory[0])
+        if tableau.bends:
+            memory = *memory, *lax.stop_gradient(((ends[1] - ends[0]) / dt, self.width))
         inner = [like(k, y) for k in total] if tableau.dense is not None else [ends[0]]
-        dense = y, y1, self.dt, tuple(inner), ends[1]
+        dense = y, y1, dt, tuple(inner), ends[1]
         n = self.iterations
         finite = self.ok & jnp.all(jnp.isfinite(y1))
-        error = None if error is None else like(error, y)
+        error = self._error(slopes, pushes, ends)
         speed = structure.radius(self.algebra, self.jacobian, self.y.size) if self.method.measures else None
         return Step(State(self.t1, y1, memory), error, dense, finite, Work(n, 0, 0, n, n), speed)
+
+    def _error(self, slopes: list, pushes: list, ends: tuple) -> jax.Array | None:
+        """The estimate, after (M − γ·dt·J)⁻¹·M if the tableau asks for that. Constant to differentiation."""
+        tableau, own = self.method.tableau, self.method.tableau.own
+        slopes, pushes, ends, memory = lax.stop_gradient((slopes, pushes, ends, self.start.memory))
+        dt = lax.stop_gradient(self.dt)
+        if tableau.e is not None:
+            error = dt * combine(tableau.e, slopes)
+        elif own is None:
+            return None
+        else:
+            k0, k1 = (real_vector(k) for k in ends)
+            error = dt * combine((*own.e, own.start, own.end), [*slopes, k0, k1])
+            if own.bend != 0:
+                bend = ((k1 - k0) / dt - real_vector(memory[1])) / (dt + memory[2].astype(dt.dtype))
+                error = error + own.bend * dt**3 * bend
+        if self.pair is not None and self.pair.e is not None:
+            error = error + dt * combine(self.pair.e, pushes)
+        if tableau.filtered:
+            gamma, factors = list(self.factors.items())[-1]
+            right = structure.times_mass(lax.stop_gradient(self.mass), error)
+            error = self.algebra.solve(factors, right / (gamma * dt))
+        return like(error, self.start.y)

@@ -21,6 +21,19 @@ class ExplicitPart:
     e: tuple[float, ...] | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """err = dt·(Σᵢ eᵢ fᵢ + start·f(t, y) + end·f(t₁, y₁)) + bend·dt³·f[t₋₁, t, t₁], to leading order the error itself.
+
+    The divided difference is that of the slopes at the ends of this step and of the one before.
+    """
+
+    e: tuple[float, ...]
+    start: float = 0.0
+    end: float = 0.0
+    bend: float = 0.0
+
+
 @dataclass(frozen=True, eq=False, repr=False)  # compared by identity: every method is one module constant
 class DIRKTableau(Tableau):
     """Yᵢ = y + dt·Σⱼ aᵢⱼ f(t + cⱼ·dt, Yⱼ), j ≤ i,   y₁ = y + dt·Σᵢ bᵢ fᵢ,   err = dt·Σᵢ eᵢ fᵢ"""
@@ -37,9 +50,12 @@ class DIRKTableau(Tableau):
     dense: Interpolant | None = None  # None: cubic Hermite. A pair has the same weights for both parts
     explicit: ExplicitPart | None = None  # None: not a pair
     stability: str = ""  # of the implicit method: "L", "A", or ""
+    own: Estimate | None = None  # of a method without an embedded one
+    filtered: bool = False  # (M − γ·dt·J)⁻¹·M before the estimate, which is far too large in stiff components else
 
     stages = property(lambda self: len(self.b))
     explicit_first = property(lambda self: self.a[0][0] == 0)  # the first stage is y
+    bends = property(lambda self: self.own is not None and self.own.bend != 0)  # the estimate looks back a step
     stiffly_accurate = property(lambda self: self.a[-1] == self.b)  # the last stage is y₁
 
     @property
@@ -80,6 +96,12 @@ class DIRKTableau(Tableau):
             if part.e:
                 assert len(part.e) == self.stages, self.source
                 check_sum(part.e, 0.0, self.source)
+        if self.own:
+            assert self.e is None, self.source
+            weights = *self.own.e, self.own.start, self.own.end
+            for p in range(self.order):  # of a polynomial of this degree there is no error
+                places = *self.c, 0.0, 1.0
+                check_sum((w * c**p for w, c in zip(weights, places, strict=True)), 0.0, self.source)
         for row in (self.predictor or ())[1:]:
             check_sum(row, 1.0, self.source, ulps=16)  # of some 15 digits are known
         if self.dense:
@@ -100,6 +122,7 @@ IMPLICITEULER = DIRKTableau(
         (1.0,),
     ),
     b=(1.0,),
+    own=Estimate(e=(0.5,), start=-0.5),
     stability="L",
     source="backward Euler",
 )
@@ -112,6 +135,7 @@ IMPLICITMIDPOINT = DIRKTableau(
         (0.5,),
     ),
     b=(1.0,),
+    own=Estimate(e=(1.0,), start=-0.5, end=-0.5, bend=1 / 6),
     stability="A",
     source="implicit midpoint rule (Gauss, 1 stage)",
 )
@@ -125,6 +149,7 @@ TRAPEZOID = DIRKTableau(
         (0.5, 0.5),
     ),
     b=(0.5, 0.5),
+    own=Estimate(e=(0.0, 0.0), bend=1 / 6),
     stability="A",
     source="implicit trapezoidal rule (Lobatto IIIA, 2 stages)",
 )
@@ -178,6 +203,7 @@ SDIRK22 = DIRKTableau(
         (0.7071067811865476, 0.2928932188134525),
     ),
     b=(0.7071067811865476, 0.2928932188134525),
+    own=Estimate(e=(0.7071067811865476, -0.20710678118654757), start=-0.5, bend=1 / 6),
     stability="L",
     source="R. Alexander, SIAM J. Numer. Anal. 14 (1977) 1006-1021 (2-stage, L-stable)",
 )
@@ -195,6 +221,8 @@ SDIRK33 = DIRKTableau(
         (1.20849664917601, -0.644363170684469, 0.435866521508459),
     ),
     b=(1.20849664917601, -0.644363170684469, 0.435866521508459),
+    e=(0.435866521508459, -0.871733043016918, 0.435866521508459),
+    embedded_order=2,
     stability="L",
     source="R. Alexander, SIAM J. Numer. Anal. 14 (1977) 1006-1021 (3-stage, L-stable)",
 )
@@ -440,6 +468,7 @@ ESDIRK437L2SA = DIRKTableau(
     e=(-0.15874472124292238, -0.15874472124292238, 0.2804427326421721, 0.018064548170862164, 0.014722801151415504,
        0.014973646235680677, -3 / 280),
     embedded_order=3,
+    filtered=True,
     stability="L",
     source=(
         "C. A. Kennedy & M. H. Carpenter, NASA/TM-2016-219173 (2016) and Appl. Numer. Math. 146 (2019) 221-244; "
@@ -484,6 +513,7 @@ CASH4 = DIRKTableau(
     b=(0.8968696529704295, 0.018272527273968903, -0.08459003110197204, -0.2664186706508854, 0.435866521508459),
     e=(0.12017772005467717, -0.011474751876351488, -0.05784600718633107, -0.4867234825004536, 0.435866521508459),
     embedded_order=3,
+    filtered=True,
     stability="L",
     source="J. R. Cash, J. Inst. Maths Applics 24 (1979) 293-301; digits from SUNDIALS ARKODE",
 )
@@ -512,6 +542,7 @@ HAIRER4 = DIRKTableau(
             (-11 / 9, 557 / 108, -359 / 54, 80 / 27),
         ),
     ),
+    filtered=True,
     stability="L",
     source="Hairer & Wanner, Solving ODEs II, IV.6, SDIRK4 (gamma=1/4); digits from OrdinaryDiffEq.jl",
 )
@@ -541,6 +572,7 @@ HAIRER42 = DIRKTableau(
             (-0.9043552621112034, 3.9231093815698106, -5.066486310139344, 2.3143988573474035),
         ),
     ),
+    filtered=True,
     stability="L",
     source="Hairer & Wanner, Solving ODEs II, IV.6, SDIRK4 variant gamma=4/15; digits from OrdinaryDiffEq.jl",
 )
@@ -601,6 +633,7 @@ ESDIRK547L2SA = DIRKTableau(
     e=(0.03205123091044156, 0.03205123091044156, -0.05945009528734711, 0.039517923912907836, -0.05487258543628342,
        -0.019954352371068778, 264456219883347 / 8626390771633000),
     embedded_order=4,
+    filtered=True,
     stability="L",
     source=(
         "C. A. Kennedy & M. H. Carpenter, NASA/TM-2016-219173 (2016) and Appl. Numer. Math. 146 (2019) 221-244; "
@@ -629,6 +662,7 @@ ESDIRK547L2SA2 = DIRKTableau(
     e=(0.041223397456907174, 0.041223397456907174, 0.08973680563680714, -0.08484870124594279, -0.07418364506956518,
        -0.05795875281680454, 77036761781598 / 1719282803550125),
     embedded_order=4,
+    filtered=True,
     stability="L",
     source=(
         "C. A. Kennedy & M. H. Carpenter, NASA/TM-2016-219173 (2016) and Appl. Numer. Math. 146 (2019) 221-244; "
@@ -695,6 +729,7 @@ ESDIRK659L2SA = DIRKTableau(
        0.9584335114293732, 0.6184513032372047, -1.8763861270242264, -0.9704552725571346,
        1602386750057009 / 6720377925948840),
     embedded_order=5,
+    filtered=True,
     stability="L",
     source="C. A. Kennedy & M. H. Carpenter, Appl. Numer. Math. 146 (2019) 221-244; digits from OrdinaryDiffEq.jl",
 )
@@ -1153,6 +1188,7 @@ KENCARP5 = DIRKTableau(
         e=(0.004028378053609986, 0.0, 0.0, -0.06847007623452846, 0.019716427003038314, 0.07364888848796769,
            -0.01669037539981169, -45448919757 / 3715198317040),
     ),
+    filtered=True,
     stability="L",
     source=(
         "ARK5(4)8L[2]SA: C. A. Kennedy & M. H. Carpenter, Appl. Numer. Math. 44 (2003) 139-181; digits from "

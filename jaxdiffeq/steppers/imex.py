@@ -1,0 +1,155 @@
+"""IMEX multistep methods: one implicit equation a step, the explicit part extrapolated from the steps before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxdiffeq.algebra.newton import NEWTON, Found, Newton, Start
+from jaxdiffeq.dense import hermite
+from jaxdiffeq.field import Field
+from jaxdiffeq.steppers.base import OfTableau
+from jaxdiffeq.steppers.dirk import DIRK, Operands, solve_stage, vector_of
+from jaxdiffeq.steppers.implicit import System, like, real_vector
+from jaxdiffeq.tableaux.multistep import IMEXTableau
+from jaxdiffeq.types import PyTree, State, Step, Work
+
+
+class Memory(NamedTuple):
+    """The past, the last step first. What is not known yet holds the present, so that nothing overflows."""
+
+    slopes: tuple
+    """at the start of the step, of the implicit and the explicit part, or of the whole; each [*state]"""
+    states: jax.Array
+    """at the starts of the steps before, [steps - 1, n]"""
+    pushes: jax.Array
+    """slopes of the explicit part there, [steps - 1, n]"""
+    widths: jax.Array
+    """of the steps before, signed, [steps - 1]"""
+    known: jax.Array
+    """states that are known, the present one too"""
+    rate: jax.Array
+    """of convergence of Newton's method; constant to differentiation"""
+
+
+@dataclass(frozen=True, repr=False)
+class IMEXMultistep(OfTableau):
+    """Σⱼ αⱼ y₁₋ⱼ = dt·(Σⱼ βⱼ f(t₁₋ⱼ, y₁₋ⱼ) + Σⱼ ηⱼ g(t₋ⱼ, y₋ⱼ)),   f implicit, g explicit.
+
+    A problem that is not split is implicit altogether. α and η are those of the steps as they are: α differentiates
+    the polynomial through the states, η extrapolates g, so that a last step of another size costs no accuracy. A
+    Runge–Kutta pair of the same order takes the first steps, and those after a stop. Calls of f are counted, not of g.
+    Source: Ascher, Ruuth, Wetton 1995, doi:10.1137/0732037; on unequal steps Wang, Ruuth 2008.
+    """
+
+    tableau: IMEXTableau
+    newton: Newton = NEWTON
+
+    @property
+    def evaluations(self) -> tuple[int, int, int]:
+        """Calls of f besides those of Newton's method: at the start, in an attempted step, in the dense output."""
+        return 1, 0, 0
+
+    @property
+    def costs(self) -> Work:
+        return Work(1, 1, 1, 0, 0)
+
+    @property
+    def work(self) -> Work:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return Work(0, 0, 0, 0, 0)
+
+    def init(self, f: Field, t: jax.Array, y: jax.Array, args: PyTree) -> Memory:
+        slopes = (f(t, y, args),) if f.parts is None else tuple(part(t, y, args) for part in f.parts)
+        before = self.tableau.steps - 1
+        repeated = lambda x: jnp.broadcast_to(real_vector(x), (before, real_vector(x).size))
+        far = jnp.full((), jnp.inf, jnp.finfo(y.dtype).dtype)
+        widths, known = jnp.ones(before, t.dtype), jnp.ones((), jnp.int32)
+        return Memory(slopes, repeated(y), repeated(slopes[-1]), widths, known, far)
+
+    def step(self, f: Field, start: State, t1: jax.Array, args: PyTree, tolerance: Any) -> Step:
+        def go_on():
+            return self._step(f, start, t1, args, tolerance)
+
+        def begin():
+            assert self.tableau.starter is not None
+            method = DIRK(self.tableau.starter, self.newton)
+            taken = method.step(f, start._replace(memory=start.memory.slopes), t1, args, tolerance)
+            after = taken.after
+            return self._taken(start, t1, after.y, after.memory, start.memory.rate, taken.ok, taken.work)
+
+        if self.tableau.starter is None:
+            return go_on()
+        return lax.cond(start.memory.known < self.tableau.steps, begin, go_on)
+
+    def _step(self, f: Field, start: State, t1: jax.Array, args: PyTree, tolerance: Any) -> Step:
+        (now, *before), memory = self.tableau.beta, start.memory
+        system = System(f.implicit, start.y)
+        width = t1 - start.t
+        y, slopes = real_vector(start.y), [real_vector(k) for k in memory.slopes]
+        dt = width.astype(y.dtype)
+        alpha, eta = (x.astype(y.dtype) for x in self._weights(memory, width))
+        states = jnp.concatenate([y[None], memory.states])
+
+        push = jnp.zeros_like(y)
+        if f.parts is not None:
+            push = now * jnp.sum(eta[:, None] * jnp.concatenate([slopes[1][None], memory.pushes]), axis=0)
+        if before:
+            push = push + before[0] * sum(slopes[1:], slopes[0])
+        first = -jnp.sum(alpha)  # α₀: a constant has no slope
+        # in differences from y, of which rounding takes less
+        base = y + (dt * push - jnp.sum(alpha[:, None] * (states[: alpha.size] - y[None]), axis=0)) / first
+        shift = first / (now * dt)
+        guess = jnp.sum(eta[:, None] * states, axis=0) - base if self.tableau.steps > 1 else slopes[0] / shift
+        found = self._solve(system, start, guess, Operands(t1, base, shift, args), tolerance)
+
+        y1 = like(base + found.z, start.y)
+        after = (like(shift * found.z, start.y), *(() if f.parts is None else (f.parts[1](t1, y1, args),)))
+        rate = jnp.maximum(found.rate, jnp.finfo(y.dtype).eps) ** 0.8
+        n = found.iterations
+        return self._taken(start, t1, y1, after, lax.stop_gradient(rate), found.ok, Work(n, 0, 0, n, n))
+
+    def _weights(self, memory: Memory, width: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """αⱼ for j > 0, and η without β. Shapes: [len(alpha) - 1], [steps]."""
+        numbers = np.arange(self.tableau.steps, dtype=np.int32)
+        known = numbers[1:] < memory.known
+        ago = jnp.where(known, memory.widths / width, 1)
+        places = -1 - jnp.concatenate([jnp.zeros(1, width.dtype), jnp.cumsum(ago)])  # (t₁₋ⱼ − t₁)/dt
+        eta = jnp.ones_like(places)
+        for i in numbers:
+            apart = jnp.where(numbers == i, 1, places - places[i])
+            eta = eta * jnp.where(numbers == i, 1, -places[i] / apart)
+        # the basis of the polynomial through y₁ as well has one factor more: θ/placeⱼ, which is zero at t₁
+        return eta / places if len(self.tableau.alpha) > 2 else -jnp.ones(1, width.dtype), eta
+
+    def _solve(self, system: System, start: State, guess: jax.Array, operands: Operands, tolerance: Any) -> Found:
+        t, y, args = lax.stop_gradient((start.t, real_vector(start.y), operands.args))
+        _, jacobian = system.jacobian(t, y, args)
+        factors = system.algebra.factor(system.algebra.shifted(lax.stop_gradient(operands.c), None, jacobian))
+        floor = 10 * jnp.finfo(y.dtype).eps / jnp.max(tolerance.rtol)
+        scale = vector_of(tolerance.scale(start.y, start.y), start.y)
+        return solve_stage(self.newton, system, Start(guess, factors, scale, floor, start.memory.rate), operands)
+
+    def _taken(self, start: State, t1: jax.Array, y1: jax.Array, slopes: tuple, rate: Any, ok: Any, work: Work) -> Step:
+        before = start.memory
+
+        def pushed(row, rows):
+            return jnp.concatenate([row[None], rows])[: self.tableau.steps - 1]
+
+        states = pushed(real_vector(start.y), before.states)
+        pushes = pushed(real_vector(before.slopes[-1]), before.pushes)
+        width = t1 - start.t
+        known = jnp.minimum(before.known + 1, self.tableau.steps)
+        memory = Memory(tuple(slopes), states, pushes, pushed(width, before.widths), known, rate)
+        k0, k1 = (sum(k[1:], k[0]) for k in (before.slopes, memory.slopes))
+        ok = jnp.asarray(ok) & jnp.all(jnp.isfinite(y1))
+        return Step(State(t1, y1, memory), None, (start.y, y1, width.astype(y1.dtype), k0, k1), ok, work)
+
+    def polynomial(self, f: Field, dense: Any, args: PyTree) -> jax.Array:
+        """Coefficients in θ, [degree + 1, *state], of the interpolant of the step that handed out `dense`."""
+        y, y1, dt, k0, k1 = dense
+        return hermite(y, y1, dt * k0, dt * k1)
