@@ -25,6 +25,7 @@ from jaxdiffeq.gradients.forward import ForwardAD as ForwardAD
 from jaxdiffeq.gradients.reverse import ReverseAD as ReverseAD
 from jaxdiffeq.integrator import Integrator as Integrator
 from jaxdiffeq.methods import *  # noqa: F403  every method by the name it has in the literature
+from jaxdiffeq.problems import DAEProblem as DAEProblem
 from jaxdiffeq.problems import ODEProblem as ODEProblem
 from jaxdiffeq.problems import SplitODEProblem as SplitODEProblem
 from jaxdiffeq.problems import SteadyStateProblem as SteadyStateProblem

@@ -248,10 +248,26 @@ def automatic_pair(nonstiff: Any, stiff: Any) -> None:
         )
 
 
-def takes_mass(stepper: Any, mass: Any) -> None:
-    if mass is not None and not stepper.takes_mass:
+def serves_equation(stepper: Any, mass: Any, residual: Any) -> None:
+    """Whether a method solves for dy/dt where it is not given."""
+    if residual is not None or callable(mass):
+        if not getattr(stepper, "takes_residual", False):
+            what = "F(t, y, dy/dt) = 0" if residual is not None else "M(t, y)·dy/dt = f with a mass matrix that varies"
+            raise ValueError(f"{stepper.name} cannot solve {what}. Take BDF().")
+    elif mass is not None and not stepper.takes_mass:
         raise ValueError(
             f"{stepper.name} cannot solve M·dy/dt = f with a mass matrix. Take an implicit method, such as Rodas5P()."
+        )
+
+
+def slope_guess(dy0: PyTree, y0: PyTree) -> None:
+    if jax.tree.structure(dy0) != jax.tree.structure(y0) or any(
+        np.shape(a) != np.shape(b) for a, b in zip(jax.tree.leaves(dy0), jax.tree.leaves(y0), strict=True)
+    ):
+        shapes = [[np.shape(x) for x in jax.tree.leaves(tree)] for tree in (dy0, y0)]
+        raise ValueError(
+            f"`dy0` must be a pytree like `y0`, a guess of dy/dt at the start, or None for zeros, but has the leaves "
+            f"{shapes[0]} where y0 has {shapes[1]}."
         )
 
 

@@ -35,6 +35,13 @@ class Tolerance(NamedTuple):
 
     rtol: jax.Array
     atol: jax.Array
+    counts: jax.Array | None = None
+    """whether the error of a component counts, [*state]; None: all do"""
+
+    def of_error(self, y0: jax.Array, y1: jax.Array) -> jax.Array:
+        """What an error is measured by: infinity where it does not count."""
+        scale = self.scale(y0, y1)
+        return scale if self.counts is None else jnp.where(self.counts, scale, jnp.inf)
 
     def scale(self, y0: jax.Array, y1: jax.Array) -> jax.Array:
         return self.atol + self.rtol * jnp.maximum(jnp.abs(y0), jnp.abs(y1))
@@ -49,7 +56,7 @@ class PIDController:
     problems at two tolerances: as few steps as `IController()`, the classical controller with i = 1, with half of its
     rejections; Gustafsson's p = 0.4, i = 0.3 rejects almost nothing but takes a fifth more steps. Gains and limits are
     numbers that may be traced; `min_step` and `max_step` are in the unit of t. A step refused at `min_step` ends the
-    solve.
+    solve. Without `algebraic`, errors of components of a DAE that have no derivative are left out.
     Source: Söderlind 2003, doi:10.1145/641876.641877; Hairer, Wanner, Solving ODEs II, IV.2, eq. (2.43).
     """
 
@@ -62,6 +69,7 @@ class PIDController:
     min_step: Any = None
     max_step: Any = None
     norm: Callable[[jax.Array], jax.Array] = field(default=rms, metadata={"static": True})
+    algebraic: bool = field(default=True, metadata={"static": True})
 
     needs_error: ClassVar[bool] = True
 
@@ -98,7 +106,7 @@ class PIDController:
         y1 = step.after.y
         assert step.error is not None
         # 0·y₁ is NaN wherever y₁ is not finite, so that an infinite state cannot hide in its own tolerance
-        ratio = self.norm(size(step.error) / tolerance.scale(y, y1) + 0 * size(y1))
+        ratio = self.norm(size(step.error) / tolerance.of_error(y, y1) + 0 * size(y1))
         return jnp.log(jnp.maximum(ratio.astype(step.after.t.dtype), 1e-10))
 
     def bound(self, dt: jax.Array) -> jax.Array:

@@ -11,14 +11,16 @@ import jax
 from jaxdiffeq.types import PyTree
 
 Slope = Callable[[jax.Array, jax.Array, PyTree], jax.Array]  # (t, y, args) ↦ dy/dt, all on one array
+Residual = Callable[[jax.Array, jax.Array, jax.Array, PyTree], jax.Array]  # (t, y, dy/dt, args) ↦ zero
 
 
 @dataclass(frozen=True)
 class Field:
-    """M·dy/dt = f(t, y, args), where M is the identity if `mass` is None.
+    """M·dy/dt = f(t, y, args), where M is the identity if `mass` is None; or F(t, y, dy/dt, args) = 0.
 
-    `parts` are the implicit and the explicit term of a split problem, whose sum is f. Shapes: y [*state] with n
-    numbers; `jacobian` ∂f/∂y, [n, n], and `mass` a function of args, [n] for a diagonal or [n, n].
+    Of the latter `residual` is F, `f` is −F at rest, and `guess` what is known of dy/dt at the start. `parts` are the
+    implicit and the explicit term of a split problem, whose sum is f. Shapes: y [*state] with n numbers; `jacobian`
+    ∂f/∂y, [n, n], and `mass` a function of args, [n] for a diagonal or [n, n].
     """
 
     f: Slope
@@ -29,6 +31,13 @@ class Field:
     jacobian: Slope | None = None
     mass: Callable[[PyTree], jax.Array] | None = None
     parts: tuple[Slope, Slope] | None = None
+    residual: Residual | None = None
+    guess: Callable[[PyTree], jax.Array] | None = None
+
+    @property
+    def is_slope(self) -> bool:
+        """dy/dt = f."""
+        return self.mass is None and self.residual is None
 
     def __call__(self, t: jax.Array, y: jax.Array, args: PyTree) -> jax.Array:
         return self.f(t, y, args)
@@ -47,8 +56,9 @@ class Field:
         """The same field, asked at `clock(t)` for what is wanted at t."""
 
         def moved(f):
-            return lambda t, y, args: f(clock(t), y, args)
+            return lambda t, *rest: f(clock(t), *rest)
 
+        residual = None if self.residual is None else moved(self.residual)
         jacobian = None if self.jacobian is None else moved(self.jacobian)
         parts = None if self.parts is None else (moved(self.parts[0]), moved(self.parts[1]))
-        return replace(self, f=moved(self.f), jacobian=jacobian, parts=parts)
+        return replace(self, f=moved(self.f), jacobian=jacobian, parts=parts, residual=residual)

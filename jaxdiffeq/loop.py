@@ -120,11 +120,14 @@ class Integration:
         _, f = self.leg(inputs, inputs.t0)
         controller = knobs.controller.init(inputs.t0.dtype)
         records, marks = self._begin(inputs, knobs, start, controller)
+        result = jnp.where(inputs.t0 == inputs.t1, Result.success, Result.running)
+        if knobs.consistent is not None:
+            result = jnp.where(knobs.consistent, result, Result.initialisation_failed)
         steering = Steering(
             dt=lax.stop_gradient(self._first_step(f, inputs, knobs)),
             controller=controller,
             counts=self._nothing(jnp.zeros((), jnp.int32)),
-            result=jnp.where(inputs.t0 == inputs.t1, Result.success, Result.running).astype(jnp.int32),
+            result=result.astype(jnp.int32),
             marks=marks,
         )
         return Carry(start, records, steering)
@@ -142,7 +145,7 @@ class Integration:
     def _first_step(self, f: Callable, inputs: Inputs, knobs: Knobs) -> jax.Array:
         if knobs.first_step is not None:
             return knobs.first_step
-        if self.field.mass is not None:  # f is not the slope, and where M is singular there is none yet
+        if not self.field.is_slope:  # and where M is singular there is none yet
             return knobs.controller.bound(1e-6 * jnp.abs(inputs.t1 - inputs.t0))
         norm = knobs.controller.norm
         first = starting_step(f, lax.stop_gradient(inputs), knobs.tolerance, self.stepper.order, norm)

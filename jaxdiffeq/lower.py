@@ -12,28 +12,26 @@ import numpy as np
 from jax import lax
 
 from jaxdiffeq import _checks
-from jaxdiffeq.algebra.detect import Detected, detect
-from jaxdiffeq.algebra.krylov import MatrixFree
 from jaxdiffeq.control import FixedSteps, Tolerance
+from jaxdiffeq.equation import Arguments, Given, OnArrays, field_of, packed_mass
 from jaxdiffeq.field import Field
 from jaxdiffeq.loop import Integration
 from jaxdiffeq.problems import Terms
 from jaxdiffeq.record import SaveSteps, SaveTimes
 from jaxdiffeq.save import Keep, normalise, one_array, sorted_times, times
 from jaxdiffeq.state import (
-    Program,
     Ravel,
     Split,
     as_array,
     at_least_float32,
     close,
-    inexact,
     real_dtype,
     split,
     time_dtype,
 )
+from jaxdiffeq.steppers.implicit import System, like, real_vector, spread
 from jaxdiffeq.types import Inputs, Knobs, PyTree
-from jaxdiffeq.while_loop import axes_of, dependencies, vary
+from jaxdiffeq.while_loop import axes_of, vary
 
 ROW_BYTES = 2**24  # the room for saved steps in one chunk of an eager solve
 
@@ -43,7 +41,7 @@ class Plan:
     """All that a compiled solve depends on, besides arrays; two solves with equal plans share a program."""
 
     parts: Split
-    """f, its explicit part, its Jacobian, and args"""
+    """what the user gave, and args"""
     ravel: Ravel
     stepper: Any
     keep: Keep
@@ -71,17 +69,7 @@ class Arrays(NamedTuple):
     stops: Any
     knobs: Knobs
     mass: Any = None
-
-
-class Arguments(NamedTuple):
-    """`Inputs.args`: what the programs close over, the leaves of the user's args, and the mass matrix."""
-
-    of_f: list
-    of_explicit: list
-    of_jac: list
-    of_fn: list
-    leaves: list
-    mass: Any
+    dy0: list | None = None
 
 
 class Lowered(NamedTuple):
@@ -100,31 +88,31 @@ class Lowered(NamedTuple):
 
 def prepare(terms: Terms, stepper: Any, options: dict[str, Any]) -> tuple[Plan, Arrays]:
     """Check everything that can be checked before tracing, and separate arrays from the rest."""
-    f, args, y0, t0, t1, explicit, mass, jac, structure = terms
+    f, args, y0, t0, t1, explicit, mass, jac, structure, residual, dy0 = terms
     _checks.state(y0)
-    _checks.takes_mass(stepper, mass)
+    _checks.serves_equation(stepper, mass, residual)
     ravel = Ravel.of(y0)
     dtype = time_dtype(ravel.dtype, (t0, t1))
     t0, t1 = as_array(t0, dtype), as_array(t1, dtype)
     saveat = normalise(options["saveat"])
     keep, ts = times(saveat, t0, t1, dtype)
     stops = sorted_stops(options["stops"], t0, t1, dtype)
-    parts, arrays = split((f, explicit, jac, args), at_least_float32(ravel.dtype))
+    varying, mass = (mass, None) if callable(mass) else (None, mass)
+    parts, arrays = split((Given(f, explicit, jac, residual, varying), args), at_least_float32(ravel.dtype))
     leaves = [as_array(x, d) for x, d in zip(jax.tree.leaves(y0), ravel.dtypes, strict=True)]
     knobs = _knobs(options, ravel, y0, dtype)
     given = options["dense"], options["gradient"], options["max_steps"]
     sized = knobs.first_step is not None or isinstance(options["controller"], FixedSteps)
-    plan = Plan(parts, ravel, stepper, keep, *given, sized or mass is not None, options["watch"], structure)
-    return plan, Arrays(arrays, leaves, t0, t1, ts, stops, knobs, _mass(mass, y0, ravel))
+    solves = residual is not None or varying is not None
+    plan = Plan(parts, ravel, stepper, keep, *given, sized or solves or mass is not None, options["watch"], structure)
+    slope = [np.zeros(np.shape(x), d) for x, d in zip(leaves, ravel.dtypes, strict=True)] if dy0 is None else _guess(dy0, y0, ravel)
+    matrix = None if mass is None else packed_mass(mass, y0, ravel)
+    return plan, Arrays(arrays, leaves, t0, t1, ts, stops, knobs, matrix, slope if solves else None)
 
 
-def _mass(mass: PyTree, y0: PyTree, ravel: Ravel) -> Any:
-    """The mass matrix [n, n], or its diagonal [n]."""
-    if mass is None:
-        return None
-    if _checks.mass(mass, y0, ravel.size):
-        return ravel.pack_tolerance(mass).reshape(-1)
-    return as_array(jax.tree.leaves(mass)[0], real_dtype(ravel.dtype))
+def _guess(dy0: PyTree, y0: PyTree, ravel: Ravel) -> list:
+    _checks.slope_guess(dy0, y0)
+    return [as_array(x, d) for x, d in zip(jax.tree.leaves(dy0), ravel.dtypes, strict=True)]
 
 
 def sorted_stops(stops: Any, t0: Any, t1: Any, dtype: Any) -> Any:
@@ -176,85 +164,42 @@ def lower(plan: Plan, arrays: Arrays, capacity: int) -> Lowered:
     """The integration, with room for `capacity` rows of saved steps. f is traced here, once."""
     axes = frozenset().union(*(axes_of(x) for x in jax.tree.leaves(arrays)))  # none outside of `shard_map`
     arrays = jax.tree.map(lambda x: vary(x, axes), arrays)
-    f, explicit, jac, args = plan.parts.join(arrays.parts)
+    given, args = plan.parts.join(arrays.parts)
     rest, leaves = split(args)
     ravel = plan.ravel
-    y0 = ravel.pack(jax.tree.unflatten(ravel.tree, arrays.y0))
+    pack = lambda leaves: ravel.pack(jax.tree.unflatten(ravel.tree, leaves))
+    y0, dy0 = pack(arrays.y0), None if arrays.dy0 is None else pack(arrays.dy0)
     t0, t1 = jnp.asarray(arrays.t0), jnp.asarray(arrays.t1)
-
-    def slope(f):
-        def on_one_array(t, y, leaves):
-            tree = ravel.unpack(y)
-            slope = jax.tree.map(jnp.asarray, _checks.call(f, t, tree, rest.join(leaves)))
-            _checks.derivative(slope, tree)
-            return ravel.pack(slope)
-
-        return on_one_array
-
-    def jacobian(t, y, leaves):
-        given = jnp.asarray(_checks.call(jac, t, ravel.unpack(y), rest.join(leaves)))
-        return _checks.jacobian(given, ravel.size).astype(y.dtype)
-
-    def saved(t, y, leaves):
-        if plan.keep.fn is None:
-            return y
-        values = _checks.call(plan.keep.fn, t, ravel.unpack(y), rest.join(leaves))
-        return jax.tree.map(lambda x: inexact(x, real_dtype(ravel.dtype)), values)
-
-    at = t0, y0, leaves
-    program, of_f = close(slope(f), *at)
-    second, of_explicit = (None, []) if explicit is None else close(slope(explicit), *at)
-    derivative, of_jac = (None, []) if jac is None else close(jacobian, *at)
-    watch, of_fn = close(saved, *at)
+    at, on = (t0, y0, leaves), OnArrays(ravel, rest)
+    mass = None if arrays.mass is None else jnp.asarray(arrays.mass)
+    field, (of_f, of_explicit, of_jac) = field_of(given, on, plan.structure, mass, at)
+    watch, of_fn = close(on.saved(plan.keep.fn), *at)
 
     def observe(t, y, args):
         return watch(args.of_fn, t, y, args.leaves)
 
-    chosen = plan.structure
-    if isinstance(chosen, Detected):
-        full = arrays.mass is not None and np.ndim(arrays.mass) == 2
-        chosen = None if full else detect(lambda y, rest: program(of_f, rest[0], y, rest[1]), y0, (t0, leaves))
-    if isinstance(chosen, MatrixFree):
-        chosen = chosen.on_arrays(ravel, lambda args: rest.join(args.leaves))
-
-    integration = Integration(
-        _field(program, second, derivative, chosen, arrays.mass is not None),
-        plan.stepper,
-        _recorders(plan, arrays, observe, capacity),
-        plan.watch,
-    )
+    integration = Integration(field, plan.stepper, _recorders(plan, arrays, observe, capacity), plan.watch)
     ts, back = sorted_times(plan.keep, jnp.asarray(arrays.ts), jnp.sign(t1 - t0))
-    mass = None if arrays.mass is None else jnp.asarray(arrays.mass)
-    args = Arguments(of_f, of_explicit, of_jac, of_fn, leaves, mass)
-    inputs = Inputs(y0, args, t0, t1, ts, jnp.asarray(arrays.stops))
-    return Lowered(integration, inputs, _bounded(arrays.knobs, inputs), observe, back)
+    arguments = Arguments(of_f, of_explicit, of_jac, of_fn, leaves, mass, dy0)
+    inputs = Inputs(y0, arguments, t0, t1, ts, jnp.asarray(arrays.stops))
+    inputs, knobs = _consistent(field, inputs, _bounded(arrays.knobs, inputs))
+    return Lowered(integration, inputs, knobs, observe, back)
 
 
-def _field(f: Program, explicit: Program | None, jacobian: Program | None, structure: Any, massive: bool) -> Field:
-    """The programs as functions of `Arguments`."""
-
-    def implicit_part(t, y, args):
-        return f(args.of_f, t, y, args.leaves)
-
-    def explicit_part(t, y, args):
-        assert explicit is not None
-        return explicit(args.of_explicit, t, y, args.leaves)
-
-    def total(t, y, args):
-        return implicit_part(t, y, args) + explicit_part(t, y, args)
-
-    def given(t, y, args):
-        assert jacobian is not None
-        return jacobian(args.of_jac, t, y, args.leaves)
-
-    return Field(
-        implicit_part if explicit is None else total,
-        structure,
-        autonomous=all(0 not in touched for p in (f, explicit) if p for touched in dependencies(p.jaxpr)),
-        jacobian=None if jacobian is None else given,
-        mass=(lambda args: args.mass) if massive else None,
-        parts=None if explicit is None else (implicit_part, explicit_part),
-    )
+def _consistent(field: Field, inputs: Inputs, knobs: Knobs) -> tuple[Inputs, Knobs]:
+    """Inputs that satisfy the algebraic equations, and whether there are such."""
+    if field.is_slope:
+        return inputs, knobs
+    y0, tolerance = inputs.y0, knobs.tolerance
+    scale = spread(tolerance.scale(y0, y0), y0)
+    found = System(field, y0).consistent(inputs.t0, real_vector(y0), inputs.args, lax.stop_gradient(scale))
+    ok = lax.stop_gradient(found.ok)
+    args = inputs.args if field.residual is None else inputs.args._replace(dy0=like(found.slope, y0))
+    if not getattr(knobs.controller, "algebraic", True):
+        free = lax.stop_gradient(like(found.free, y0))  # complex: free in both parts
+        tolerance = tolerance._replace(counts=~(jnp.real(free) > 0.5))
+    inputs = inputs._replace(y0=jnp.where(ok, like(found.v, y0), y0), args=args)
+    return inputs, knobs._replace(tolerance=tolerance, consistent=ok)
 
 
 def _bounded(knobs: Knobs, inputs: Inputs) -> Knobs:

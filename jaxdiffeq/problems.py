@@ -22,8 +22,9 @@ class ODEProblem(eqx.Module):
     included. `y0` may be a function (args, t0) ↦ y0 and `tspan` a function args ↦ (t0, t1): then the whole problem is a
     function of its parameters. Every array in a problem is a leaf that gradients flow to.
 
-    What only implicit methods use: `mass_matrix` is M, constant, perhaps singular (then this is a DAE, and y0 must
-    satisfy its algebraic equations); `jac(t, y, args)` is ∂f/∂y, found by forward differentiation when left out;
+    What only implicit methods use: `mass_matrix` is M, perhaps singular: then this is a DAE, and what M·y0 leaves open
+    of y0 is changed so that it satisfies the algebraic equations. A function (t, y, args) ↦ M serves `BDF()` and other
+    methods that solve a `DAEProblem`. `jac(t, y, args)` is ∂f/∂y, found by forward differentiation when left out;
     `jac_structure` says where it may differ from zero: `Dense()`, `Diagonal()`, `Banded(lower, upper)`,
     `BlockDiagonal(size)` or `Sparse.of(pattern)`; `Detected()` finds that out from f, `MatrixFree()` does without.
     Shapes: M and ∂f/∂y are [n, n] for n numbers in y0, its leaves one after the other; or M is a pytree like y0, a
@@ -75,6 +76,33 @@ class SplitODEProblem(eqx.Module):
         return replaced(self, changes)
 
 
+class DAEProblem(eqx.Module):
+    """F(t, y, dy/dt, args) = 0, y(t₀) = y0: `residual` is F, of index 1.
+
+    y0 is any pytree of real or complex numbers, or a function (args, t0) ↦ y0; the residual returns one like it. Before
+    the first step, y0 is made consistent: what the equation determines of dy/dt is found from the guess `dy0` (zero
+    when left out), the rest of y from the equation; the other components of y0 stay. `jac_structure` says where
+    ∂F/∂y or ∂F/∂(dy/dt) may differ from zero; the rest is as in `ODEProblem`.
+    Errors: as for `ODEProblem`; a y0 that cannot be made consistent ends the solve with `initialisation_failed`.
+    """
+
+    residual: Callable[[Any, PyTree, PyTree, PyTree], PyTree]
+    y0: PyTree
+    dy0: PyTree
+    tspan: Any
+    args: PyTree = None
+    _: dataclasses.KW_ONLY
+    jac_structure: Any = None
+
+    def __post_init__(self) -> None:
+        _checks.callable_with(self.residual, "residual", ("t", "y", "dy", "args"))
+        _checks.hints(None, self.jac_structure, ())
+
+    def replace(self, **changes: Any) -> Self:
+        """The same problem with other fields."""
+        return replaced(self, changes)
+
+
 class SteadyStateProblem(eqx.Module):
     """f(y, args) = 0, from the guess y0: a state at which dy/dt = f(y, args) rests.
 
@@ -110,9 +138,12 @@ def replaced(problem: Any, changes: dict[str, Any]) -> Any:
 
 
 class Terms(NamedTuple):
-    """A problem as the solver takes it: M·dy/dt = f(t, y, args) + explicit(t, y, args) from y0 at t0 to t1."""
+    """A problem as the solver takes it: M·dy/dt = f(t, y, args) + explicit(t, y, args) from y0 at t0 to t1.
 
-    f: Slope
+    Or, without f, residual(t, y, dy/dt, args) = 0.
+    """
+
+    f: Slope | None
     args: PyTree
     y0: PyTree
     t0: Any
@@ -121,6 +152,8 @@ class Terms(NamedTuple):
     mass: PyTree = None
     jac: Callable[[Any, PyTree, PyTree], Any] | None = None
     structure: Any = None
+    residual: Callable[[Any, PyTree, PyTree, PyTree], PyTree] | None = None
+    dy0: PyTree = None
 
 
 @functools.singledispatch
@@ -145,7 +178,14 @@ def _(problem: SplitODEProblem) -> Terms:
     return _terms(fields, fields["f_implicit"], **extra)
 
 
-def _terms(fields: dict[str, Any], f: Slope, **extra: Any) -> Terms:
+@lower_problem.register
+def _(problem: DAEProblem) -> Terms:
+    fields = object.__getattribute__(problem, "__dict__")
+    extra = {"residual": fields["residual"], "dy0": fields["dy0"], "structure": fields["jac_structure"]}
+    return _terms(fields, None, **extra)
+
+
+def _terms(fields: dict[str, Any], f: Slope | None, **extra: Any) -> Terms:
     y0, tspan, args = (fields[name] for name in ("y0", "tspan", "args"))
     t0, t1 = _checks.time_span(tspan(args) if callable(tspan) else tspan)
     return Terms(f, args, y0(args, t0) if callable(y0) else y0, t0, t1, **extra)

@@ -207,7 +207,11 @@ ADVICE = {
         "of a negative number, or a solution that goes to infinity in finite time.",
     ),
     Result.nonlinear_solve_failed: ("the inner nonlinear solve did not converge at any step size tried", "Check jac."),
-    Result.initialisation_failed: ("no consistent initial values were found", "Check y0."),
+    Result.initialisation_failed: (
+        "no initial values were found that satisfy the algebraic equations",
+        "Check that they have a solution near `y0` and that the index is 1: that they can be solved for the components "
+        "whose derivative does not occur.",
+    ),
     Result.event_limit_reached: ("more events happened than there is room for", "Raise the limit."),
 }
 ERRORS = {cls.result: cls for cls in SolveError.__subclasses__()}

@@ -105,7 +105,8 @@ def recommend(problem: Any, rtol: Any = 1e-3, **replacements: Any) -> Recommenda
 def traits_of(terms: Terms, equal_steps: bool) -> Traits:
     size = sum(np.size(x) for x in jax.tree.leaves(terms.y0))
     known = terms.structure is not None
-    return Traits(size, terms.mass is not None, known, terms.explicit is not None, equal_steps)
+    residual = terms.residual is not None or callable(terms.mass)
+    return Traits(size, terms.mass is not None, known, terms.explicit is not None, equal_steps, residual)
 
 
 def _run(plan: Plan, arrays: Arrays) -> Solution | Exception:

@@ -110,3 +110,5 @@ class Knobs(NamedTuple):
     tolerance: PyTree
     first_step: jax.Array | None
     max_steps: jax.Array
+    consistent: jax.Array | None = None
+    """whether y0 satisfies the algebraic equations; None: there are none"""

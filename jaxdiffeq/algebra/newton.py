@@ -71,17 +71,26 @@ class _At(NamedTuple):
 
 
 def root(newton: Newton, residual: Callable, algebra: Any, exact: Callable, start: Start, operands: PyTree) -> Found:
-    """z with residual(z, operands) = 0. Its derivative is exact, however rough the W that found it.
+    """z with residual(z, operands) = 0, by Newton's method with the factors that `start` has; see `implied`."""
 
-    `exact(z, operands)` is −∂residual/∂z at z, as `algebra` stores it. What the two close over, such as the ends of a
-    leg between stops, becomes an operand.
+    def search(residual, start):
+        return _iterate(newton, residual, algebra, start)
+
+    return implied(search, residual, algebra, exact, start, operands)
+
+
+def implied(search: Callable, residual: Callable, algebra: Any, exact: Callable, start: Any, operands: PyTree) -> Found:
+    """What `search(z ↦ residual(z, operands), start)` found. Its derivative is exact, however rough the search.
+
+    `start` has all that the search depends on, and a `z` to begin with; `exact(z, operands)` is −∂residual/∂z at z, as
+    `algebra` stores it. What the two functions close over, such as the ends of a leg between stops, becomes an operand.
     """
     residual, of_residual = jax.closure_convert(residual, start.z, operands)
     exact, of_exact = jax.closure_convert(exact, start.z, operands)
 
     @jax.custom_jvp
     def find(start, operands):
-        return _iterate(newton, lambda z: residual(z, *operands[0]), algebra, start)
+        return search(lambda z: residual(z, *operands[0]), start)
 
     @find.defjvp
     def _(primals, tangents):

@@ -35,6 +35,8 @@ class Traits(NamedTuple):
     structure: bool = False
     split: bool = False
     equal_steps: bool = False
+    residual: bool = False
+    """dy/dt is not given, but follows from an equation"""
 
 
 def choose(rtol: Any, traits: Traits) -> Recommendation:
@@ -50,6 +52,8 @@ def choose(rtol: Any, traits: Traits) -> Recommendation:
 
 @functools.lru_cache
 def _choose(rtol: float, traits: Traits) -> Recommendation:
+    if traits.residual:
+        return Recommendation(BDF(), "an equation that has to be solved for dy/dt")
     if traits.mass:
         if traits.size > LARGE and not traits.structure:
             return Recommendation(BDF(), "a mass matrix and many unknowns: few factorisations")

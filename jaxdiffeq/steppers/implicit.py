@@ -1,4 +1,4 @@
-"""What implicit steppers share: the state as a vector, its Jacobian, and the linear systems of a step."""
+"""What implicit steppers share: the state as a vector, its equation, and the linear systems of a step."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from jax import lax
 from jaxdiffeq.algebra import structure
 from jaxdiffeq.algebra.krylov import Krylov, MatrixFree
 from jaxdiffeq.field import Field
+from jaxdiffeq.steppers.initial import Consistent, consistent
 from jaxdiffeq.types import PyTree
 
 
@@ -28,9 +29,15 @@ def like(v: jax.Array, y: jax.Array) -> jax.Array:
     return lax.complex(v[: y.size], v[y.size :]).reshape(y.shape)
 
 
+def spread(scale: jax.Array, y: jax.Array) -> jax.Array:
+    """[*state] ↦ [n], or [2n]: an error of one in each number of the real vector of y."""
+    scale = jnp.broadcast_to(scale, y.shape).reshape(-1)
+    return jnp.concatenate([scale, scale]) if jnp.iscomplexobj(y) else scale
+
+
 @dataclass(frozen=True)
 class System:
-    """M·dv/dt = f(t, v) on real vectors, of a field with its args.
+    """M·dv/dt = f(t, v), or F(t, v, dv/dt) = 0, on real vectors, of a field with its args.
 
     Whatever of `field` and `args` is differentiable goes in through `args` alone.
     """
@@ -78,11 +85,33 @@ class System:
             return self.algebra.jacobian(lambda v: self.slope(t, v, args), v)
         return self.slope(t, v, args), self.algebra.given(given(t, like(v, self.y), args))
 
+    def defect(self, t: jax.Array, v: jax.Array, dv: jax.Array, args: PyTree) -> jax.Array:
+        """f(t, v) − M·dv, or −F(t, v, dv): zero along the solution."""
+        residual = self.field.residual
+        if residual is None:
+            return self.slope(t, v, args) - structure.times_mass(self.mass(args), dv)
+        return -real_vector(residual(t, like(v, self.y), like(dv, self.y), args))
+
+    def tangent(self, t: jax.Array, v: jax.Array, dv: jax.Array, c: jax.Array, args: PyTree) -> Any:
+        """What makes `matrix`: ∂f/∂v, whatever `c` and `dv`; or −(∂F/∂v + c·∂F/∂dv)."""
+        if self.field.residual is None:
+            return self.jacobian(t, v, args)[1]
+        return self.algebra.jacobian(lambda z: self.defect(t, v + z, dv + c * z, args), jnp.zeros_like(v))[1]
+
+    def matrix(self, c: jax.Array, args: PyTree, tangent: Any) -> Any:
+        """c·M − ∂f/∂v, or ∂F/∂v + c·∂F/∂dv: of Newton's method where dv = c·v + constant."""
+        if self.field.residual is None:
+            return self.algebra.shifted(c, self.mass(args), tangent)
+        return self.algebra.shifted(jnp.zeros_like(c), None, tangent)
+
     def derivative(self, t: jax.Array, v: jax.Array, args: PyTree) -> jax.Array:
         """dv/dt where M may be singular: M v′ = f on the rows of M, d/dt f = 0 on those without.
 
-        That is the limit of (c·M − J) v′ = c·f + ∂f/∂t for large c, and f small on the rows without M.
+        That is the limit of (c·M − J) v′ = c·f + ∂f/∂t for large c, and f small on the rows without M. From
+        F(t, v, v′) = 0 the algebraic components of v′ do not follow, and are zero.
         """
+        if self.field.residual is not None:
+            return self.consistent(t, v, args, jnp.full_like(v, jnp.inf)).slope
         algebra = self.algebra
         f, jacobian = self.jacobian(t, v, args)
         _, drift = jax.jvp(lambda t: self.slope(t, v, args), (t,), (jnp.ones_like(t),))
@@ -90,3 +119,9 @@ class System:
         c = lax.stop_gradient(jnp.where(largest > 0, largest, 1) / jnp.sqrt(jnp.finfo(v.dtype).eps))
         w = algebra.shifted(c, self.mass(args), jacobian)
         return structure.solve(algebra, w, algebra.factor(lax.stop_gradient(w)), c * f + drift)
+
+    def consistent(self, t: jax.Array, v: jax.Array, args: PyTree, scale: jax.Array) -> Consistent:
+        """v with its algebraic part changed such that it satisfies the equation with some dv/dt."""
+        guess = self.field.guess
+        dv = jnp.zeros_like(v) if guess is None else real_vector(guess(args))
+        return consistent(self, t, v, dv, args, scale)

@@ -10,10 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdiffeq.algebra import structure
 from jaxdiffeq.algebra.newton import NEWTON, Found, Newton, Start, root
 from jaxdiffeq.field import Field
-from jaxdiffeq.steppers.implicit import System, like, real_vector
+from jaxdiffeq.steppers.implicit import System, like, real_vector, spread
 from jaxdiffeq.tableaux.multistep import change_of_step, harmonic, through_differences
 from jaxdiffeq.types import PyTree, State, Step, Work
 
@@ -73,8 +72,9 @@ class _Operands(NamedTuple):
 
 @dataclass(frozen=True)
 class MultistepBDF:
-    """α·M (y₁ − y⁽⁰⁾) + M Σₘ γₘ ∇ᵐy = dt·f(t₁, y₁), m = 1 … k, with y⁽⁰⁾ = Σₘ ∇ᵐy, γₘ = Σⱼ≤ₘ 1/j, α = (1 − κ) γₖ.
+    """α (y₁ − y⁽⁰⁾) + Σₘ γₘ ∇ᵐy = dt·y₁′, m = 1 … k, with y⁽⁰⁾ = Σₘ ∇ᵐy, γₘ = Σⱼ≤ₘ 1/j, α = (1 − κ) γₖ.
 
+    y₁′ is that of the equation at t₁, M·y₁′ = f(t₁, y₁) or F(t₁, y₁, y₁′) = 0.
     κ = 0 is the backward differentiation formula of order k. The step size stays the same for k + 1 steps at least;
     then that one of the orders k − 1, k, k + 1 is taken which allows the longest steps. A new size turns the past into
     differences on steps of that size. A restart is at order 1, with the slope as ∇y on steps of size 1.
@@ -88,6 +88,7 @@ class MultistepBDF:
     newton: Newton = NEWTON
 
     takes_mass: ClassVar[bool] = True
+    takes_residual: ClassVar[bool] = True
     error_order: ClassVar[int] = 2
     """of the first step; later ones say theirs"""
     evaluations: ClassVar[tuple[int, int, int]] = (1, 0, 0)
@@ -115,7 +116,7 @@ class MultistepBDF:
 
     def init(self, f: Field, t: jax.Array, y: jax.Array, args: PyTree) -> Memory:
         system, v = System(f.whole, y), real_vector(y)
-        slope = system.slope(t, v, args) if f.mass is None else system.derivative(t, v, args)
+        slope = system.slope(t, v, args) if f.is_slope else system.derivative(t, v, args)
         rest = jnp.zeros((self.order + 1, v.size), v.dtype)
         one = jnp.ones((), jnp.int32)
         far = jnp.full((), jnp.inf, v.dtype)
@@ -128,8 +129,8 @@ class MultistepBDF:
             return ()
 
         def make():
-            _, jacobian = system.jacobian(t, v, args)
-            return jacobian, system.algebra.factor(system.algebra.shifted(v[0], system.mass(args), jacobian))
+            jacobian = system.tangent(t, v, v, v[0], args)
+            return jacobian, system.algebra.factor(system.matrix(v[0], args, jacobian))
 
         jacobian, factors = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(make))
         return Chord(jacobian, factors, jnp.zeros_like(v[0]), jnp.zeros((), jnp.int32), jnp.zeros_like(t))
@@ -143,14 +144,14 @@ class MultistepBDF:
         alpha = self._table([(1 - kappa) * harmonic(m + 1) for m, kappa in enumerate(self.kappa)], y)[k - 1]
         at = _Operands(t1, base, jnp.sum(weights[:, None] * past, axis=0) / alpha, alpha / width.astype(y.dtype), args)
         floor = 10 * jnp.finfo(y.dtype).eps / jnp.max(tolerance.rtol)
-        scale = _spread(tolerance.scale(start.y, start.y), start.y)
+        scale = spread(tolerance.scale(start.y, start.y), start.y)
         chord, work = self._chord(system, lax.stop_gradient(at), memory.chord, width)
         found = self._solve(system, at, Start(jnp.zeros_like(base), chord.factors, scale, floor, memory.rate))
 
         y1 = like(base + found.z, start.y)
         differences = self._differences(memory.differences, past, found.z, k)
         constants = self._table(self._error_constants, y)
-        ratios = differences / _spread(tolerance.scale(start.y, y1), start.y)[None]
+        ratios = differences / spread(tolerance.of_error(start.y, y1), start.y)[None]
         sizes = jnp.sqrt(jnp.sum(ratios * ratios, axis=1) / start.y.size)
         order, growth, equal, level = self._choose(*lax.stop_gradient((sizes, memory, width, equal + 1)))
         rate = lax.stop_gradient(jnp.maximum(found.rate, jnp.finfo(y.dtype).eps) ** 0.8)
@@ -195,19 +196,20 @@ class MultistepBDF:
 
     def _chord(self, system: System, at: _Operands, kept: Chord | tuple, width: jax.Array) -> tuple[Chord, Work]:
         """The factors for this step, and what they took."""
-        algebra, mass = system.algebra, system.mass(at.args)
 
         def make():
-            return system.jacobian(at.t, at.base, at.args)[1]
+            return system.tangent(at.t, at.base, at.c * at.past, at.c, at.args)
 
         def factored(jacobian):
-            return algebra.factor(algebra.shifted(at.c, mass, jacobian))
+            return system.algebra.factor(system.matrix(at.c, at.args, jacobian))
 
         if not isinstance(kept, Chord):
             jacobian, none = make(), jnp.zeros((), jnp.int32)
             return Chord(jacobian, factored(jacobian), at.c, none, jnp.abs(width)), Work(0, none + 1, none + 1, 0, 0)
         renew = (kept.left <= 0) | (jnp.abs(width) < 0.99 * kept.least)
         again = renew | ~(jnp.abs(at.c - kept.c) < 0.01 * jnp.abs(kept.c))
+        if system.field.residual is not None:  # its Jacobian depends on the step
+            renew = again
         jacobian = lax.cond(renew, make, lambda: kept.jacobian)
         factors = lax.cond(again, lambda: factored(jacobian), lambda: kept.factors)
         left = jnp.where(renew, LASTS, kept.left - 1)
@@ -217,17 +219,14 @@ class MultistepBDF:
 
     def _solve(self, system: System, at: _Operands, begin: Start) -> Found:
         """d = y₁ − y⁽⁰⁾."""
-        algebra = system.algebra
 
         def residual(d, at):
-            inertia = structure.times_mass(system.mass(at.args), d + at.past)
-            return system.slope(at.t, at.base + d, at.args) - at.c * inertia
+            return system.defect(at.t, at.base + d, at.c * (d + at.past), at.args)
 
         def exact(d, at):
-            _, jacobian = system.jacobian(at.t, at.base + d, at.args)
-            return algebra.shifted(at.c, system.mass(at.args), jacobian)
+            return system.matrix(at.c, at.args, system.tangent(at.t, at.base + d, at.c * (d + at.past), at.c, at.args))
 
-        return root(self.newton, residual, algebra, exact, begin, at)
+        return root(self.newton, residual, system.algebra, exact, begin, at)
 
     def _differences(self, before: jax.Array, past: jax.Array, d: jax.Array, k: jax.Array) -> jax.Array:
         """∇ʲy₁ = ∇ʲy + ∇ʲ⁺¹y₁ from ∇ᵏ⁺¹y₁ = d downwards, and ∇ᵏ⁺²y₁ = d − ∇ᵏ⁺¹y."""
@@ -293,8 +292,3 @@ def _mix(table: jax.Array, rows: jax.Array) -> jax.Array:
     """Σᵢ table[i, j] rows[i]. Shapes: [i, j], [i, n] ↦ [j, n]."""
     return jnp.sum(table[:, :, None] * rows[:, None], axis=0)
 
-
-def _spread(scale: jax.Array, y: jax.Array) -> jax.Array:
-    """[*state] ↦ [n], or [2n]: an error of one in each number of the real vector of y."""
-    scale = scale.reshape(-1)
-    return jnp.concatenate([scale, scale]) if jnp.iscomplexobj(y) else scale

@@ -1,0 +1,178 @@
+"""The user's functions as a field: traced once, on one array, with what they close over as an argument."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiffeq import _checks
+from jaxdiffeq.algebra.detect import Detected, detect
+from jaxdiffeq.algebra.krylov import MatrixFree
+from jaxdiffeq.algebra.structure import times_mass
+from jaxdiffeq.field import Field
+from jaxdiffeq.state import Program, Ravel, Split, as_array, close, inexact, real_dtype
+from jaxdiffeq.types import PyTree
+from jaxdiffeq.while_loop import dependencies
+
+
+class Given(NamedTuple):
+    """What the user wrote. `mass` is a function (t, y, args) ↦ M here, or None."""
+
+    f: Callable | None
+    explicit: Callable | None
+    jac: Callable | None
+    residual: Callable | None
+    mass: Callable | None
+
+
+class Arguments(NamedTuple):
+    """`Inputs.args`: what the programs close over, the leaves of the user's args, the mass matrix, a guess of dy/dt."""
+
+    of_f: list
+    of_explicit: list
+    of_jac: list
+    of_fn: list
+    leaves: list
+    mass: Any
+    dy0: Any = None
+
+
+@dataclass(frozen=True)
+class OnArrays:
+    """The user's functions on one array [*state], and on the leaves of args."""
+
+    ravel: Ravel
+    rest: Split
+    """args without arrays"""
+
+    def slope(self, f: Callable) -> Callable:
+        def on_one_array(t, y, leaves):
+            tree = self.ravel.unpack(y)
+            return self._packed(_checks.call(f, t, tree, self.rest.join(leaves)), tree)
+
+        return on_one_array
+
+    def residual(self, residual: Callable) -> Callable:
+        def on_one_array(t, y, dy, leaves):
+            tree = self.ravel.unpack(y)
+            return self._packed(_checks.call(residual, t, tree, self.ravel.unpack(dy), self.rest.join(leaves)), tree)
+
+        return on_one_array
+
+    def with_mass(self, f: Callable, mass: Callable) -> Callable:
+        """M(t, y)·dy/dt − f."""
+        slope = self.slope(f)
+
+        def on_one_array(t, y, dy, leaves):
+            tree = self.ravel.unpack(y)
+            matrix = packed_mass(_checks.call(mass, t, tree, self.rest.join(leaves)), tree, self.ravel)
+            inertia = times_mass(matrix.astype(dy.dtype), dy.reshape(-1)).reshape(dy.shape)
+            return inertia - slope(t, y, leaves)
+
+        return on_one_array
+
+    def jacobian(self, jac: Callable) -> Callable:
+        def on_one_array(t, y, leaves):
+            given = jnp.asarray(_checks.call(jac, t, self.ravel.unpack(y), self.rest.join(leaves)))
+            return _checks.jacobian(given, self.ravel.size).astype(y.dtype)
+
+        return on_one_array
+
+    def saved(self, fn: Callable | None) -> Callable:
+        def on_one_array(t, y, leaves):
+            if fn is None:
+                return y
+            values = _checks.call(fn, t, self.ravel.unpack(y), self.rest.join(leaves))
+            return jax.tree.map(lambda x: inexact(x, real_dtype(self.ravel.dtype)), values)
+
+        return on_one_array
+
+    def _packed(self, given: PyTree, like: PyTree) -> jax.Array:
+        given = jax.tree.map(jnp.asarray, given)
+        _checks.derivative(given, like)
+        return self.ravel.pack(given)
+
+
+def packed_mass(mass: PyTree, y0: PyTree, ravel: Ravel) -> Any:
+    """The mass matrix [n, n], or its diagonal [n]."""
+    if _checks.mass(mass, y0, ravel.size):
+        return ravel.pack_tolerance(mass).reshape(-1)
+    return as_array(jax.tree.leaves(mass)[0], real_dtype(ravel.dtype))
+
+
+def field_of(given: Given, on: OnArrays, structure: Any, mass: Any, at: tuple) -> tuple[Field, tuple]:
+    """The field, as a function of `Arguments`, and what its programs close over. Shapes: `at` is t, y, leaves."""
+    if given.residual is not None or given.mass is not None:
+        return _of_residual(given, on, structure, at)
+    assert given.f is not None
+    program, of_f = close(on.slope(given.f), *at)
+    second, of_explicit = (None, []) if given.explicit is None else close(on.slope(given.explicit), *at)
+    derivative, of_jac = (None, []) if given.jac is None else close(on.jacobian(given.jac), *at)
+
+    def implicit_part(t, y, args):
+        return program(args.of_f, t, y, args.leaves)
+
+    def explicit_part(t, y, args):
+        assert second is not None
+        return second(args.of_explicit, t, y, args.leaves)
+
+    def total(t, y, args):
+        return implicit_part(t, y, args) + explicit_part(t, y, args)
+
+    def jacobian(t, y, args):
+        assert derivative is not None
+        return derivative(args.of_jac, t, y, args.leaves)
+
+    if isinstance(structure, Detected) and np.ndim(mass) == 2:
+        structure = None  # the pattern of M is not known
+    field = Field(
+        implicit_part if second is None else total,
+        _bound(structure, on, lambda y, rest: program(of_f, rest[0], y, rest[1]), at),
+        autonomous=not any(_sees_time(p) for p in (program, second) if p),
+        jacobian=None if derivative is None else jacobian,
+        mass=None if mass is None else (lambda args: args.mass),
+        parts=None if second is None else (implicit_part, explicit_part),
+    )
+    return field, (of_f, of_explicit, of_jac)
+
+
+def _of_residual(given: Given, on: OnArrays, structure: Any, at: tuple) -> tuple[Field, tuple]:
+    t, y, leaves = at
+    if given.mass is None:
+        assert given.residual is not None
+        whole = on.residual(given.residual)
+    else:
+        assert given.f is not None
+        whole = on.with_mass(given.f, given.mass)
+    program, of_f = close(whole, t, y, y, leaves)
+
+    def residual(t, y, dy, args):
+        return program(args.of_f, t, y, dy, args.leaves)
+
+    field = Field(
+        lambda t, y, args: -residual(t, y, jnp.zeros_like(y), args),
+        _bound(structure, on, lambda y, rest: program(of_f, rest[0], y, y, rest[1]), at),
+        autonomous=not _sees_time(program),
+        residual=residual,
+        guess=lambda args: args.dy0,
+    )
+    return field, (of_f, [], [])
+
+
+def _sees_time(program: Program) -> bool:
+    return any(0 in touched for touched in dependencies(program.jaxpr))
+
+
+def _bound(structure: Any, on: OnArrays, f: Callable, at: tuple) -> Any:
+    """The structure in terms of one array. Shapes: f(y, (t, leaves))."""
+    t, y, leaves = at
+    if isinstance(structure, Detected):
+        return detect(f, y, (t, leaves))
+    if isinstance(structure, MatrixFree):
+        return structure.on_arrays(on.ravel, lambda args: on.rest.join(args.leaves))
+    return structure
