@@ -164,30 +164,24 @@ def _transposed(f: Linear, like: Vector) -> Linear:
 # ---- GMRES
 
 
-class _Outer(NamedTuple):
-    """Between two starts."""
+class _At(NamedTuple):
+    """Since the last start product∘prepare took basis[: j] to basis[: j + 1]·h, and q·h = r is triangular."""
 
     x: Vector
-    rest: Vector
-    """b − w·x"""
+    """at the last start"""
     size: jax.Array
-    """of that"""
+    """of b − w·x there"""
     limit: jax.Array
-    """at which it is small enough"""
+    """at which that is small enough"""
     largest: jax.Array
-    """about the norm of w with its preconditioner"""
+    """about the norm of product∘prepare"""
     length: jax.Array
-    """of x as a combination of basis vectors"""
+    """of x, before it is prepared"""
     tried: jax.Array
-
-
-class _Inner(NamedTuple):
-    """After j steps: w·p(basis[: j]) = basis[: j + 1]·h, and q·h = r is triangular."""
-
+    j: jax.Array
     basis: jax.Array
     r: jax.Array
     q: jax.Array
-    j: jax.Array
 
 
 def _norm(x: jax.Array) -> jax.Array:
@@ -199,65 +193,71 @@ def _over(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def gmres(product: Linear, prepare: Linear, b: Vector, options: MatrixFree) -> Vector:
-    """x with product(x) = b, or NaN. `prepare` is about the inverse of `product`."""
-    eps, m = jnp.finfo(b.dtype).eps, min(options.restart, b.size)
+    """x with product(x) = b, or NaN. `prepare` is about the inverse of `product`.
+
+    Every trip of the one loop applies both once: to the next vector of the basis, or to what the basis amounts to.
+    """
+    m, most = min(options.restart, b.size), options.iterations
     unit = jnp.max(jnp.abs(b))
     b = _over(b, unit)
-    rtol = jnp.asarray(max(options.rtol, 10 * float(eps)), b.dtype)
-    zero, none = jnp.zeros((), b.dtype), jnp.zeros((), jnp.int32)
+    size, zero, none = _norm(b), jnp.zeros((), b.dtype), jnp.zeros((), jnp.int32)
+    limit = size * max(options.rtol, 10 * float(jnp.finfo(b.dtype).eps))
 
-    def going(at: _Outer) -> jax.Array:
-        return (at.size > at.limit) & (at.tried < options.iterations)
+    def trip(at: _At) -> _At:
+        more = (at.j < m) & (at.tried < most) & (at.size * jnp.abs(at.q[at.j, 0]) > at.limit)
+        weights = lax.cond(more, lambda: jnp.zeros(m, b.dtype), lambda: _back(at))
+        z = prepare(jnp.where(more, at.basis[at.j], weights @ at.basis[:m]))
+        x = jnp.where(more, at.x, at.x + z)
+        new = product(jnp.where(more, z, x))
+        return lax.cond(more, lambda: _longer(at, new), lambda: _anew(at, x, b - new, weights))
 
-    def cycle(at: _Outer) -> _Outer:
-        inner = _arnoldi(lambda x: product(prepare(x)), at, m, options.iterations)
-        weights = _back(inner.r, jnp.where(jnp.arange(m) < inner.j, at.size * inner.q[:m, 0], 0))
-        x = at.x + prepare(weights @ inner.basis[:m])
-        rest = b - product(x)
-        largest = jnp.maximum(at.largest, _norm(jnp.where(jnp.arange(m) < inner.j, inner.r, 0)))
-        length = at.length + _norm(weights)
-        limit = jnp.maximum(at.limit, 10 * eps * largest * length)
-        return _Outer(x, rest, _norm(rest), limit, largest, length, at.tried + inner.j)
-
-    size = _norm(b)
-    start = _Outer(jnp.zeros_like(b), b, size, rtol * size, zero, zero, none)
-    end = lax.while_loop(going, cycle, start)
+    start = _At(jnp.zeros_like(b), size, limit, zero, zero, none, *_first(b, size, m))
+    end = lax.while_loop(lambda at: (at.size > at.limit) & ((at.tried < most) | (at.j > 0)), trip, start)
     return jnp.where(end.size <= end.limit, end.x * unit, jnp.nan)
 
 
-def _arnoldi(product: Linear, at: _Outer, m: int, most: int) -> _Inner:
-    """Up to m steps, until the residual is small enough."""
-    dtype, numbers = at.x.dtype, jnp.arange(m + 1)
-    basis = jnp.zeros((m + 1, at.x.size), dtype).at[0].set(_over(at.rest, at.size))
-    start = _Inner(basis, jnp.eye(m, dtype=dtype), jnp.eye(m + 1, dtype=dtype), jnp.zeros((), jnp.int32))
-
-    def going(s: _Inner) -> jax.Array:
-        return (s.j < m) & (at.tried + s.j < most) & (at.size * jnp.abs(s.q[s.j, 0]) > at.limit)
-
-    def step(s: _Inner) -> _Inner:
-        new, h = product(s.basis[s.j]), jnp.zeros(m + 1, dtype)
-        for _ in range(2):  # the second time takes away what rounding left
-            along = s.basis @ new
-            new, h = new - along @ s.basis, h + along
-        size = _norm(new)
-        h = s.q @ jnp.where(numbers == s.j + 1, size, h)
-        over, under = h[s.j], h[s.j + 1]
-        height = jnp.sqrt(over * over + under * under)
-        cos, sin = _over(over, height), _over(under, height)
-        first, second = s.q[s.j], s.q[s.j + 1]
-        q = s.q.at[s.j].set(cos * first + sin * second).at[s.j + 1].set(cos * second - sin * first)
-        column = jnp.where(numbers < s.j, h, jnp.where(numbers == s.j, height, 0))[:m]
-        return _Inner(s.basis.at[s.j + 1].set(_over(new, size)), s.r.at[:, s.j].set(column), q, s.j + 1)
-
-    return lax.while_loop(going, step, start)
+def _first(rest: Vector, size: jax.Array, m: int) -> tuple:
+    basis = jnp.zeros((m + 1, rest.size), rest.dtype).at[0].set(_over(rest, size))
+    return jnp.zeros((), jnp.int32), basis, jnp.eye(m, dtype=rest.dtype), jnp.eye(m + 1, dtype=rest.dtype)
 
 
-def _back(r: jax.Array, g: jax.Array) -> jax.Array:
-    """r⁻¹·g for a triangular r."""
-    m = len(g)
+def _longer(at: _At, new: Vector) -> _At:
+    """With one vector more in the basis."""
+    j, h, numbers = at.j, jnp.zeros(len(at.q), new.dtype), jnp.arange(len(at.q), dtype=jnp.int32)
+    for _ in range(2):  # the second time takes away what rounding left
+        along = at.basis @ new
+        new, h = new - along @ at.basis, h + along
+    size = _norm(new)
+    h = at.q @ jnp.where(numbers == j + 1, size, h)
+    height = jnp.sqrt(h[j] * h[j] + h[j + 1] * h[j + 1])
+    cos, sin = _over(h[j], height), _over(h[j + 1], height)
+    first, second = at.q[j], at.q[j + 1]
+    column = jnp.where(numbers < j, h, jnp.where(numbers == j, height, 0))[:-1]
+    return at._replace(
+        tried=at.tried + 1,
+        j=j + 1,
+        basis=at.basis.at[j + 1].set(_over(new, size)),
+        r=at.r.at[:, j].set(column),
+        q=at.q.at[j].set(cos * first + sin * second).at[j + 1].set(cos * second - sin * first),
+    )
+
+
+def _anew(at: _At, x: Vector, rest: Vector, weights: jax.Array) -> _At:
+    """From x, which leaves `rest`: small enough also where rounding, of so long an x, makes as much."""
+    made = jnp.arange(len(at.r), dtype=jnp.int32) < at.j
+    largest = jnp.maximum(at.largest, _norm(jnp.where(made[None], at.r, 0)))
+    length, size = at.length + _norm(weights), _norm(rest)
+    limit = jnp.maximum(at.limit, 10 * jnp.finfo(x.dtype).eps * largest * length)
+    return _At(x, size, limit, largest, length, at.tried, *_first(rest, size, len(at.r)))
+
+
+def _back(at: _At) -> jax.Array:
+    """The combination of basis vectors that leaves the smallest residual."""
+    m = len(at.r)
+    g = jnp.where(jnp.arange(m, dtype=jnp.int32) < at.j, at.size * at.q[:m, 0], 0)
 
     def row(k, x):
         i = m - 1 - k
-        return x.at[i].set(_over(g[i] - jnp.sum(r[i] * x), r[i, i]))
+        return x.at[i].set(_over(g[i] - jnp.sum(at.r[i] * x), at.r[i, i]))
 
     return lax.fori_loop(0, m, row, jnp.zeros_like(g))
