@@ -105,12 +105,14 @@ def prepare(terms: Terms, stepper: Any, options: dict[str, Any]) -> tuple[Plan, 
     sized = knobs.first_step is not None or isinstance(options["controller"], FixedSteps)
     solves = residual is not None or varying is not None
     plan = Plan(parts, ravel, stepper, keep, *given, sized or solves or mass is not None, options["watch"], structure)
-    slope = [np.zeros(np.shape(x), d) for x, d in zip(leaves, ravel.dtypes, strict=True)] if dy0 is None else _guess(dy0, y0, ravel)
+    slope = _guess(dy0, y0, ravel) if solves else None
     matrix = None if mass is None else packed_mass(mass, y0, ravel)
-    return plan, Arrays(arrays, leaves, t0, t1, ts, stops, knobs, matrix, slope if solves else None)
+    return plan, Arrays(arrays, leaves, t0, t1, ts, stops, knobs, matrix, slope)
 
 
 def _guess(dy0: PyTree, y0: PyTree, ravel: Ravel) -> list:
+    if dy0 is None:
+        return [np.zeros(shape, dtype) for shape, dtype in zip(ravel.shapes, ravel.dtypes, strict=True)]
     _checks.slope_guess(dy0, y0)
     return [as_array(x, d) for x, d in zip(jax.tree.leaves(dy0), ravel.dtypes, strict=True)]
 
