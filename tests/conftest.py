@@ -5,7 +5,11 @@ import os
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # JAX_PLATFORMS=cuda pytest: on a GPU
 # Two devices, so that `shard_map` has something to shard over: compile and run times of a test stay the same.
 # One thread a matrix product: a worker is meant to use one core, and sums are in the same order on every machine.
+# Level 0: nearly all time of the suite is compilation, a fifth of it LLVM's polish of machine code. What XLA's passes
+# make of a program, which is what tests of compiled programs read, is the same at every level; so is the arithmetic,
+# but for the order of sums in some loops.
 _FLAGS = "--xla_force_host_platform_device_count=2 --xla_cpu_multi_thread_eigen=false"
+_FLAGS += " --xla_backend_optimization_level=0"
 os.environ["XLA_FLAGS"] = f"{_FLAGS} {os.environ.get('XLA_FLAGS', '')}".strip()
 for _library in ("OMP", "OPENBLAS", "MKL"):
     os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
