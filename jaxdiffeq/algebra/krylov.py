@@ -95,12 +95,18 @@ def _is_key(x: Any) -> bool:
     return jnp.issubdtype(jnp.result_type(x), jax.dtypes.prng_key)
 
 
+class Along(NamedTuple):
+    """J of a function that is not f, as its products with vectors: a pytree of arrays, but of one trace only."""
+
+    product: Any
+
+
 class Shifted(NamedTuple):
     """c·M − J."""
 
     c: jax.Array
     mass: Mass
-    point: Point
+    point: Point | Along
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,23 +122,31 @@ class Krylov:
         """f(t, v), [n], and its Jacobian."""
         return self.slope(t, v, args), Point.of(t, v, args)
 
+    def jacobian(self, g: Callable[[Vector], Vector], z: Vector) -> tuple[Vector, Along]:
+        """g(z), [n], and its Jacobian, for systems that are solved where they are made, without the preconditioner."""
+        value, product = jax.linearize(g, z)
+        return value, Along(product)
+
     def repeated(self, m: int) -> Krylov:
         return _no_collocation()
 
-    def shifted(self, c: jax.Array, mass: Mass, jacobian: Point) -> Shifted:
+    def shifted(self, c: jax.Array, mass: Mass, jacobian: Point | Along) -> Shifted:
         """c·M − J."""
         return _no_collocation() if jnp.iscomplexobj(c) else Shifted(c, mass, jacobian)
 
     def magnitude(self, jacobian: Point) -> jax.Array:
         return radius(self, jacobian, jacobian.v.size)
 
-    def _product(self, w: Shifted | Point) -> Linear:
+    def _product(self, w: Shifted | Point | Along) -> Linear:
         """x ↦ w·x, with what does not depend on x computed once."""
-        point = w.point if isinstance(w, Shifted) else w
-        _, along = jax.linearize(lambda v: self.slope(point.t, v, point.args), point.v)
-        return along if isinstance(w, Point) else lambda x: w.c * times_mass(w.mass, x) - along(x)
+        if isinstance(w, Shifted):
+            along = self._product(w.point)
+            return lambda x: w.c * times_mass(w.mass, x) - along(x)
+        if isinstance(w, Along):
+            return w.product
+        return jax.linearize(lambda v: self.slope(w.t, v, w.args), w.v)[1]
 
-    def times(self, w: Shifted | Point, x: Vector) -> Vector:
+    def times(self, w: Shifted | Point | Along, x: Vector) -> Vector:
         return self._product(w)(x)
 
     def factor(self, w: Shifted) -> Shifted:
@@ -140,10 +154,10 @@ class Krylov:
 
     def solve(self, factors: Shifted, b: Vector, transpose: bool = False) -> Vector:
         """x with w·x = b or wᵀ·x = b; NaN where GMRES does not find it."""
-        point, given = factors.point, self.precondition
+        at, given = factors.point, self.precondition
         product, prepare = self._product(factors), lambda x: x
-        if given is not None:
-            prepare = lambda x: given(point.t, point.v, point.args, factors.c, x)
+        if given is not None and isinstance(at, Point):
+            prepare = lambda x: given(at.t, at.v, at.args, factors.c, x)
         if transpose:
             product, prepare = (_transposed(f, b) for f in (product, prepare))
         return gmres(product, prepare, b, self.options)
@@ -162,6 +176,9 @@ def _transposed(f: Linear, like: Vector) -> Linear:
 
 
 # ---- GMRES
+
+LEAST = 1e-3
+"""of b: a larger residual is no solution, even where rounding explains it"""
 
 
 class _At(NamedTuple):
@@ -209,7 +226,7 @@ def gmres(product: Linear, prepare: Linear, b: Vector, options: MatrixFree) -> V
         z = prepare(jnp.where(more, at.basis[at.j], weights @ at.basis[:m]))
         x = jnp.where(more, at.x, at.x + z)
         new = product(jnp.where(more, z, x))
-        return lax.cond(more, lambda: _longer(at, new), lambda: _anew(at, x, b - new, weights))
+        return lax.cond(more, lambda: _longer(at, new), lambda: _anew(at, x, b - new, weights, LEAST * size))
 
     start = _At(jnp.zeros_like(b), size, limit, zero, zero, none, *_first(b, size, m))
     end = lax.while_loop(lambda at: (at.size > at.limit) & ((at.tried < most) | (at.j > 0)), trip, start)
@@ -242,12 +259,12 @@ def _longer(at: _At, new: Vector) -> _At:
     )
 
 
-def _anew(at: _At, x: Vector, rest: Vector, weights: jax.Array) -> _At:
-    """From x, which leaves `rest`: small enough also where rounding, of so long an x, makes as much."""
+def _anew(at: _At, x: Vector, rest: Vector, weights: jax.Array, most: jax.Array) -> _At:
+    """From x, which leaves `rest`: small enough also where rounding, of so long an x, makes as much, up to `most`."""
     made = jnp.arange(len(at.r), dtype=jnp.int32) < at.j
     largest = jnp.maximum(at.largest, _norm(jnp.where(made[None], at.r, 0)))
     length, size = at.length + _norm(weights), _norm(rest)
-    limit = jnp.maximum(at.limit, 10 * jnp.finfo(x.dtype).eps * largest * length)
+    limit = jnp.maximum(at.limit, jnp.minimum(10 * jnp.finfo(x.dtype).eps * largest * length, most))
     return _At(x, size, limit, largest, length, at.tried, *_first(rest, size, len(at.r)))
 
 
