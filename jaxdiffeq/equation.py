@@ -143,6 +143,10 @@ def field_of(given: Given, on: OnArrays, structure: Any, mass: Any, at: tuple) -
 
 def _of_residual(given: Given, on: OnArrays, structure: Any, at: tuple) -> tuple[Field, tuple]:
     t, y, leaves = at
+    if isinstance(structure, MatrixFree):
+        _checks.unsupported(
+            "MatrixFree() does not serve a DAEProblem, nor a mass matrix that varies. Take Detected(), say."
+        )
     if given.mass is None:
         assert given.residual is not None
         whole = on.residual(given.residual)

@@ -62,7 +62,7 @@ class System:
 
     def _precondition(self, t: jax.Array, v: jax.Array, args: PyTree, c: jax.Array, x: jax.Array) -> jax.Array:
         given = self.field.structure.preconditioner
-        return real_vector(given(t, like(v, self.y), args, c, like(x, self.y)))
+        return real_vector(given(t, like(v, self.y), args, c.astype(self.y.dtype), like(x, self.y)))
 
     def mass(self, args: PyTree) -> jax.Array | None:
         mass = None if self.field.mass is None else self.field.mass(args)
