@@ -75,7 +75,7 @@ def solve(
         "gradient": gradient,
         "watch": _watch(progress),
     }
-    plan, arrays = prepare(terms, stepper, table.check(gradient, options))
+    plan, arrays = prepare(terms, stepper, table.check(gradient, options, is_residual(terms)))
     solution = _run(plan, arrays)
     if isinstance(solution, Exception):
         raise solution  # from the user's function, with its traceback from there on
@@ -105,8 +105,12 @@ def recommend(problem: Any, rtol: Any = 1e-3, **replacements: Any) -> Recommenda
 def traits_of(terms: Terms, equal_steps: bool) -> Traits:
     size = sum(np.size(x) for x in jax.tree.leaves(terms.y0))
     known = terms.structure is not None
-    residual = terms.residual is not None or callable(terms.mass)
-    return Traits(size, terms.mass is not None, known, terms.explicit is not None, equal_steps, residual)
+    return Traits(size, terms.mass is not None, known, terms.explicit is not None, equal_steps, is_residual(terms))
+
+
+def is_residual(terms: Terms) -> bool:
+    """Whether dy/dt has to be solved for, by methods that can."""
+    return terms.residual is not None or callable(terms.mass)
 
 
 def _run(plan: Plan, arrays: Arrays) -> Solution | Exception:

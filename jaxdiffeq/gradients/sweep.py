@@ -13,13 +13,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxdiffeq.algebra.structure import times_mass
 from jaxdiffeq.field import Field
-from jaxdiffeq.gradients import segments
+from jaxdiffeq.gradients import algebraic, segments
 from jaxdiffeq.gradients.attach import Active, Constants, Outputs
 from jaxdiffeq.gradients.quadrature import Quadrature
 from jaxdiffeq.record import SaveTimes, read
 from jaxdiffeq.types import Inputs, Knobs, PyTree, Result
 from jaxdiffeq.while_loop import frozen_while
+
+STOPS_OF_MASS = (
+    "continuous adjoints have no derivative with respect to `stops` where there is a mass matrix: algebraic parts may "
+    "jump there. Take gradient=ReverseAD() or ForwardAD()."
+)
 
 
 class Parts(NamedTuple):
@@ -99,6 +105,41 @@ class Sweep:
     def moves(self, *names: str) -> bool:
         return bool(self.active.names() & set(names))
 
+    # ---- a mass matrix
+
+    @functools.cached_property
+    def mass(self) -> jax.Array | None:
+        mass = self.integration.field.mass
+        return None if mass is None else mass(self.inputs.args)
+
+    @functools.cached_property
+    def mass_is_active(self) -> bool:
+        return self.mass is not None and any(x is self.mass for x in self.theta())
+
+    def velocity(self, t: jax.Array, y: jax.Array, passed: Any) -> jax.Array:
+        """dy/dt."""
+        slope = lambda t, y: self.slope(t, y, passed)
+        return slope(t, y) if self.mass is None else algebraic.velocity(slope, self.mass, t, y)
+
+    def inertia(self, mass: jax.Array, y: jax.Array) -> jax.Array:
+        """M·y."""
+        return times_mass(mass.astype(y.dtype), y.reshape(-1)).reshape(y.shape)
+
+    def taken(self, t: jax.Array, y: jax.Array, bar: jax.Array, theta: list, passed: Any) -> tuple[jax.Array, list]:
+        """What a cotangent of y(t) adds to λ, and the cotangents of the parameters with what it adds to these."""
+        if self.mass is None:
+            return bar, theta
+        a, b = algebraic.split(lambda y: self.slope(t, y, passed), self.mass, y, bar)
+        if not self.where:
+            return a, theta
+        return a, jax.tree.map(jnp.add, theta, self.pulled(t, y, b, passed, True)[2])
+
+    def completed(self, t: jax.Array, parts: Parts, segment: Any, cursors: Cursors) -> Parts:
+        if self.mass is None:
+            return parts
+        y, slope = self.solution(t, parts, segment, cursors.steps), lambda y: self.slope(t, y, cursors.stop)
+        return parts._replace(lam=algebraic.completed(slope, self.mass, y, parts.lam))
+
     # ---- the two fields
 
     def one_sided(self, t: jax.Array, passed: Any) -> jax.Array:
@@ -124,7 +165,12 @@ class Sweep:
             f, pull = jax.vjp(lambda y: self.integration.field(t, y, self.inputs.args), y)
             return f, *pull(lam), []
         f, pull = jax.vjp(lambda y, theta: self.integration.field(t, y, self.args(theta)), y, self.theta())
-        return f, *pull(lam)
+        d_y, d_theta = pull(lam)
+        if self.mass_is_active:  # −λᵀ·dM·dy/dt
+            dy = self.velocity(t, y, passed)
+            _, pull = jax.vjp(lambda theta: self.inertia(self.args(theta).mass, dy), self.theta())
+            d_theta = jax.tree.map(jnp.subtract, d_theta, *pull(lam))
+        return f, d_y, d_theta
 
     def solution(self, t: jax.Array, parts: Parts, segment: Any, count: jax.Array) -> jax.Array:
         if "y" in self.options.parts:
@@ -173,20 +219,21 @@ class Sweep:
             zeros = tuple((x.shape, x.dtype) for x in self.theta())
             careful = (jnp.min(rtol), jnp.min(atol)) if self.options.rule == "kronrod" else None
             recorders = (Quadrature(self.integrand, zeros, stepper.order, careful),)
-        integration = dataclasses.replace(
-            self.integration, field=Field(self.field), stepper=stepper, recorders=recorders
-        )
-        return integration, knobs._replace(controller=controller, tolerance=tolerance)
+        mass = None if self.mass is None else layout.mass(self.mass)
+        field = Field(self.field, mass=None if mass is None else (lambda _: mass))
+        integration = dataclasses.replace(self.integration, field=field, stepper=stepper, recorders=recorders)
+        return integration, knobs._replace(controller=controller, tolerance=tolerance, consistent=None)
 
     def leg(self, t: jax.Array, target: jax.Array, parts: Parts, segment: Any, cursors: Cursors) -> tuple:
         """The parts carried from t back to `target`, the next step size and the result code."""
         integration, knobs = self.solver
         nothing = jnp.zeros(0, t.dtype)
+        parts = self.completed(t, parts, segment, cursors)
         z = self.layout.pack(parts if "theta" in self.options.parts else parts._replace(theta=[]))
         args = segment, cursors.steps, cursors.stop
         carry = integration.run(Inputs(z, args, t, target, nothing, nothing), knobs._replace(first_step=cursors.dt))
         z = carry.state.y
-        if self.moves("t0", "t1", "ts", "stops"):
+        if self.moves("t0", "t1", "ts", "stops") and self.mass is None:
             # A leg of no length takes no step, but where its ends move apart the solution moves with them.
             apart = (target - carry.state.t).astype(z.dtype)
             z = z + jnp.where(carry.state.t == target, apart, 0) * self.field(target, z, args)
@@ -230,11 +277,12 @@ class Sweep:
         inputs, (y1, _, _) = self.inputs, self.tape
         zero = jnp.zeros((), jnp.int32)
         theta = [jnp.zeros_like(x) for x in self.theta()]
-        parts = Parts(y1 if "y" in self.options.parts else None, bars.y, theta)
         times = Times(*(jnp.zeros_like(getattr(inputs, name)) if self.moves(name) else None for name in Times._fields))
         last = jnp.sum(self.direction * inputs.stops < self.direction * inputs.t1, dtype=jnp.int32) - 1
         if times.t1 is not None:
-            times = times._replace(t1=_real_sum(bars.y * self.slope(inputs.t1, y1, last)).astype(inputs.t1.dtype))
+            times = times._replace(t1=_real_sum(bars.y * self.velocity(inputs.t1, y1, last)).astype(inputs.t1.dtype))
+        lam, theta = self.taken(inputs.t1, y1, bars.y, theta, last)
+        parts = Parts(y1 if "y" in self.options.parts else None, lam, theta)
         held, steps = None, zero
         if self.options.parts[:1] != ("y",):
             held = segments.empty(self.integration, inputs, self.knobs)
@@ -312,6 +360,8 @@ class Sweep:
         due = (k >= 0) & (stops[jnp.maximum(k, 0)] == moving.t)
         first = jnp.sum(self.direction * stops < self.direction * moving.t, dtype=jnp.int32)
         if moving.times.stops is not None:
+            if self.mass is not None:
+                raise NotImplementedError(STOPS_OF_MASS)
             y = self.solution(moving.t, moving.parts, moving.segment, cursors.steps)
             jump = self.slope(moving.t, y, first - 1) - self.slope(moving.t, y, k)
             change = _real_sum(moving.parts.lam * jump).astype(moving.t.dtype)
@@ -334,11 +384,11 @@ class Sweep:
 
         _, pull = jax.vjp(value, moving.t, y, self.theta())
         d_t, d_y, d_theta = pull(bar)
-        theta = jax.tree.map(jnp.add, moving.parts.theta, d_theta)
-        parts = moving.parts._replace(lam=moving.parts.lam + d_y, theta=theta)
+        lam, theta = self.taken(moving.t, y, d_y, jax.tree.map(jnp.add, moving.parts.theta, d_theta), cursors.stop)
+        parts = moving.parts._replace(lam=moving.parts.lam + lam, theta=theta)
         times = moving.times
         if self.moves("ts") if is_time else self.active.time:
-            f = self.slope(moving.t, y, cursors.stop)
+            f = self.velocity(moving.t, y, cursors.stop)
             change = d_t + bar_t + _real_sum(d_y * f).astype(d_t.dtype)
             times = self.timed(times, moving.t, jnp.maximum(k, 0), change, is_time)
         return moving._replace(parts=parts, times=times), k - due.astype(k.dtype)
@@ -369,7 +419,10 @@ class Sweep:
         args = jax.tree.map(jnp.zeros_like, inputs.args)
         args = self_filled(args, self.where, moving.parts.theta)
         clocks: list[Any] = [x if x is not None else 0.0 for x in times]
-        whole = Inputs(moving.parts.lam, args, *clocks)
+        lam = moving.parts.lam
+        if self.mass is not None:
+            lam = self.inertia(self.mass if self.mass.ndim == 1 else self.mass.T, lam)
+        whole = Inputs(lam, args, *clocks)
         flat = jax.tree.leaves(whole)
         factor = jnp.where(cursors.result == Result.success, scale, jnp.nan)
         return [flat[i] * factor.astype(flat[i].dtype) for i in self.active.where]
@@ -434,6 +487,16 @@ class Layout:
                 for i, shape in enumerate(self.shapes)
             ]
         )
+
+    def mass(self, mass: jax.Array) -> jax.Array:
+        """That of the equations for y, λ and the parameters: M, Mᵀ and ones."""
+        count = sum(map(math.prod, self.shapes))
+        numbers = self.tree.unflatten(range(len(self.shapes)))
+        own = [mass] * (numbers.y is not None) + [mass if mass.ndim == 1 else mass.T]
+        rest = count - sum(len(m) for m in own)
+        if mass.ndim == 1:
+            return jnp.concatenate([*own, jnp.ones(rest, mass.dtype)])
+        return jax.scipy.linalg.block_diag(*own, jnp.eye(rest, dtype=mass.dtype))
 
     def norm(self, norm: Any) -> Any:
         """The largest norm of a part: many parameters must not hide the error of the state."""

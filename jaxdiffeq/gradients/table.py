@@ -36,7 +36,19 @@ STRATEGIES: dict[type, tuple[str, str]] = {  # what it is, good for
         "large systems with many parameters",
     ),
 }
-OPTIONS = ("ODEProblem", "ts", "steps", "t1", "fn", "dense", "stops", "FixedSteps", "complex")
+OPTIONS = (
+    "ODEProblem",
+    "mass_matrix",
+    "DAEProblem",
+    "ts",
+    "steps",
+    "t1",
+    "fn",
+    "dense",
+    "stops",
+    "FixedSteps",
+    "complex",
+)
 MODES = (
     *("grad", "jvp", "jacfwd", "jacrev", "vmap", "hessian"),
     *("forward over forward", "reverse over forward", "reverse over reverse"),
@@ -46,8 +58,13 @@ NO_DENSE = (
     "{name} does not serve dense=True: the polynomials between the steps depend on the stages of each step, which a "
     "continuous adjoint does not know. Give the times you want in `saveat`, or gradient=ReverseAD() or ForwardAD()."
 )
+NO_RESIDUAL = (
+    "{name} does not serve DAEProblem, nor a mass matrix that varies: their adjoint equations are of a higher index. "
+    "Give gradient=ReverseAD() or ForwardAD(), or, if M is constant, an ODEProblem with a `mass_matrix`."
+)
 UNSUPPORTED: dict[tuple[type, str], str] = {
     **{(strategy, "dense"): NO_DENSE for strategy in CONTINUOUS},
+    **{(strategy, "DAEProblem"): NO_RESIDUAL for strategy in CONTINUOUS},
     **{(strategy, mode): REVERSE_OVER_REVERSE for strategy in STRATEGIES for mode in MODES[-2:]},
 }
 
@@ -59,15 +76,17 @@ def serves(strategy: type, what: str) -> bool:
     return (strategy, what) not in UNSUPPORTED
 
 
-def check(strategy: Any, options: dict[str, Any]) -> dict[str, Any]:
-    """The options; or one error, before anything is traced, if the strategy does not serve these options of `solve`.
+def check(strategy: Any, options: dict[str, Any], residual: bool = False) -> dict[str, Any]:
+    """The options; or one error, before anything is traced, if the strategy does not serve these options of `solve`,
+    or a problem that is a `residual`.
 
     Modes of differentiation are not known here: they raise when JAX asks for them.
     """
     _checks.strategy(strategy, [kind.__name__ for kind in STRATEGIES])
     kind = type(strategy)
-    if options["dense"] and (kind, "dense") in UNSUPPORTED:
-        _checks.unsupported(UNSUPPORTED[kind, "dense"].format(name=kind.__name__))
+    for what, wanted in (("dense", options["dense"]), ("DAEProblem", residual)):
+        if wanted and (kind, what) in UNSUPPORTED:
+            _checks.unsupported(UNSUPPORTED[kind, what].format(name=kind.__name__))
     return options
 
 

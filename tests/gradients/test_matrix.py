@@ -122,8 +122,42 @@ def complex_loss(x, strategy, rtol=1e-9):
     return jnp.sum(WEIGHTS * jnp.real(ys * ys * (0.3 + 1j)))
 
 
+def pair(t, y, args):
+    """x[1]·y′ = x[1]·f, and 0 = z − a·y²."""
+    return {"y": args[1] * field(t, y, args)["y"], "z": y["z"] - args[0] * y["y"] ** 2}
+
+
+def of_pair(ys):
+    return jnp.sum(WEIGHTS * (ys["y"][:, 0] ** 2 + 0.3 * ys["z"][:, 0]))
+
+
+def with_mass(x, strategy):
+    """M depends on a parameter, and z has to be found."""
+    start, mass = {"y": x[2:], "z": jnp.zeros(1)}, {"y": x[1:2], "z": jnp.zeros(1)}
+    problem = jde.ODEProblem(pair, start, (0.0, END), x, mass_matrix=mass)
+    options = {"rtol": 1e-9, "atol": 1e-9, "max_steps": 512, "saveat": TIMES}
+    return of_pair(jde.solve(problem, jde.Rodas5P(), gradient=strategy, **options).ys)
+
+
+def residual(x, strategy):
+    def zero(t, y, dy, args):
+        f = pair(t, y, args)
+        return {"y": args[1] * dy["y"] - f["y"], "z": f["z"]}
+
+    problem = jde.DAEProblem(zero, {"y": x[2:], "z": jnp.zeros(1)}, None, (0.0, END), x)
+    options = {"rtol": 1e-10, "atol": 1e-10, "max_steps": 2048, "saveat": TIMES}
+    return of_pair(jde.solve(problem, jde.BDF(), gradient=strategy, **options).ys)
+
+
+def of_pair_true(x):
+    y = truth(x, TIMES)
+    return jnp.sum(WEIGHTS * (y**2 + 0.3 * x[0] * y**2))
+
+
 OPTIONS = {
     "ODEProblem": (at_times, at_times_true),
+    "mass_matrix": (with_mass, of_pair_true),
+    "DAEProblem": (residual, of_pair_true),
     "ts": (at_times, at_times_true),
     "steps": (steps, steps_true),
     "t1": (end, end_true),
