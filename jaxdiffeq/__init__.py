@@ -13,6 +13,8 @@ from jaxdiffeq.control import FixedSteps as FixedSteps
 from jaxdiffeq.control import IController as IController
 from jaxdiffeq.control import PIController as PIController
 from jaxdiffeq.control import PIDController as PIDController
+from jaxdiffeq.debug import Trace as Trace
+from jaxdiffeq.debug import trace as trace
 from jaxdiffeq.diffeq import diffeq_adjoint as diffeq_adjoint
 from jaxdiffeq.diffeq import diffeq_fd as diffeq_fd
 from jaxdiffeq.diffeq import diffeq_rd as diffeq_rd

@@ -79,7 +79,7 @@ class PIDController:
 
     def judge(self, before: State, step: Step, dt: jax.Array, memory: Any, tolerance: Tolerance, order: int) -> Verdict:
         last, older, cap = memory
-        log_ratio = self._log_ratio(before.y, step, tolerance)
+        log_ratio = self.log_ratio(before.y, step, tolerance)
         accept = (log_ratio <= 0) & step.ok
 
         p, i, d = self.pcoeff, self.icoeff, self.dcoeff
@@ -102,7 +102,8 @@ class PIDController:
         why = cause(step, jnp.isfinite(log_ratio))
         return Verdict(accept, self.bound(dt * factor), (*seen, cap), why, at_floor & ~accept)
 
-    def _log_ratio(self, y: jax.Array, step: Step, tolerance: Tolerance) -> jax.Array:
+    def log_ratio(self, y: jax.Array, step: Step, tolerance: Tolerance) -> jax.Array:
+        """The logarithm of the error in units of the tolerance."""
         y1 = step.after.y
         assert step.error is not None
         # 0·y₁ is NaN wherever y₁ is not finite, so that an infinite state cannot hide in its own tolerance

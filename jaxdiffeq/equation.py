@@ -49,6 +49,14 @@ class OnArrays:
     ravel: Ravel
     rest: Split
     """args without arrays"""
+    traced: bool = True
+    """else f is called for every value that is asked for, to look at these"""
+
+    def close(self, f: Callable, *at: Any) -> tuple[Any, list]:
+        """A function (consts, *at) ↦ f(*at), and the consts."""
+        if self.traced:
+            return close(f, *at)
+        return lambda consts, *at: f(*at), []
 
     def slope(self, f: Callable) -> Callable:
         def on_one_array(t, y, leaves):
@@ -110,9 +118,9 @@ def field_of(given: Given, on: OnArrays, structure: Any, mass: Any, at: tuple) -
     if given.residual is not None or given.mass is not None:
         return _of_residual(given, on, structure, at)
     assert given.f is not None
-    program, of_f = close(on.slope(given.f), *at)
-    second, of_explicit = (None, []) if given.explicit is None else close(on.slope(given.explicit), *at)
-    derivative, of_jac = (None, []) if given.jac is None else close(on.jacobian(given.jac), *at)
+    program, of_f = on.close(on.slope(given.f), *at)
+    second, of_explicit = (None, []) if given.explicit is None else on.close(on.slope(given.explicit), *at)
+    derivative, of_jac = (None, []) if given.jac is None else on.close(on.jacobian(given.jac), *at)
 
     def implicit_part(t, y, args):
         return program(args.of_f, t, y, args.leaves)
@@ -153,7 +161,7 @@ def _of_residual(given: Given, on: OnArrays, structure: Any, at: tuple) -> tuple
     else:
         assert given.f is not None
         whole = on.with_mass(given.f, given.mass)
-    program, of_f = close(whole, t, y, y, leaves)
+    program, of_f = on.close(whole, t, y, y, leaves)
 
     def residual(t, y, dy, args):
         return program(args.of_f, t, y, dy, args.leaves)
@@ -168,8 +176,8 @@ def _of_residual(given: Given, on: OnArrays, structure: Any, at: tuple) -> tuple
     return field, (of_f, [], [])
 
 
-def _sees_time(program: Program) -> bool:
-    return any(0 in touched for touched in dependencies(program.jaxpr))
+def _sees_time(program: Any) -> bool:
+    return not isinstance(program, Program) or any(0 in touched for touched in dependencies(program.jaxpr))
 
 
 def _bound(structure: Any, on: OnArrays, f: Callable, at: tuple) -> Any:

@@ -53,19 +53,19 @@ class Integrator:
         stepper, settled = _settle(terms, method, rtol, first_step, controller)
         options = {**settled, "atol": atol, "max_steps": max_steps, "stops": stops, "watch": None}
         rest = {"saveat": SaveAt(t1=True), "dense": False, "gradient": ReverseAD()}
-        self._plan, self._arrays = prepare(terms, stepper, {**options, **rest})
+        self.plan, self.arrays = prepare(terms, stepper, {**options, **rest})
 
     def init(self) -> IntegratorState:
         """The state before the first step."""
-        return _init(self._plan, self._arrays)
+        return _init(self.plan, self.arrays)
 
     def step(self, state: IntegratorState) -> IntegratorState:
         """One accepted step, after as many rejected attempts as it takes."""
-        return _step(self._plan, self._arrays, state)
+        return _step(self.plan, self.arrays, state)
 
     def run(self, state: IntegratorState, steps: int) -> IntegratorState:
         """`steps` accepted steps in one loop, or fewer to the end; differentiable in forward mode."""
-        return _run(self._plan, self._arrays, state, jnp.asarray(steps, jnp.int32))
+        return _run(self.plan, self.arrays, state, jnp.asarray(steps, jnp.int32))
 
 
 def _state(plan: Plan, carry: Carry) -> IntegratorState:

@@ -166,7 +166,7 @@ class Integration:
 
         def trip(moving, fixed):
             state, records = moving
-            return self._trip(inputs, knobs, Carry(state, records, fixed), running(moving, fixed))
+            return self.trip(inputs, knobs, Carry(state, records, fixed), running(moving, fixed))
 
         (state, records), steering = frozen_while(running, trip, carry[:2], carry.steering)
         return Carry(state, records, steering)
@@ -184,7 +184,8 @@ class Integration:
         done = replace(self, watch=None).run(inputs, knobs, carry, end - first)
         return done.records[0], done.steering.marks[0][1]
 
-    def _trip(self, inputs: Inputs, knobs: Knobs, carry: Carry, live: jax.Array) -> tuple[Any, Steering]:
+    def trip(self, inputs: Inputs, knobs: Knobs, carry: Carry, live: jax.Array) -> tuple[Any, Steering]:
+        """One attempt; nothing changes unless `live`."""
         before, steering = carry.state, carry.steering
         lands, left = self.reach(inputs, before.t, steering.dt)
         used = jnp.where(lands, left, steering.dt)

@@ -162,8 +162,8 @@ def _any_knobs(given: tuple, ravel: Ravel, y0: PyTree, dtype: Any) -> Knobs:
     )
 
 
-def lower(plan: Plan, arrays: Arrays, capacity: int) -> Lowered:
-    """The integration, with room for `capacity` rows of saved steps. f is traced here, once."""
+def lower(plan: Plan, arrays: Arrays, capacity: int, traced: bool = True) -> Lowered:
+    """The integration, with room for `capacity` rows of saved steps. f is traced here, once, if at all."""
     axes = frozenset().union(*(axes_of(x) for x in jax.tree.leaves(arrays)))  # none outside of `shard_map`
     arrays = jax.tree.map(lambda x: vary(x, axes), arrays)
     given, args = plan.parts.join(arrays.parts)
@@ -172,7 +172,7 @@ def lower(plan: Plan, arrays: Arrays, capacity: int) -> Lowered:
     pack = lambda leaves: ravel.pack(jax.tree.unflatten(ravel.tree, leaves))
     y0, dy0 = pack(arrays.y0), None if arrays.dy0 is None else pack(arrays.dy0)
     t0, t1 = jnp.asarray(arrays.t0), jnp.asarray(arrays.t1)
-    at, on = (t0, y0, leaves), OnArrays(ravel, rest)
+    at, on = (t0, y0, leaves), OnArrays(ravel, rest, traced)
     mass = None if arrays.mass is None else jnp.asarray(arrays.mass)
     field, (of_f, of_explicit, of_jac) = field_of(given, on, plan.structure, mass, at)
     watch, of_fn = close(on.saved(plan.keep.fn), *at)

@@ -1,0 +1,182 @@
+"""What a solve did, attempt by attempt, and any one of them again with numbers that can be looked at."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxdiffeq import _checks
+from jaxdiffeq.integrator import Integrator
+from jaxdiffeq.loop import Carry
+from jaxdiffeq.lower import Arrays, Plan, lower
+from jaxdiffeq.types import Counts, PyTree, Result, State, Work
+
+AT_ONCE = 64  # attempts in one call of the compiled program
+
+
+class Row(NamedTuple):
+    """One attempt. Of an array of them, each field has the shape [attempts]."""
+
+    t: Any
+    dt: Any
+    """signed; cut short where it lands on a stop"""
+    error: Any
+    """in units of the tolerance, at most one if accepted; NaN with equal steps"""
+    accepted: Any
+    cause: Any
+    """the code of `Result` that a rejection stands for"""
+    worst: Any
+    """the number of the component with the largest error, or the first that is not finite"""
+    work: Work
+
+
+class Attempt(NamedTuple):
+    """An attempt with all its numbers: a step from y at t to y1 at t1. Pytrees like y0; `ratio` as in the trace."""
+
+    t: Any
+    y: PyTree
+    slope: PyTree
+    t1: Any
+    y1: PyTree
+    slope1: PyTree
+    error: PyTree
+    """estimated, in the unit of y; NaN with a method that has no estimate"""
+    ratio: Any
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Every attempted step of a solve. Shapes: the fields of `rows` are numpy arrays of [attempts]."""
+
+    rows: Row
+    components: tuple[str, ...]
+    """their names, as `rows.worst` numbers them"""
+    result: Result
+    _states: State
+    _plan: Plan
+    _arrays: Arrays
+
+    def __len__(self) -> int:
+        return len(self.rows.t)
+
+    def __getattr__(self, name: str) -> Any:
+        """A column: `trace.t`, `trace.newton_iterations`."""
+        if name in Row._fields:
+            return getattr(self.rows, name)
+        if name in Work._fields:
+            return getattr(self.rows.work, name)
+        raise AttributeError(f"a trace has no {name!r}. It has {', '.join((*Row._fields[:-1], *Work._fields))}.")
+
+    def __repr__(self) -> str:
+        return f"{len(self)} attempts, {int(np.sum(~self.rows.accepted))} refused: {self.result.name}\n{self.table()}"
+
+    def table(self, first: int | None = None, last: int | None = None) -> str:
+        """Rows `first` up to `last`, the last twenty if neither is given, as text."""
+        chosen = slice(-20, None) if first is None and last is None else slice(first, last)
+        head = ("attempt", "t", "dt", "error", "refused", "worst", "f", "J", "LU", "solves", "Newton")
+        lines = [head, *(self._line(i) for i in range(len(self))[chosen])]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        return "\n".join("  ".join(x.rjust(w) for x, w in zip(line, widths, strict=True)) for line in lines)
+
+    def _line(self, i: int) -> tuple[str, ...]:
+        row = jax.tree.map(lambda x: x[i], self.rows)
+        refused = "error" if row.cause == Result.step_size_too_small else Result(int(row.cause)).name
+        verdict = "" if row.accepted else refused
+        numbers = f"{row.t:.9g}", f"{row.dt:.4g}", f"{row.error:.3g}"
+        return str(i), *numbers, verdict, self.components[row.worst], *(str(int(n)) for n in row.work)
+
+    def replay(self, i: int) -> Attempt:
+        """Attempt i once more, operation by operation: f is called with numbers, which may be printed or stopped at.
+
+        A method that differentiates f, as implicit ones do, calls it with tracers too.
+        """
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"there are {len(self)} attempts, 0 to {len(self) - 1}, but attempt {i} was asked for.")
+        start = jax.tree.map(lambda x: jnp.asarray(x[i]), self._states)
+        with jax.disable_jit():
+            parts = lower(self._plan, self._arrays, 1, traced=False)
+            integration, inputs, knobs = parts.integration, parts.inputs, parts.knobs
+            step = integration.advance(inputs, knobs, start, jnp.asarray(abs(self.rows.dt[i])))
+            slope = functools.partial(integration.field, args=inputs.args)
+            error = jnp.full_like(start.y, jnp.nan) if step.error is None else step.error
+            states = start.y, slope(start.t, start.y), step.after.y, slope(step.after.t, step.after.y), error
+        y, k, y1, k1, error = map(self._plan.ravel.unpack, states)
+        return Attempt(start.t, y, k, step.after.t, y1, k1, error, self.rows.error[i])
+
+
+def trace(problem: Any, method: Any = None, **options: Any) -> Trace:
+    """Solve, and keep what every attempted step did: to see why a solve is slow, or fails. For looking, not for `jit`.
+
+    Options are those of `solve` that steer its steps: `rtol`, `atol`, `first_step`, `controller`, `max_steps`, `stops`.
+    A failure is no error here. Memory: all states, accepted or not.
+    """
+    integrator = Integrator(problem, method, **options)
+    plan, arrays = integrator.plan, integrator.arrays
+    if not _checks.all_concrete(arrays):
+        raise TypeError("`trace` is for looking at numbers, but was called inside jit, vmap or grad. Call it outside.")
+    carry, pieces = integrator.init().carry, []
+    while True:
+        carry, rows, states, count = jax.device_get(_attempts(plan, arrays, carry))
+        pieces.append(jax.tree.map(lambda x, n=count: x[:n], (rows, states)))
+        if carry.steering.result != Result.running:
+            break
+    rows, states = jax.tree.map(lambda *xs: np.concatenate(xs), *pieces)
+    return Trace(rows, _names(plan), Result(int(carry.steering.result)), states, plan, arrays)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _attempts(plan: Plan, arrays: Arrays, carry: Carry) -> tuple[Carry, Row, State, jax.Array]:
+    """Up to `AT_ONCE` attempts, the states before them, and how many they are."""
+    parts = lower(plan, arrays, 1)
+    integration, inputs, knobs = parts.integration, parts.inputs, parts.knobs
+
+    def one(carry, _):
+        before, steering = carry.state, carry.steering
+        live = steering.result == Result.running
+        step = integration.advance(inputs, knobs, before, steering.dt)
+        dt, error = step.after.t - before.t, _error(step, before, knobs)
+        (state, records), steering = integration.trip(inputs, knobs, carry, live)
+        new, old = steering.counts, carry.steering.counts
+        refused = jnp.where(new.rejected_error > old.rejected_error, Result.step_size_too_small, Result.nonfinite)
+        cause = jnp.where(step.ok, refused, Result.nonlinear_solve_failed)
+        row = Row(before.t, dt, error[0], new.steps > old.steps, cause, error[1], _work(integration, old, new))
+        return Carry(state, records, steering), (row, before, live)
+
+    carry, (rows, states, live) = lax.scan(one, carry, length=AT_ONCE)
+    return carry, rows, states, jnp.sum(live)
+
+
+def _error(step: Any, before: State, knobs: Any) -> tuple[jax.Array, jax.Array]:
+    """In units of the tolerance, and the component that it is largest in."""
+    y1 = step.after.y
+    lost = ~jnp.isfinite(y1).reshape(-1)
+    if step.error is None or not knobs.controller.needs_error:
+        return jnp.full_like(before.t, jnp.nan), jnp.argmax(lost)
+    sizes = (jnp.abs(step.error) / knobs.tolerance.of_error(before.y, y1)).reshape(-1)
+    ratio = jnp.exp(knobs.controller.log_ratio(before.y, step, knobs.tolerance))
+    return ratio, jnp.argmax(jnp.where(lost | ~jnp.isfinite(sizes), jnp.inf, sizes))
+
+
+def _work(integration: Any, old: Counts, new: Counts) -> Work:
+    """That of one attempt, with what every step of the method takes."""
+    stepper = integration.stepper
+    varying = jax.tree.map(jnp.subtract, new.work, old.work) or Work(0, 0, 0, 0, 0)
+    fixed = stepper.costs._replace(f_evals=stepper.costs.f_evals + stepper.evaluations[1])
+    return Work(*(jnp.asarray(a + b, jnp.int32) for a, b in zip(fixed, varying, strict=True)))
+
+
+def _names(plan: Plan) -> tuple[str, ...]:
+    """Of the numbers in y, one after the other."""
+    tree = jax.tree.unflatten(plan.ravel.tree, plan.ravel.shapes)
+    paths = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: x in plan.ravel.shapes)
+    return tuple(
+        _checks.path_of(path) + (f"[{', '.join(map(str, at))}]" if shape else "")
+        for path, shape in paths
+        for at in np.ndindex(*shape)
+    )
