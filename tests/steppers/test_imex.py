@@ -1,5 +1,7 @@
 """IMEX multistep methods: published coefficients on equal steps, right ones on others, and a start of full order."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +15,8 @@ from jaxdiffeq.types import State
 
 METHODS = {m.name: m for m in (jde.IMEXEuler(), jde.CNAB2(), jde.SBDF2(), jde.SBDF3(), jde.SBDF4())}
 END = jde.SaveAt(t1=True)
-TIGHT = {"rtol": 1e-13, "atol": 1e-13}  # for the sake of Newton's method: the steps are given
+TIGHT: dict[str, Any] = {"rtol": 1e-13, "atol": 1e-13}  # for the sake of Newton's method: the steps are given
+TOLERANCE = Tolerance(jnp.asarray(1e-14), jnp.asarray(1e-14))
 each = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
 
 
@@ -65,7 +68,7 @@ def test_equal_steps_have_the_published_coefficients(method):
     def end(states, pushes):
         changed = memory._replace(states=states[1:], pushes=pushes[1:], slopes=(memory.slopes[0], pushes[0]))
         start = State(jnp.zeros(()), states[0], changed)
-        return method.step(field, start, jnp.asarray(0.1), None, Tolerance(1e-12, 1e-12)).after.y[0]
+        return method.step(field, start, jnp.asarray(0.1), None, TOLERANCE).after.y[0]
 
     at = jnp.ones((steps, 1)), jnp.zeros((steps, 1))
     by_states, by_pushes = jax.grad(end, argnums=(0, 1))(*at)
@@ -80,14 +83,12 @@ def test_polynomials_are_exact_whatever_the_steps(method):
     implicit = np.polynomial.Polynomial(np.arange(1, k + 1) / 3)  # slopes of degree k - 1
     explicit = np.polynomial.Polynomial(np.cos(np.arange(k)))
     y = (implicit + explicit).integ()
-    parts = tuple(
-        (lambda t, y, args, p=p: jnp.polyval(p.coef[::-1], t) * jnp.ones_like(y)) for p in (implicit, explicit)
-    )
-    field = Field(lambda t, y, args: parts[0](t, y, args) + parts[1](t, y, args), parts=parts)
+    f, g = (lambda t, y, args, p=p: jnp.polyval(p.coef[::-1], t) * jnp.ones_like(y) for p in (implicit, explicit))
+    field = Field(lambda t, y, args: f(t, y, args) + g(t, y, args), parts=(f, g))
     memory = past(method, np.array([0.7, 0.31, 0.52])[: steps - 1], y, (implicit, explicit))
     for width in (0.05, 0.9):
         start = State(jnp.zeros(()), jnp.array([y(0.0)]), memory)
-        after = method.step(field, start, jnp.asarray(width), None, Tolerance(1e-14, 1e-14)).after
+        after = method.step(field, start, jnp.asarray(width), None, TOLERANCE).after
         np.testing.assert_allclose(after.y, [y(width)], rtol=1e-13)
 
 
