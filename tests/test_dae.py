@@ -263,3 +263,54 @@ def test_step_by_step():
     state = integrator.run(integrator.init(), 10_000)
     assert state.result == jde.Result.success
     np.testing.assert_allclose(state.y, AT_40, rtol=1e-3)
+
+
+# -------------------- a circuit of the IVP test set -------------------------------------------------------------------
+
+
+def amplifier(t, y, r):
+    """Two transistors; `r` are the resistances R₀ … R₉. Source: Mazzia, Magherini, Test Set for IVP Solvers, 2008."""
+    supply, signal = 6.0, 0.1 * jnp.sin(200 * jnp.pi * t)
+    first, second = (1e-6 * (jnp.exp((y[i] - y[i + 1]) / 0.026) - 1) for i in (1, 4))
+    return jnp.stack(
+        [
+            (y[0] - signal) / r[0],
+            y[1] / r[1] + (y[1] - supply) / r[2] + 0.01 * first,
+            y[2] / r[3] - first,
+            (y[3] - supply) / r[4] + 0.99 * first,
+            y[4] / r[5] + (y[4] - supply) / r[6] + 0.01 * second,
+            y[5] / r[7] - second,
+            (y[6] - supply) / r[8] + 0.99 * second,
+            y[7] / r[9],
+        ]
+    )
+
+
+def capacities():
+    """Of rank 5, without a zero column."""
+    c, m = np.arange(1, 6) * 1e-6, np.zeros((8, 8))
+    for i, k in ((0, 0), (3, 2), (6, 4)):
+        m[i : i + 2, i : i + 2] = c[k] * np.array([[-1, 1], [1, -1]])
+    m[2, 2], m[5, 5] = -c[1], -c[3]
+    return m
+
+
+CIRCUIT = jde.ODEProblem(
+    amplifier,
+    jnp.array([0.0, 3.0, 3.0, 6.0, 3.0, 3.0, 6.0, 0.0]),
+    (0.0, 0.2),
+    jnp.array([1000.0, *[9000.0] * 9]),
+    mass_matrix=capacities(),
+)
+AMPLIFIED = np.array(  # from the same source
+    [-0.5562145012262709e-2, 3.006522471903042, 2.849958788608128, 2.926422536206241, 2.704617865010554,
+     2.761837778393145, 4.770927631616772, 1.236995868091548]
+)  # fmt: skip
+
+
+def test_the_transistor_amplifier_from_voltages_that_are_off():
+    off = jnp.array([0.3, 0.3, 0.0, -0.2, -0.2, 0.0, 0.1, 0.1])  # which no capacity sees
+    for method in (jde.Rodas5P(), jde.BDF()):
+        solution = jde.solve(CIRCUIT, method, y0=CIRCUIT.y0 + off, saveat=[0.0, 0.2], rtol=1e-7, atol=1e-7)
+        np.testing.assert_allclose(solution.ys[0], CIRCUIT.y0, atol=1e-7)
+        np.testing.assert_allclose(solution.ys[1], AMPLIFIED, rtol=1e-4)

@@ -14,8 +14,8 @@ from jaxdiffeq.control import rms
 from jaxdiffeq.types import PyTree
 from jaxdiffeq.while_loop import frozen_while
 
-TRIES = 50
-SMALLEST = 2.0**-10
+TRIES = 100
+SMALLEST = 2.0**-20
 """the last damping factor that is tried"""
 CLOSE = 0.01
 """of the tolerance: the correction after which Newton's method ends"""
