@@ -200,11 +200,13 @@ def test_solves_and_gradients_are_those_of_dense_algebra(method):
 
 def test_forward_derivatives():
     def everything(structure):
-        return jax.jvp(ends(jde.KenCarp3(), structure), (P,), (jnp.ones(2),))
+        problem = jde.ODEProblem(diffuse, START, (0.0, 0.5), P, jac_structure=structure)
+        options = {"saveat": jde.SaveAt(t1=True), "controller": jde.FixedSteps(20)}
+        return jax.jvp(lambda p: jde.solve(problem, jde.ImplicitEuler(), args=p, **options).ys[-1], (P,), (P,))
 
-    free, dense = (jax.jit(functools.partial(everything, s))() for s in (MatrixFree(rtol=1e-11), None))
+    free, dense = (jax.jit(functools.partial(everything, s))() for s in (MatrixFree(rtol=1e-12), None))
     for ours, theirs in zip(free, dense, strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-8)
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4)  # as far as Newton's method goes
 
 
 def test_a_system_that_is_not_solved_refuses_the_step():
@@ -228,12 +230,11 @@ def test_trees_complex_numbers_and_masses():
 
     y0, rate = {"u": np.array([1.0 + 0.0j, 0.5j]), "w": np.array([1.0 + 0.0j, -0.25 + 0.0j])}, -1.0 + 2.0j
     mass = {"u": np.ones(2), "w": np.zeros(2)}
-    for given in (None, nearly):
-        problem = jde.ODEProblem(f, y0, (0.0, 1.0), rate, mass_matrix=mass, jac_structure=MatrixFree(given))
-        end = jde.solve(problem, jde.Rodas3P(), saveat=jde.SaveAt(t1=True), rtol=1e-6, atol=1e-8).ys
-        exact = np.exp(rate) * y0["u"]
-        np.testing.assert_allclose(end["u"][-1], exact, rtol=1e-5)
-        np.testing.assert_allclose(end["w"][-1], exact**2, rtol=1e-5)
+    problem = jde.ODEProblem(f, y0, (0.0, 1.0), rate, mass_matrix=mass, jac_structure=MatrixFree(nearly))
+    end = jde.solve(problem, jde.Rodas3P(), saveat=jde.SaveAt(t1=True), rtol=1e-6, atol=1e-8).ys
+    exact = np.exp(rate) * y0["u"]
+    np.testing.assert_allclose(end["u"][-1], exact, rtol=1e-5)
+    np.testing.assert_allclose(end["w"][-1], exact**2, rtol=1e-5)
 
 
 def test_steady_states():
