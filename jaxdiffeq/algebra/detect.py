@@ -387,12 +387,12 @@ def _here(run: Callable[[], Any]) -> np.ndarray:
         return np.asarray(run())
 
 
-def _int32(*xs: np.ndarray) -> list[jax.Array]:
-    return [jnp.asarray(x.astype(np.int32)) for x in xs]
+def _int32(x: np.ndarray) -> jax.Array:
+    return jnp.asarray(x.astype(np.int32))
 
 
 def _padded(eqn: Any, xs: list, ins: list[Facts]) -> list:
-    return [_here(lambda: lax.pad(*_int32(*xs), eqn.params["padding_config"]))]
+    return [_here(lambda: lax.pad(_int32(xs[0]), _int32(xs[1]), eqn.params["padding_config"]))]
 
 
 def _at_constants(first: int) -> Callable:
@@ -403,7 +403,7 @@ def _at_constants(first: int) -> Callable:
         if any(w is None for w in where):
             return None
         params = {**eqn.params, "fill_value": -1} if "fill_value" in eqn.params else eqn.params
-        return [_here(lambda: eqn.primitive.bind(*_int32(*xs[:first]), *map(jnp.asarray, where), **params))]
+        return [_here(lambda: eqn.primitive.bind(*map(_int32, xs[:first]), *map(jnp.asarray, where), **params))]
 
     return move
 
@@ -415,7 +415,7 @@ def _replaced(eqn: Any, xs: list, ins: list[Facts]) -> list | None:
     how = {key: eqn.params[key] for key in ("indices_are_sorted", "unique_indices", "mode")}
 
     def run():
-        operand, updates = _int32(xs[0], xs[2])
+        operand, updates = _int32(xs[0]), _int32(xs[2])
         return lax.scatter(operand, jnp.asarray(where), updates, eqn.params["dimension_numbers"], **how)
 
     return [_here(run)]
@@ -442,7 +442,7 @@ def _added(eqn: Any, ins: list[Facts]) -> list[list[Link]] | None:
         start_indices_batching_dims=d.scatter_indices_batching_dims,
     )
     how = {"mode": eqn.params["mode"], "fill_value": -1}
-    to = _here(lambda: lax.gather(*_int32(operand.numbers), jnp.asarray(where), gathers, tuple(sizes), **how))
+    to = _here(lambda: lax.gather(_int32(operand.numbers), jnp.asarray(where), gathers, tuple(sizes), **how))
     to = to.reshape(-1)
     of = np.flatnonzero(to >= 0)
     return [[*links, Link(to[of].astype(np.int64), of, updates.sets)]]
