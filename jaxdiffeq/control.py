@@ -10,13 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiffeq import _checks
+from jaxdiffeq.algebra.norm import rms
 from jaxdiffeq.types import Result, State, Step, Verdict
-
-
-def rms(x: jax.Array) -> jax.Array:
-    """Root mean square of the moduli, the norm of Hairer, Nørsett and Wanner."""
-    squares = jnp.real(x * jnp.conj(x)) if jnp.iscomplexobj(x) else x * x
-    return jnp.sqrt(jnp.sum(squares) / max(x.size, 1))
 
 
 def size(x: jax.Array) -> jax.Array:

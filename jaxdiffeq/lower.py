@@ -15,6 +15,7 @@ from jaxdiffeq import _checks
 from jaxdiffeq.control import FixedSteps, Tolerance
 from jaxdiffeq.equation import Arguments, Given, OnArrays, field_of, packed_mass
 from jaxdiffeq.field import Field
+from jaxdiffeq.implicit.system import System, like, real_vector, spread
 from jaxdiffeq.loop import Integration
 from jaxdiffeq.problems import Terms
 from jaxdiffeq.record import SaveSteps, SaveTimes
@@ -29,7 +30,6 @@ from jaxdiffeq.state import (
     split,
     time_dtype,
 )
-from jaxdiffeq.steppers.implicit import System, like, real_vector, spread
 from jaxdiffeq.types import Inputs, Knobs, PyTree
 from jaxdiffeq.while_loop import axes_of, vary
 

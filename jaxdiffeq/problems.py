@@ -23,10 +23,11 @@ class ODEProblem(eqx.Module):
     function of its parameters. Every array in a problem is a leaf that gradients flow to.
 
     What only implicit methods use: `mass_matrix` is M, perhaps singular: then this is a DAE, and what M·y0 leaves open
-    of y0 is changed so that it satisfies the algebraic equations. A function (t, y, args) ↦ M serves `BDF()` and other
-    methods that solve a `DAEProblem`. `jac(t, y, args)` is ∂f/∂y, found by forward differentiation when left out;
-    `jac_structure` says where it may differ from zero: `Dense()`, `Diagonal()`, `Banded(lower, upper)`,
-    `BlockDiagonal(size)` or `Sparse.of(pattern)`; `Detected()` finds that out from f, `MatrixFree()` does without.
+    of y0 is changed so that it satisfies the algebraic equations. A function (t, y, args) ↦ M serves the methods that
+    solve a `DAEProblem`, `BDF()` and `KenCarp4()` among them. `jac(t, y, args)` is ∂f/∂y, found by forward
+    differentiation when left out; `jac_structure` says where it may differ from zero: `Dense()`, `Diagonal()`,
+    `Banded(lower, upper)`, `BlockDiagonal(size)` or `Sparse.of(pattern)`; `Detected()` finds that out from f,
+    `MatrixFree()` does without.
     Shapes: M and ∂f/∂y are [n, n] for n numbers in y0, its leaves one after the other; or M is a pytree like y0, a
     diagonal.
     Errors: `TypeError` for an f that is not callable or takes other arguments; the rest is checked by `solve`.

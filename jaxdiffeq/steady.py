@@ -15,14 +15,15 @@ from jaxdiffeq import _checks
 from jaxdiffeq.algebra import structure
 from jaxdiffeq.algebra.detect import Detected, detect
 from jaxdiffeq.algebra.krylov import MatrixFree
-from jaxdiffeq.control import Tolerance, rms
+from jaxdiffeq.algebra.norm import rms
+from jaxdiffeq.control import Tolerance
 from jaxdiffeq.field import Field
 from jaxdiffeq.gradients.attach import poisoned
 from jaxdiffeq.gradients.reverse import ReverseAD
+from jaxdiffeq.implicit.system import System, like, real_vector
 from jaxdiffeq.problems import SteadyStateProblem
 from jaxdiffeq.solution import ERRORS, Stats
 from jaxdiffeq.state import Ravel, Split, as_array, at_least_float32, close, split
-from jaxdiffeq.steppers.implicit import System, like, real_vector
 from jaxdiffeq.types import PyTree, Result
 from jaxdiffeq.while_loop import frozen_while
 

@@ -47,6 +47,7 @@ def end_and_gradient(form, strategy):
     return jax.jit(jax.value_and_grad(end, has_aux=True))(RATES)
 
 
+@functools.cache
 def differences():
     """Of y₃(40) in the rates, by central differences of an ODE solve that knows nothing of this."""
 
@@ -70,6 +71,21 @@ def test_every_form_solves_robertson_from_inconsistent_values(form):
     np.testing.assert_allclose(solution.ys[-1], AT_40, rtol=1e-5)
     np.testing.assert_allclose(np.sum(solution.ys[-1]), 1, atol=1e-9)
     np.testing.assert_allclose(gradient, differences(), rtol=1e-5)
+
+
+def test_diagonally_implicit_methods_solve_for_the_slope_too():
+    """F = 0 is solved stage by stage as M·y′ = f is: to rounding, the same steps."""
+    ends = []
+    for form in ("F", "M(t, y)", "diagonal M"):
+        solution = jde.solve(FORMS[form], jde.KenCarp4(), saveat=[40.0], rtol=1e-6, atol=1e-10)
+        np.testing.assert_allclose(solution.ys[0], AT_40, rtol=1e-5)
+        ends.append(solution.ys[0])
+    np.testing.assert_allclose(ends[1:], ends[:1] * 2, rtol=1e-7)
+
+    def end(k):
+        return jde.solve(FORMS["F"], jde.KenCarp4(), args=k, saveat=[40.0], **TIGHT).ys[0, 2]
+
+    np.testing.assert_allclose(jax.jit(jax.grad(end))(RATES), differences(), rtol=1e-5)
 
 
 def test_forward_and_reverse_give_the_same_gradient():
@@ -248,7 +264,7 @@ def test_errors_of_algebraic_components_can_be_left_out():
 def test_what_is_recommended_and_what_is_refused():
     assert jde.recommend(FORMS["F"]).method == jde.BDF()
     assert jde.recommend(FORMS["M(t, y)"]).method == jde.BDF()
-    with pytest.raises(ValueError, match=r"Tsit5 cannot solve F\(t, y, dy/dt\) = 0. Take BDF\(\)"):
+    with pytest.raises(ValueError, match=r"Tsit5 cannot solve F\(t, y, dy/dt\) = 0. Take BDF\(\) or KenCarp4\(\)"):
         jde.solve(FORMS["F"], jde.Tsit5())
     with pytest.raises(ValueError, match=r"Rodas5P cannot solve M\(t, y\).*Take BDF\(\)"):
         jde.solve(FORMS["M(t, y)"], jde.Rodas5P())

@@ -18,13 +18,15 @@ LAYERS = (  # from the bottom; a folder stands for all that is in it
     {"_checks", "one_kernel"},
     {"while_loop"},
     {"algebra", "noise", "dense", "field", "state", "save", "bundle"},
+    {"implicit"},
     {"steppers", "control", "record", "events", "history"},  # the parts of the loop
     {"loop"},
-    {"problems", "methods", "gradients"},
+    {"problems", "methods", "gradients", "equation"},
     {"lower", "solution"},
     {"march", "steady"},
     {"solve"},
     {"integrator"},
+    {"debug"},
     {"nn", "ensemble", "plotting", "progress", "diffeq"},  # written against solve() only
     {"__init__", "__main__"},
 )

@@ -14,6 +14,7 @@ from jax.dtypes import float0
 
 from jaxdiffeq import _checks
 from jaxdiffeq.algebra import structure
+from jaxdiffeq.algebra.norm import rms
 from jaxdiffeq.types import PyTree
 from jaxdiffeq.while_loop import frozen_while
 
@@ -112,7 +113,7 @@ def _iterate(newton: Newton, residual: Callable, algebra: Any, start: Start) -> 
 
     def improve(_, at):
         dz = algebra.solve(start.factors, residual(at.z))
-        size = jnp.sqrt(jnp.mean((dz / start.scale) ** 2))
+        size = rms(dz / start.scale)
         theta = size / jnp.where(at.size > 0, at.size, 1)
         seen = at.tried > 0
         rate = jnp.where(seen, theta / jnp.where(theta < 1, 1 - theta, 1), at.rate)

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 
 from jaxdiffeq.algebra import structure
 from jaxdiffeq.field import Field
-from jaxdiffeq.steppers.implicit import System, like, real_vector
-from jaxdiffeq.steppers.initial import projector
+from jaxdiffeq.implicit.initial import projector
+from jaxdiffeq.implicit.system import System, like, real_vector
 
 
 def split(slope: Callable, mass: jax.Array, y: jax.Array, bar: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -19,6 +19,8 @@ class OfTableau:
 
     takes_mass: ClassVar[bool] = False
     """it solves M·dy/dt = f for a constant M, perhaps singular"""
+    takes_residual: ClassVar[bool] = False
+    """it solves F(t, y, dy/dt) = 0"""
     work: ClassVar[Any] = ()
     """zeros, as many as a step counts of what varies"""
 

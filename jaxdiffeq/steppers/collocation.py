@@ -15,8 +15,8 @@ from jaxdiffeq.algebra import structure
 from jaxdiffeq.algebra.newton import NEWTON, Found, Newton, Start, root
 from jaxdiffeq.dense import hermite
 from jaxdiffeq.field import Field
+from jaxdiffeq.implicit.system import System, like, real_vector
 from jaxdiffeq.steppers.base import OfTableau
-from jaxdiffeq.steppers.implicit import System, like, real_vector
 from jaxdiffeq.tableaux.collocation import CollocationTableau
 from jaxdiffeq.types import PyTree, State, Step, Work
 

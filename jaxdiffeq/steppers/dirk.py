@@ -14,8 +14,8 @@ from jaxdiffeq.algebra import structure
 from jaxdiffeq.algebra.newton import NEWTON, Found, Newton, Start, root
 from jaxdiffeq.dense import combine, hermite, weigh
 from jaxdiffeq.field import Field
+from jaxdiffeq.implicit.system import System, like, real_vector, spread
 from jaxdiffeq.steppers.base import OfTableau
-from jaxdiffeq.steppers.implicit import System, like, real_vector
 from jaxdiffeq.tableaux.dirk import DIRKTableau
 from jaxdiffeq.types import PyTree, State, Step, Work
 
@@ -24,10 +24,11 @@ from jaxdiffeq.types import PyTree, State, Step, Work
 class DIRK(OfTableau):
     """Yᵢ = y + dt·Σⱼ aᵢⱼ kⱼ, j ≤ i,   M kᵢ = f(t + cᵢ·dt, Yᵢ),   y₁ = y + dt·Σᵢ bᵢ kᵢ.
 
-    Newton's method finds one stage after the other, with the Jacobian at the start of the step. The explicit part of a
-    split problem enters as dt·Σⱼ âᵢⱼ f̂(t + ĉⱼ·dt, Yⱼ) if the tableau has one; else the sum is implicit. The memory
-    from step to step is the slope at the start, of both parts; for some estimates also the divided difference of the
-    slopes at the ends of the step before, which is dy′/dt at first, and the size of that step, zero at first.
+    Or F(t + cᵢ·dt, Yᵢ, kᵢ) = 0. Newton's method finds one stage after the other, with the Jacobian at the start of the
+    step. The explicit part of a split problem enters as dt·Σⱼ âᵢⱼ f̂(t + ĉⱼ·dt, Yⱼ) if the tableau has one; else the
+    sum is implicit. The memory from step to step is the slope at the start, of both parts; for some estimates also the
+    divided difference of the slopes at the ends of the step before, which is dy′/dt at first, and the size of that
+    step, zero at first.
     Source: Hairer, Wanner, Solving ODEs II, IV.6 and IV.8; Kennedy, Carpenter 2003, doi:10.1016/S0168-9274(02)00138-1.
     """
 
@@ -37,6 +38,10 @@ class DIRK(OfTableau):
     @property
     def takes_mass(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Only if the last stage is the new state, so that this satisfies the algebraic equations."""
+        return self.tableau.stiffly_accurate
+
+    @property
+    def takes_residual(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.tableau.stiffly_accurate
 
     @property
@@ -69,7 +74,7 @@ class DIRK(OfTableau):
         system = System(f.whole, y)
 
         def slope(t, y):
-            return f(t, y, args) if f.mass is None else like(system.derivative(t, real_vector(y), args), y)
+            return f(t, y, args) if f.is_slope else like(system.derivative(t, real_vector(y), args), y)
 
         if not self.tableau.bends:
             return (slope(t, y),)
@@ -103,23 +108,15 @@ class Operands(NamedTuple):
 
 
 def solve_stage(newton: Newton, system: System, begin: Start, operands: Operands) -> Found:
-    """z with c·M·z = f(t, base + z)."""
-    algebra = system.algebra
+    """z such that base + z has the slope c·z at t."""
 
     def residual(z, at):
-        return system.slope(at.t, at.base + z, at.args) - at.c * structure.times_mass(system.mass(at.args), z)
+        return system.defect(at.t, at.base + z, at.c * z, at.args)
 
     def exact(z, at):
-        _, jacobian = system.jacobian(at.t, at.base + z, at.args)
-        return algebra.shifted(at.c, system.mass(at.args), jacobian)
+        return system.matrix(at.c, at.args, system.tangent(at.t, at.base + z, at.c * z, at.c, at.args))
 
-    return root(newton, residual, algebra, exact, begin, operands)
-
-
-def vector_of(scale: jax.Array, y: jax.Array) -> jax.Array:
-    """An error of one in each component, as `real_vector` of y has them."""
-    scale = jnp.broadcast_to(scale, y.shape).reshape(-1)
-    return jnp.concatenate([scale, scale]) if jnp.iscomplexobj(y) else scale
+    return root(newton, residual, system.algebra, exact, begin, operands)
 
 
 class _Stages:
@@ -131,10 +128,10 @@ class _Stages:
         self.args, self.t1, self.width = args, t1, t1 - start.t
         self.y = real_vector(start.y)
         self.dt = self.width.astype(self.y.dtype)
-        self.algebra, self.mass = system.algebra, system.mass(args)
-        fixed = lax.stop_gradient((start.t, self.y, args))
-        _, self.jacobian = system.jacobian(*fixed)
-        self.scale = vector_of(tolerance.scale(start.y, start.y), start.y)
+        self.algebra = system.algebra
+        self.fixed = lax.stop_gradient((start.t, self.y, args))
+        self.jacobian = None if system.field.residual is not None else system.jacobian(*self.fixed)[1]
+        self.scale = spread(tolerance.scale(start.y, start.y), start.y)
         self.floor = 10 * jnp.finfo(self.y.dtype).eps / jnp.max(tolerance.rtol)
         self.factors: dict[float, Any] = {}
         self.rate = jnp.array(jnp.inf, self.y.dtype)
@@ -175,11 +172,17 @@ class _Stages:
     def _solve(self, c: float, diagonal: float, base: jax.Array, guess: jax.Array) -> Found:
         shift = 1 / (diagonal * self.dt)
         if diagonal not in self.factors:
-            w = self.algebra.shifted(lax.stop_gradient(shift), lax.stop_gradient(self.mass), self.jacobian)
-            self.factors[diagonal] = self.algebra.factor(w)
+            self.factors[diagonal] = self._factored(lax.stop_gradient(shift))
         begin = Start(guess, self.factors[diagonal], self.scale, self.floor, self.rate)
         operands = Operands(self.start.t + c * self.width, base, shift, self.args)
         return solve_stage(self.method.newton, self.system, begin, operands)
+
+    def _factored(self, c: jax.Array) -> Any:
+        t, y, args = self.fixed
+        tangent = self.jacobian
+        if tangent is None:
+            tangent = self.system.tangent(t, y, lax.stop_gradient(real_vector(self.start.memory[0])), c, args)
+        return self.algebra.factor(self.system.matrix(c, args, tangent))
 
     def _push(self, i: int, c: float, at: jax.Array) -> jax.Array:
         """The explicit part at stage i."""
@@ -233,6 +236,6 @@ class _Stages:
             error = error + dt * combine(self.pair.e, pushes)
         if tableau.filtered:
             gamma, factors = list(self.factors.items())[-1]
-            right = structure.times_mass(lax.stop_gradient(self.mass), error)
+            right = self.system.inertia(*self.fixed, error)
             error = self.algebra.solve(factors, right / (gamma * dt))
         return like(error, self.start.y)

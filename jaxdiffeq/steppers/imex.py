@@ -13,9 +13,9 @@ from jax import lax
 from jaxdiffeq.algebra.newton import NEWTON, Found, Newton, Start
 from jaxdiffeq.dense import hermite
 from jaxdiffeq.field import Field
+from jaxdiffeq.implicit.system import System, like, real_vector, spread
 from jaxdiffeq.steppers.base import OfTableau
-from jaxdiffeq.steppers.dirk import DIRK, Operands, solve_stage, vector_of
-from jaxdiffeq.steppers.implicit import System, like, real_vector
+from jaxdiffeq.steppers.dirk import DIRK, Operands, solve_stage
 from jaxdiffeq.tableaux.multistep import IMEXTableau
 from jaxdiffeq.types import PyTree, State, Step, Work
 
@@ -131,7 +131,7 @@ class IMEXMultistep(OfTableau):
         _, jacobian = system.jacobian(t, y, args)
         factors = system.algebra.factor(system.algebra.shifted(lax.stop_gradient(operands.c), None, jacobian))
         floor = 10 * jnp.finfo(y.dtype).eps / jnp.max(tolerance.rtol)
-        scale = vector_of(tolerance.scale(start.y, start.y), start.y)
+        scale = spread(tolerance.scale(start.y, start.y), start.y)
         return solve_stage(self.newton, system, Start(guess, factors, scale, floor, start.memory.rate), operands)
 
     def _taken(self, start: State, t1: jax.Array, y1: jax.Array, slopes: tuple, rate: Any, ok: Any, work: Work) -> Step:

@@ -12,7 +12,7 @@ from jax import lax
 
 from jaxdiffeq.algebra.newton import NEWTON, Found, Newton, Start, root
 from jaxdiffeq.field import Field
-from jaxdiffeq.steppers.implicit import System, like, real_vector, spread
+from jaxdiffeq.implicit.system import System, like, real_vector, spread
 from jaxdiffeq.tableaux.multistep import change_of_step, harmonic, through_differences
 from jaxdiffeq.types import PyTree, State, Step, Work
 
@@ -291,4 +291,3 @@ def choose(
 def _mix(table: jax.Array, rows: jax.Array) -> jax.Array:
     """Σᵢ table[i, j] rows[i]. Shapes: [i, j], [i, n] ↦ [j, n]."""
     return jnp.sum(table[:, :, None] * rows[:, None], axis=0)
-

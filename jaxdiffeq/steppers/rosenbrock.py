@@ -12,8 +12,8 @@ from jax import lax
 from jaxdiffeq.algebra.structure import radius, solve, times_mass
 from jaxdiffeq.dense import combine, hermite, weigh
 from jaxdiffeq.field import Field
+from jaxdiffeq.implicit.system import System, like, real_vector
 from jaxdiffeq.steppers.base import OfTableau
-from jaxdiffeq.steppers.implicit import System, like, real_vector
 from jaxdiffeq.tableaux.rosenbrock import RosenbrockTableau
 from jaxdiffeq.types import State, Step, Work
 

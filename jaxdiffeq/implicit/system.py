@@ -12,7 +12,7 @@ from jax import lax
 from jaxdiffeq.algebra import structure
 from jaxdiffeq.algebra.krylov import Krylov, MatrixFree
 from jaxdiffeq.field import Field
-from jaxdiffeq.steppers.initial import Consistent, consistent
+from jaxdiffeq.implicit.initial import Consistent, consistent
 from jaxdiffeq.types import PyTree
 
 
@@ -91,6 +91,12 @@ class System:
         if residual is None:
             return self.slope(t, v, args) - structure.times_mass(self.mass(args), dv)
         return -real_vector(residual(t, like(v, self.y), like(dv, self.y), args))
+
+    def inertia(self, t: jax.Array, v: jax.Array, args: PyTree, x: jax.Array) -> jax.Array:
+        """M·x, or ∂F/∂dv·x at rest."""
+        if self.field.residual is None:
+            return structure.times_mass(self.mass(args), x)
+        return -jax.jvp(lambda dv: self.defect(t, v, dv, args), (jnp.zeros_like(v),), (x,))[1]
 
     def tangent(self, t: jax.Array, v: jax.Array, dv: jax.Array, c: jax.Array, args: PyTree) -> Any:
         """What makes `matrix`: ∂f/∂v, whatever `c` and `dv`; or −(∂F/∂v + c·∂F/∂dv)."""

@@ -10,7 +10,7 @@ from jax import lax
 
 from jaxdiffeq.algebra import structure
 from jaxdiffeq.algebra.newton import Found, implied
-from jaxdiffeq.control import rms
+from jaxdiffeq.algebra.norm import rms
 from jaxdiffeq.types import PyTree
 from jaxdiffeq.while_loop import frozen_while
 

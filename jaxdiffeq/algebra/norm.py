@@ -1,0 +1,12 @@
+"""How large an array is."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+
+def rms(x: jax.Array) -> jax.Array:
+    """Root mean square of the moduli, the norm of Hairer, Nørsett and Wanner."""
+    squares = jnp.real(x * jnp.conj(x)) if jnp.iscomplexobj(x) else x * x
+    return jnp.sqrt(jnp.sum(squares) / max(x.size, 1))
