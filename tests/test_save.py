@@ -141,7 +141,8 @@ def test_everything_at_once_comes_in_the_stated_order(ts, every, n, t0, t1, with
     start = [0.0] * t0
     middle = [*given, *start, *rows] if n else [*start, *given]  # the start leads the steps
     expected = [*middle, *[1.0] * t1]
-    np.testing.assert_array_equal(sol.ts, expected)
+    # from another program, which may round otherwise: the choice of a step makes more of it
+    np.testing.assert_allclose(sol.ts, expected, rtol=1e-10)
     assert sol.num_saved == len(expected)
     values = sol.ys["twice"] / 2 if with_fn else sol.ys
     np.testing.assert_allclose(values, np.exp(-sol.ts), rtol=1e-6)
