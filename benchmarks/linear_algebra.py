@@ -20,6 +20,7 @@ import numpy as np
 from jax import lax
 
 from jaxdiffeq.algebra import lu
+from jaxdiffeq.while_loop import frozen_while
 
 SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 100, 200)
 LANES = (1, 64)
@@ -39,17 +40,23 @@ def chosen(n: int) -> str:
 
 
 def loop(factor: Callable, trips: int) -> Callable:
-    """(w, b) ↦ the last solution; every trip has another matrix and right-hand side, which depend on the one before."""
+    """(w, b) ↦ the last solution, in the loop that solves run in.
 
-    def trip(_, carry):
-        w, x = carry
+    Every trip has another matrix and right-hand side, which depend on the one before.
+    """
+
+    def trip(carry, _):
+        k, w, x = carry
         factors = factor(w + 1e-3 * x[0])
         for _ in range(SOLVES):
             x = lu.substitute(factors, x)
             x = x / (1e-3 + jnp.max(jnp.abs(x)))
-        return w, x
+        return (k + 1, w, x), ()
 
-    return lambda w, b: lax.fori_loop(0, trips, trip, (w, b))[1]
+    def going(carry, _):
+        return carry[0] < trips
+
+    return lambda w, b: frozen_while(going, trip, (jnp.zeros((), jnp.int32), w, b), ())[0][2]
 
 
 def residual(factor: Callable, w: jax.Array, b: jax.Array) -> float:
