@@ -92,12 +92,12 @@ def ROS3PR() -> Rosenbrock:
 
 
 def ROS34PW1a() -> Rosenbrock:
-    """Order 3(2), 4 stages. L-stable, any Jacobian will do; its estimate is zero if f is linear. Rang & Angermann 2005."""
+    """Order 3(2), 4 stages. L-stable, any Jacobian; its estimate is zero if f is linear. Rang & Angermann 2005."""
     return Rosenbrock(rosenbrock.ROS34PW1A)
 
 
 def ROS34PW1b() -> Rosenbrock:
-    """Order 3(2), 4 stages. L-stable, any Jacobian will do; its estimate is zero if f is linear. Rang & Angermann 2005."""
+    """Order 3(2), 4 stages. L-stable, any Jacobian; its estimate is zero if f is linear. Rang & Angermann 2005."""
     return Rosenbrock(rosenbrock.ROS34PW1B)
 
 
