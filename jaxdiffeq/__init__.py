@@ -25,6 +25,7 @@ from jaxdiffeq.gradients.continuous import InterpolatingAdjoint as Interpolating
 from jaxdiffeq.gradients.continuous import QuadratureAdjoint as QuadratureAdjoint
 from jaxdiffeq.gradients.forward import ForwardAD as ForwardAD
 from jaxdiffeq.gradients.reverse import ReverseAD as ReverseAD
+from jaxdiffeq.gradients.steady import SteadyStateAdjoint as SteadyStateAdjoint
 from jaxdiffeq.integrator import Integrator as Integrator
 from jaxdiffeq.methods import *  # noqa: F403  every method by the name it has in the literature
 from jaxdiffeq.problems import DAEProblem as DAEProblem
@@ -37,5 +38,4 @@ from jaxdiffeq.solution import SolveError as SolveError
 from jaxdiffeq.solution import Stats as Stats
 from jaxdiffeq.solve import recommend as recommend
 from jaxdiffeq.solve import solve as solve
-from jaxdiffeq.steady import SteadyStateAdjoint as SteadyStateAdjoint
 from jaxdiffeq.types import Result as Result

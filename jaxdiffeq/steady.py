@@ -20,6 +20,7 @@ from jaxdiffeq.control import Tolerance
 from jaxdiffeq.field import Field
 from jaxdiffeq.gradients.attach import poisoned
 from jaxdiffeq.gradients.reverse import ReverseAD
+from jaxdiffeq.gradients.steady import SteadyStateAdjoint
 from jaxdiffeq.implicit.system import System, like, real_vector
 from jaxdiffeq.problems import SteadyStateProblem
 from jaxdiffeq.solution import ERRORS, Stats
@@ -31,11 +32,6 @@ SMALLEST = 2.0**-10  # the last damping factor that is tried
 FLOW = 10  # steps along the flow before Newton's method is tried again
 ROUNDS = 50  # such turns before the search is given up
 SLOW = 1e-6  # steps so short, in units of the tolerance, that do not shrink tenfold approach a multiple root
-
-
-@dataclass(frozen=True)
-class SteadyStateAdjoint:
-    """dy = −(∂f/∂y)⁻¹ ∂f/∂args·dargs, by the implicit function theorem, in forward and in reverse mode."""
 
 
 @jax.tree_util.register_dataclass

@@ -15,6 +15,7 @@ from jaxdiffeq.gradients.continuous import (
 from jaxdiffeq.gradients.forward import ForwardAD
 from jaxdiffeq.gradients.linear_call import REVERSE_OVER_REVERSE
 from jaxdiffeq.gradients.reverse import ReverseAD
+from jaxdiffeq.gradients.steady import SteadyStateAdjoint
 
 STRATEGIES: dict[type, tuple[str, str]] = {  # what it is, good for
     ReverseAD: (
@@ -34,6 +35,12 @@ STRATEGIES: dict[type, tuple[str, str]] = {  # what it is, good for
     GaussAdjoint: (
         "the same, with that integral by Gauss's rule step by step",
         "large systems with many parameters",
+    ),
+}
+STEADY = {
+    SteadyStateAdjoint: (
+        "the implicit function theorem at the root found, by whatever path",
+        "`SteadyStateProblem`, whose default it is; it serves nothing else",
     ),
 }
 OPTIONS = (
@@ -92,7 +99,7 @@ def check(strategy: Any, options: dict[str, Any], residual: bool = False) -> dic
 
 def rows() -> list[tuple[str, str, str]]:
     """Of the table of strategies: `gradient=`, what it is, good for."""
-    return [(f"`{kind.__name__}()`", *texts) for kind, texts in STRATEGIES.items()]
+    return [(f"`{kind.__name__}()`", *texts) for kind, texts in (STRATEGIES | STEADY).items()]
 
 
 def markdown() -> str:
