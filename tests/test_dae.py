@@ -5,6 +5,7 @@ test set, 0.7158270688, 9.185534764e-6, 0.2841637457.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ import jaxdiffeq as jde
 
 RATES = jnp.array([0.04, 3e7, 1e4])
 AT_40 = np.array([0.7158270688, 9.185534764e-6, 0.2841637457])
-TIGHT = {"rtol": 1e-8, "atol": 1e-11}
+TIGHT: dict[str, Any] = {"rtol": 1e-8, "atol": 1e-11}
 
 
 def reactions(t, y, k):
@@ -271,7 +272,7 @@ def test_what_is_recommended_and_what_is_refused():
     with pytest.raises(ValueError, match=r"`dy0` must be a pytree like `y0`"):
         jde.solve(FORMS["F"].replace(dy0=jnp.zeros(2)))
     with pytest.raises(TypeError, match="residual"):
-        jde.DAEProblem(lambda t, y: y, WRONG, None, (0.0, 1.0))
+        jde.DAEProblem(lambda t, y: y, WRONG, None, (0.0, 1.0))  # pyright: ignore[reportArgumentType]
 
 
 def test_step_by_step():

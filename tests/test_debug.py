@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.core import Tracer
 
 import jaxdiffeq as jde
 
@@ -11,7 +12,7 @@ SEEN = []
 
 
 def oscillator(t, y, mu):
-    if not isinstance(y["x"], jax.core.Tracer):
+    if not isinstance(y["x"], Tracer):
         SEEN.append(float(t))
     return {"x": y["v"], "v": mu * (1 - y["x"] ** 2) * y["v"] - y["x"]}
 
