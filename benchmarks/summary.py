@@ -10,6 +10,7 @@ from typing import Any
 from common import RESULTS, markdown, show
 
 Rows = list[dict[str, Any]]
+KVAERNO5 = "Kvaerno5 ours / diffrax"
 MARK = "<!-- measured -->"
 
 
@@ -63,6 +64,9 @@ CLAIMS = (
     ("traces of f for a solve, for a gradient", "traces", "2; 5; again 0", traces),
     ("eager solve, µs", "overhead", "–", lambda r: span(r, "µs", lambda row: row["what"] == "ours, at t1")),
     ("gradient of 1000 and 600 states, against diffrax", "large", "–", lambda r: span(r, "gradient, ours / diffrax")),
+    ("stiff solve at equal error, against diffrax", "stiff", "1/30", lambda r: span(r, "ours / diffrax")),
+    ("calls of f, BDF over CVODE's", "stiff", "1.3", lambda r: span(r, "BDF / CVODE")),
+    ("compile time of Kvaerno5, against diffrax", "stiff", "0.5", lambda r: span(r, f"compile, {KVAERNO5}")),
     ("parameters up to 1000: forward over reverse", "forward_or_reverse", "–", lambda r: span(r, "forward / reverse")),
 )
 

@@ -46,6 +46,8 @@ def solve(
 ) -> Solution:
     """Solve `problem`; a pure function that works under `jit`, `vmap`, `grad`, `jvp` and `hessian`.
 
+    An `ODEProblem`, `SplitODEProblem` or `DAEProblem`; of a `SteadyStateProblem` the solution is a state, found with
+    `rtol`, `atol`, `max_steps`, `gradient` and `throw`, and other options are refused.
     `method` is chosen by tolerance, size and structure when left out: `recommend(problem)` says which and why. `saveat`
     is None for every accepted step, an array of times, a spacing, or a `SaveAt`. An error of one is rtol·|y| + atol;
     both may be pytrees like y0. `first_step`, the tolerances, the times and the controller's numbers are dynamic: a new
