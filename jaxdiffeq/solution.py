@@ -204,8 +204,8 @@ ADVICE = {
     Result.nonfinite: (
         "f or the state was NaN or infinite at every step size tried",
         "Call f at `solution.t_end` and `solution.y_end`; look for a division by zero, a root or a logarithm "
-        "of a negative number, or a solution that goes to infinity in finite time. An explicit method may run away like "
-        "this on a stiff problem: use an implicit one, such as Rodas5P() or BDF().",
+        "of a negative number, or a solution that goes to infinity in finite time. An explicit method may run away "
+        "like this on a stiff problem: use an implicit one, such as Rodas5P() or BDF().",
     ),
     Result.nonlinear_solve_failed: ("the inner nonlinear solve did not converge at any step size tried", "Check jac."),
     Result.initialisation_failed: (
