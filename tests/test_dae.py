@@ -98,6 +98,17 @@ def test_forward_and_reverse_give_the_same_gradient():
 # -------------------- dy/dt that has to be found ----------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("method", [jde.Rodas3(), jde.ROS34PW2(), jde.TRBDF2()], ids=str)
+def test_between_the_steps_algebraic_equations_hold_too(method):
+    """2y′ = −2y and z = y², of methods whose interpolant is cubic, between slopes that f alone does not give."""
+    f = lambda t, y, args: jnp.stack([-2 * y[0], y[1] - y[0] ** 2])
+    problem = jde.ODEProblem(f, jnp.array([1.0, 1.0]), (0.0, 2.0), mass_matrix=jnp.array([2.0, 0.0]))
+    times = np.linspace(0, 2, 41)
+    ys = jde.solve(problem, method, saveat=times, rtol=1e-6, atol=1e-8).ys
+    np.testing.assert_allclose(ys[:, 0], np.exp(-times), rtol=1e-4)
+    np.testing.assert_allclose(ys[:, 1], np.exp(-2 * times), rtol=1e-4)
+
+
 def test_the_slope_may_enter_nonlinearly():
     """y′³ + y′ + y = 0, whose slope is −2·sinh(asinh(3√3/2·y)/3)/√3."""
     problem = jde.DAEProblem(lambda t, y, dy, args: dy**3 + dy + y, jnp.array(2.0), None, (0.0, 1.5))

@@ -25,6 +25,7 @@ from jaxdiffeq.algebra.blocks import Blocks, factor, matrix_vector, substitute
 from jaxdiffeq.algebra.order import bandwidth, colours, entries, groups, reverse_cuthill_mckee
 
 Vector = jax.Array  # [n]
+Pairs = tuple[np.ndarray, np.ndarray]  # rows and columns
 Mass = jax.Array | None  # the identity, [n] a diagonal, or [n, n]
 
 
@@ -114,6 +115,9 @@ class Diagonal:
     def bind(self, n: int) -> Layout:
         return _blocks_of(n, 1)
 
+    def pairs(self, n: int) -> Pairs:
+        return np.arange(n), np.arange(n)
+
 
 @dataclass(frozen=True)
 class BlockDiagonal:
@@ -127,6 +131,11 @@ class BlockDiagonal:
     def bind(self, n: int) -> Layout:
         _checks.divides(self.size, n)
         return _blocks_of(n, self.size)
+
+    def pairs(self, n: int) -> Pairs:
+        _checks.divides(self.size, n)
+        rows = np.repeat(np.arange(n), self.size)
+        return rows, rows // self.size * self.size + np.tile(np.arange(self.size), n)
 
 
 @dataclass(frozen=True)
@@ -145,6 +154,9 @@ class Banded:
             return _blocks_of(n, 1)
         return _band_of(n, min(self.lower, n - 1), min(self.upper, n - 1))
 
+    def pairs(self, n: int) -> Pairs:
+        return _band_pairs(n, self.lower, self.upper)
+
 
 @dataclass(frozen=True)
 class Sparse:
@@ -162,6 +174,20 @@ class Sparse:
     def bind(self, n: int) -> Layout | Dense:
         _checks.pattern(self.rows, self.columns, n)
         return _arranged(n, self.rows, self.columns)
+
+    def pairs(self, n: int) -> Pairs:
+        _checks.pattern(self.rows, self.columns, n)
+        return np.asarray(self.rows, np.intp), np.asarray(self.columns, np.intp)
+
+
+@functools.lru_cache
+def of_complex(chosen: Any, n: int) -> Dense | Sparse:
+    """The structure of the real vector of n complex numbers, real parts first: four times that of the numbers."""
+    if isinstance(chosen, Dense):
+        return chosen
+    i, j = chosen.pairs(n)
+    rows, columns = np.concatenate([i, i, i + n, i + n]), np.concatenate([j, j + n, j, j + n])
+    return Sparse(tuple(rows.tolist()), tuple(columns.tolist()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -250,11 +276,16 @@ def _blocks_of(n: int, k: int) -> Layout:
 
 @functools.lru_cache
 def _band_of(n: int, lower: int, upper: int) -> Layout | Dense:
+    rows, columns = _band_pairs(n, lower, upper)
+    return _tridiagonal(n, np.arange(n), rows, columns, np.arange(n) % (lower + upper + 1))
+
+
+def _band_pairs(n: int, lower: int, upper: int) -> Pairs:
     offsets = np.arange(-lower, upper + 1)
     rows = np.repeat(np.arange(n), len(offsets))
     columns = rows + np.tile(offsets, n)
     inside = (columns >= 0) & (columns < n)
-    return _tridiagonal(n, np.arange(n), rows[inside], columns[inside], np.arange(n) % len(offsets))
+    return rows[inside], columns[inside]
 
 
 @functools.lru_cache

@@ -52,12 +52,13 @@ class System:
 
     @property
     def algebra(self) -> Any:
-        """Complex states have no structure: their real and imaginary parts are far apart."""
+        """That of the field's structure, or of no structure."""
         chosen = self.field.structure
         if isinstance(chosen, MatrixFree):
             return Krylov(chosen, self.slope, None if chosen.preconditioner is None else self._precondition)
-        if chosen is None or jnp.iscomplexobj(self.y):
-            chosen = structure.Dense()
+        chosen = structure.Dense() if chosen is None else chosen
+        if jnp.iscomplexobj(self.y):
+            chosen = structure.of_complex(chosen, self.y.size)
         return chosen.bind(self.size)
 
     def _precondition(self, t: jax.Array, v: jax.Array, args: PyTree, c: jax.Array, x: jax.Array) -> jax.Array:
@@ -113,18 +114,24 @@ class System:
     def derivative(self, t: jax.Array, v: jax.Array, args: PyTree) -> jax.Array:
         """dv/dt where M may be singular: M v′ = f on the rows of M, d/dt f = 0 on those without.
 
-        That is the limit of (c·M − J) v′ = c·f + ∂f/∂t for large c, and f small on the rows without M. From
-        F(t, v, v′) = 0 the algebraic components of v′ do not follow, and are zero.
+        That is the limit of W v′ = c·f + ∂f/∂t, W = c·M − J, for large c and a state that satisfies the algebraic
+        equations. What is left of these at the end of a step must not be multiplied by c: c·M·W⁻¹·f in place of f has
+        nothing there, and is f elsewhere, as after a correction of the state by Newton's method. From F(t, v, v′) = 0
+        the algebraic components of v′ do not follow, and are zero.
         """
         if self.field.residual is not None:
             return self.consistent(t, v, args, jnp.full_like(v, jnp.inf)).slope
         algebra = self.algebra
         f, jacobian = self.jacobian(t, v, args)
         _, drift = jax.jvp(lambda t: self.slope(t, v, args), (t,), (jnp.ones_like(t),))
-        largest = structure.magnitude(algebra, jacobian)
-        c = lax.stop_gradient(jnp.where(largest > 0, largest, 1) / jnp.sqrt(jnp.finfo(v.dtype).eps))
-        w = algebra.shifted(c, self.mass(args), jacobian)
-        return structure.solve(algebra, w, algebra.factor(lax.stop_gradient(w)), c * f + drift)
+        mass = self.mass(args)
+        heaviest = jnp.ones((), v.dtype) if mass is None else jnp.max(jnp.abs(mass)).astype(v.dtype)
+        ratio = structure.magnitude(algebra, jacobian) / jnp.where(heaviest > 0, heaviest, 1)
+        c = lax.stop_gradient(jnp.where(ratio > 0, ratio, 1) / jnp.sqrt(jnp.finfo(v.dtype).eps))
+        w = algebra.shifted(c, mass, jacobian)
+        factors = algebra.factor(lax.stop_gradient(w))
+        pushed = c * structure.times_mass(mass, structure.solve(algebra, w, factors, f))
+        return structure.solve(algebra, w, factors, c * pushed + drift)
 
     def consistent(self, t: jax.Array, v: jax.Array, args: PyTree, scale: jax.Array) -> Consistent:
         """v with its algebraic part changed such that it satisfies the equation with some dv/dt."""

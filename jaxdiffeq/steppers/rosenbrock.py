@@ -92,7 +92,13 @@ class Rosenbrock(OfTableau):
         interpolant = self.tableau.dense
         if interpolant is None:
             dt = width.astype(y.dtype)
-            return hermite(y, y1, dt * like(f0, y), dt * f(t1, y1, args))
+            ends = like(f0, y), f(t1, y1, args)
+            if f.mass is not None:
+                system = System(f.whole, y)
+                at = (t1 - width, y), (t1, y1)
+                ends = (like(system.derivative(t, real_vector(y), args), y) for t, y in at)
+            k0, k1 = ends
+            return hermite(y, y1, dt * k0, dt * k1)
         powers = weigh(interpolant.b, list(us))
         return jnp.concatenate([y[None], jax.vmap(lambda v: like(v, y))(powers)])
 

@@ -13,6 +13,7 @@ from jaxdiffeq.algebra.structure import (
     Diagonal,
     Layout,
     Sparse,
+    of_complex,
     radius,
     solve,
     times_mass,
@@ -205,3 +206,25 @@ def test_orders():
 def test_bad_structures(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    "structure",
+    [Diagonal(), BlockDiagonal(2), Banded(1, 2), Sparse.of(np.eye(6) + np.eye(6, k=5))],
+    ids=lambda s: type(s).__name__,
+)
+def test_complex_states_have_the_structure_too(structure):
+    """The pattern of the real vector holds every entry of the Jacobian of a function that is not holomorphic."""
+    n, rng = 6, np.random.default_rng(1)
+    i, j = structure.pairs(n)
+    a, b = (np.zeros((n, n), complex) for _ in range(2))
+    a[i, j], b[i, j] = rng.normal(size=(2, len(i))) + 1j * rng.normal(size=(2, len(i)))
+
+    def real(v):
+        z = jax.lax.complex(v[:n], v[n:])
+        w = a @ z + b @ jnp.conj(z)
+        return jnp.concatenate([w.real, w.imag])
+
+    algebra, v = of_complex(structure, n).bind(2 * n), jnp.asarray(rng.normal(size=2 * n))
+    _, jacobian = algebra.jacobian(real, v)
+    np.testing.assert_allclose(algebra.times(jacobian, v), jax.jacfwd(real)(v) @ v, rtol=1e-12)

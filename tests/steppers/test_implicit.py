@@ -414,21 +414,23 @@ def test_complex_states(name):
 
 @short
 def test_structure_and_jacobian_change_the_work_not_the_answer(name):
-    n = 12
+    n, stiffness = 12, 3000.0 if name == "Auto" else 30.0  # so that the pair takes turns
 
     def field(t, y, args):
         padded = jnp.pad(y, 1)
-        return 30.0 * (padded[2:] - 2 * y + padded[:-2]) - y**3
+        return stiffness * (padded[2:] - 2 * y + padded[:-2]) - y**3 + 0.1 * stiffness
 
     def jacobian(t, y, args):
-        return 30.0 * (jnp.eye(n, k=1) - 2 * jnp.eye(n) + jnp.eye(n, k=-1)) - jnp.diag(3 * y**2)
+        return stiffness * (jnp.eye(n, k=1) - 2 * jnp.eye(n) + jnp.eye(n, k=-1)) - jnp.diag(3 * y**2)
 
     problem = jde.ODEProblem(field, jnp.sin(jnp.arange(1.0, n + 1)), (0.0, 1.0))
     options = [{}, {"jac_structure": Banded(1, 1)}, {"jac": jacobian}, {"jac": jacobian, "jac_structure": Banded(1, 1)}]
     solutions = [jde.solve(problem, SHORT[name], saveat=END, rtol=1e-7, atol=1e-9, **o) for o in options]
+    if name == "Auto":  # which steps are refused on the edge of stability is a matter of rounding
+        assert all(sol.stats.factorizations > 10 for sol in solutions)
     for sol in solutions[1:]:
-        np.testing.assert_allclose(sol.ys, solutions[0].ys, rtol=1e-8)
-        assert sol.stats.steps == solutions[0].stats.steps
+        np.testing.assert_allclose(sol.ys, solutions[0].ys, rtol=1e-6 if name == "Auto" else 1e-8)
+        assert abs(sol.stats.steps - solutions[0].stats.steps) <= (5 if name == "Auto" else 0)
 
 
 @few
