@@ -25,7 +25,7 @@ from jaxdiffeq.while_loop import frozen_while
 SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 100, 200)
 LANES = (1, 64)
 SOLVES = 6
-LONGEST = {"scalar": 8, "rolled": 64, "LAPACK": SIZES[-1]}  # larger ones take minutes to compile, or to run
+LONGEST = {"scalar": 8, "rolled": 32, "LAPACK": SIZES[-1]}  # larger ones take minutes to compile, or XLA refuses
 
 
 def lapack(w: jax.Array) -> Any:
