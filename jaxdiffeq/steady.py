@@ -21,7 +21,7 @@ from jaxdiffeq.field import Field
 from jaxdiffeq.gradients.attach import poisoned
 from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.gradients.steady import SteadyStateAdjoint
-from jaxdiffeq.implicit.system import System, like, real_vector
+from jaxdiffeq.implicit.system import System, like, real_vector, spread
 from jaxdiffeq.problems import SteadyStateProblem
 from jaxdiffeq.solution import ERRORS, Stats
 from jaxdiffeq.state import Ravel, Split, as_array, at_least_float32, close, split
@@ -218,8 +218,7 @@ class _Search:
     def _size(self, dv: jax.Array, v: jax.Array) -> jax.Array:
         """In units of the tolerance."""
         y = like(v, self.system.y)
-        scale = jnp.broadcast_to(self.tolerance.scale(y, y), y.shape).reshape(-1)
-        scale = jnp.concatenate([scale, scale]) if jnp.iscomplexobj(y) else scale
+        scale = spread(self.tolerance.scale(y, y), y)
         return rms(dv / jnp.where(scale > 0, scale, jnp.finfo(v.dtype).tiny))
 
     def _trip(self, _: tuple, at: _At) -> tuple[tuple, _At]:

@@ -35,6 +35,11 @@ def spread(scale: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.concatenate([scale, scale]) if jnp.iscomplexobj(y) else scale
 
 
+def velocity(f: Field, t: jax.Array, y: jax.Array, args: PyTree) -> jax.Array:
+    """dy/dt, [*state], which is f only where there is no mass matrix."""
+    return f(t, y, args) if f.is_slope else like(System(f.whole, y).derivative(t, real_vector(y), args), y)
+
+
 @dataclass(frozen=True)
 class System:
     """M·dv/dt = f(t, v), or F(t, v, dv/dt) = 0, on real vectors, of a field with its args.

@@ -15,7 +15,7 @@ from jaxdiffeq.algebra import structure
 from jaxdiffeq.algebra.newton import NEWTON, Found, Newton, Start, root
 from jaxdiffeq.dense import hermite
 from jaxdiffeq.field import Field
-from jaxdiffeq.implicit.system import System, like, real_vector
+from jaxdiffeq.implicit.system import System, like, real_vector, spread, velocity
 from jaxdiffeq.steppers.base import OfTableau
 from jaxdiffeq.tableaux.collocation import CollocationTableau
 from jaxdiffeq.types import PyTree, State, Step, Work
@@ -70,7 +70,7 @@ class Collocation(OfTableau):
     def init(self, f: Field, t: jax.Array, y: jax.Array, args: PyTree) -> tuple:
         v = lax.stop_gradient(real_vector(y))
         polynomial = jnp.zeros((self.tableau.stages, v.size), v.dtype)
-        slope = (_slope(f, t, y, args),) if _form(self.tableau).first else ()
+        slope = (velocity(f, t, y, args),) if _form(self.tableau).first else ()
         return polynomial, jnp.ones_like(lax.stop_gradient(t)), *slope
 
     def step(self, f: Field, start: State, t1: jax.Array, args: PyTree, tolerance: Any) -> Step:
@@ -81,13 +81,8 @@ class Collocation(OfTableau):
         t, y, t1, y1, powers = dense
         if self.tableau.dense is None:
             dt = (t1 - t).astype(real_vector(y).dtype)
-            return hermite(y, y1, dt * _slope(f, t, y, args), dt * _slope(f, t1, y1, args))
+            return hermite(y, y1, dt * velocity(f, t, y, args), dt * velocity(f, t1, y1, args))
         return jnp.concatenate([y[None], jax.vmap(lambda v: like(v, y))(powers)])
-
-
-def _slope(f: Field, t: jax.Array, y: jax.Array, args: PyTree) -> jax.Array:
-    """dy/dt."""
-    return f(t, y, args) if f.mass is None else like(System(f.whole, y).derivative(t, real_vector(y), args), y)
 
 
 class _Operands(NamedTuple):
@@ -112,8 +107,7 @@ class _Stages:
         self.mass = system.mass(args)
         self.fixed = lax.stop_gradient((start.t, self.y, args))
         self.f0, self.jacobian = system.jacobian(*self.fixed)
-        scale = jnp.broadcast_to(tolerance.scale(start.y, start.y), start.y.shape).reshape(-1)
-        self.scale = jnp.concatenate([scale, scale]) if jnp.iscomplexobj(start.y) else scale
+        self.scale = spread(tolerance.scale(start.y, start.y), start.y)
         self.floor = 10 * jnp.finfo(self.y.dtype).eps / jnp.max(tolerance.rtol)
         self.algebra = _Stacked(system.algebra, self.form, self.y.size)
 

@@ -12,7 +12,7 @@ from jax import lax
 from jaxdiffeq.algebra.structure import radius, solve, times_mass
 from jaxdiffeq.dense import combine, hermite, weigh
 from jaxdiffeq.field import Field
-from jaxdiffeq.implicit.system import System, like, real_vector
+from jaxdiffeq.implicit.system import System, like, real_vector, velocity
 from jaxdiffeq.steppers.base import OfTableau
 from jaxdiffeq.tableaux.rosenbrock import RosenbrockTableau
 from jaxdiffeq.types import State, Step, Work
@@ -94,9 +94,7 @@ class Rosenbrock(OfTableau):
             dt = width.astype(y.dtype)
             ends = like(f0, y), f(t1, y1, args)
             if f.mass is not None:
-                system = System(f.whole, y)
-                at = (t1 - width, y), (t1, y1)
-                ends = (like(system.derivative(t, real_vector(y), args), y) for t, y in at)
+                ends = velocity(f, t1 - width, y, args), velocity(f, t1, y1, args)
             k0, k1 = ends
             return hermite(y, y1, dt * k0, dt * k1)
         powers = weigh(interpolant.b, list(us))
