@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdiffeq.control import starting_step
+from jaxdiffeq.implicit.system import System, like, real_vector, spread
 from jaxdiffeq.record import Passage, Shapes
 from jaxdiffeq.types import Counts, Inputs, Knobs, PyTree, Result, State, Step
 from jaxdiffeq.while_loop import frozen_while
@@ -93,8 +94,20 @@ class Integration:
             return step
         after = step.after
         _, beyond = self.leg(inputs, t1)
-        memory = lax.cond(lands, lambda: self.stepper.init(beyond, after.t, after.y, inputs.args), lambda: after.memory)
-        return step._replace(after=after._replace(memory=memory))
+
+        def begun_again():
+            y = self._consistent(beyond, inputs, knobs, after)
+            return after._replace(y=y, memory=self.stepper.init(beyond, after.t, y, inputs.args))
+
+        return step._replace(after=lax.cond(lands, begun_again, lambda: after))
+
+    def _consistent(self, beyond: Any, inputs: Inputs, knobs: Knobs, at: State) -> jax.Array:
+        """y after a stop, at which algebraic components may jump; as it was if it does not satisfy the equations."""
+        if beyond.is_slope:
+            return at.y
+        scale = lax.stop_gradient(spread(knobs.tolerance.scale(at.y, at.y), at.y))
+        found = System(beyond, at.y).consistent(at.t, real_vector(at.y), inputs.args, scale)
+        return jnp.where(found.ok & (at.t != inputs.t1), like(found.v, at.y), at.y)
 
     def polynomial(self, inputs: Inputs, start: State, dense: PyTree, wanted: jax.Array) -> jax.Array:
         """The step's interpolant; without `wanted`, zeros where it costs calls of f."""

@@ -13,19 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdiffeq.algebra.structure import times_mass
 from jaxdiffeq.field import Field
-from jaxdiffeq.gradients import algebraic, segments
+from jaxdiffeq.gradients import segments
 from jaxdiffeq.gradients.attach import Active, Constants, Outputs
+from jaxdiffeq.gradients.equations import OfMass, OfResidual, OfSlope
 from jaxdiffeq.gradients.quadrature import Quadrature
+from jaxdiffeq.implicit.system import System, like, real_vector, spread
 from jaxdiffeq.record import SaveTimes, read
 from jaxdiffeq.types import Inputs, Knobs, PyTree, Result
 from jaxdiffeq.while_loop import frozen_while
-
-STOPS_OF_MASS = (
-    "continuous adjoints have no derivative with respect to `stops` where there is a mass matrix: algebraic parts may "
-    "jump there. Take gradient=ReverseAD() or ForwardAD()."
-)
 
 
 class Parts(NamedTuple):
@@ -105,40 +101,54 @@ class Sweep:
     def moves(self, *names: str) -> bool:
         return bool(self.active.names() & set(names))
 
-    # ---- a mass matrix
+    # ---- the equation
 
     @functools.cached_property
-    def mass(self) -> jax.Array | None:
-        mass = self.integration.field.mass
-        return None if mass is None else mass(self.inputs.args)
+    def equation(self) -> OfSlope:
+        field, theta = self.integration.field, self.theta()
+        if field.residual is not None:
+            return OfResidual(field, self.args, theta)
+        if field.mass is None:
+            return OfSlope(field, self.args, theta)
+        mass = field.mass(self.inputs.args)
+        return OfMass(field, self.args, theta, mass, any(x is mass for x in theta))
 
-    @functools.cached_property
-    def mass_is_active(self) -> bool:
-        return self.mass is not None and any(x is self.mass for x in self.theta())
+    @property
+    def implicit(self) -> bool:
+        return isinstance(self.equation, OfResidual)
 
     def velocity(self, t: jax.Array, y: jax.Array, passed: Any) -> jax.Array:
         """dy/dt."""
-        slope = lambda t, y: self.slope(t, y, passed)
-        return slope(t, y) if self.mass is None else algebraic.velocity(slope, self.mass, t, y)
+        return self.equation.velocity(self.one_sided(t, passed), y)
 
-    def inertia(self, mass: jax.Array, y: jax.Array) -> jax.Array:
-        """M·y."""
-        return times_mass(mass.astype(y.dtype), y.reshape(-1)).reshape(y.shape)
+    def inertia(self, t: jax.Array, y: jax.Array, lam: jax.Array, passed: Any) -> jax.Array:
+        """Eᵀλ."""
+        if self.equation.plain:
+            return lam
+        return self.equation.inertia(self.one_sided(t, passed), y, self.velocity(t, y, passed), lam)
 
     def taken(self, t: jax.Array, y: jax.Array, bar: jax.Array, theta: list, passed: Any) -> tuple[jax.Array, list]:
         """What a cotangent of y(t) adds to λ, and the cotangents of the parameters with what it adds to these."""
-        if self.mass is None:
+        if self.equation.plain:
             return bar, theta
-        a, b = algebraic.split(lambda y: self.slope(t, y, passed), self.mass, y, bar)
+        dy, t = self.velocity(t, y, passed), self.one_sided(t, passed)
+        a, b = self.equation.adjoint(t, y, dy).split(y, bar)
         if not self.where:
             return a, theta
-        return a, jax.tree.map(jnp.add, theta, self.pulled(t, y, b, passed, True)[2])
+        return a, jax.tree.map(jnp.add, theta, self.equation.pulled(t, y, dy, b, True)[2])
 
     def completed(self, t: jax.Array, parts: Parts, segment: Any, cursors: Cursors) -> Parts:
-        if self.mass is None:
+        """With the part of λ that the adjoint equation determines."""
+        if self.equation.plain:
             return parts
-        y, slope = self.solution(t, parts, segment, cursors.steps), lambda y: self.slope(t, y, cursors.stop)
-        return parts._replace(lam=algebraic.completed(slope, self.mass, y, parts.lam))
+        y, dy = self.along(t, parts, segment, cursors.steps)
+        pull = None
+        if self.implicit:
+            still = Parts(None, jnp.zeros_like(parts.lam), [])
+            args = segment, cursors.steps, cursors.stop
+            pull = lambda lam: self.balance(t, parts._replace(lam=lam), still, args).lam
+        adjoint = self.equation.adjoint(self.one_sided(t, cursors.stop), y, dy, pull)
+        return parts._replace(lam=adjoint.completed(y, parts.lam))
 
     # ---- the two fields
 
@@ -155,41 +165,47 @@ class Sweep:
         low, high = jnp.minimum(low, high), jnp.maximum(low, high)
         return t + lax.stop_gradient(jnp.clip(t, low, high) - t)
 
-    def slope(self, t: jax.Array, y: jax.Array, passed: Any) -> jax.Array:
-        return self.integration.field(self.one_sided(t, passed), y, self.inputs.args)
-
-    def pulled(self, t: jax.Array, y: jax.Array, lam: jax.Array, passed: Any, theta: bool) -> tuple:
-        """f, λᵀ∂f/∂y, and λᵀ∂f/∂θ if wanted."""
-        t = self.one_sided(t, passed)
-        if not theta:
-            f, pull = jax.vjp(lambda y: self.integration.field(t, y, self.inputs.args), y)
-            return f, *pull(lam), []
-        f, pull = jax.vjp(lambda y, theta: self.integration.field(t, y, self.args(theta)), y, self.theta())
-        d_y, d_theta = pull(lam)
-        if self.mass_is_active:  # −λᵀ·dM·dy/dt
-            dy = self.velocity(t, y, passed)
-            _, pull = jax.vjp(lambda theta: self.inertia(self.args(theta).mass, dy), self.theta())
-            d_theta = jax.tree.map(jnp.subtract, d_theta, *pull(lam))
-        return f, d_y, d_theta
-
     def solution(self, t: jax.Array, parts: Parts, segment: Any, count: jax.Array) -> jax.Array:
         if "y" in self.options.parts:
             return parts.y
         return segment.value(t, count, self.direction, self.inputs.y0)
 
-    def field(self, t: jax.Array, z: jax.Array, args: PyTree) -> jax.Array:
+    def along(self, t: jax.Array, parts: Parts, segment: Any, count: jax.Array) -> tuple[jax.Array, Any]:
+        """y(t), and the derivative of that function, which only F = 0 needs."""
+        if not self.implicit:
+            return self.solution(t, parts, segment, count), None
+        return jax.jvp(lambda t: self.solution(t, parts, segment, count), (t,), (jnp.ones_like(t),))
+
+    def pulled(self, t: jax.Array, parts: Parts, args: PyTree, theta: bool) -> tuple:
+        """f, Jᵀλ, and Gᵀλ if wanted, on the solution at t."""
         segment, count, passed = args
+        y, dy = self.along(t, parts, segment, count)
+        return self.equation.pulled(self.one_sided(t, passed), y, dy, parts.lam, theta)
+
+    def field(self, t: jax.Array, z: jax.Array, args: PyTree) -> jax.Array:
         parts = self.layout.unpack(z)
-        y = self.solution(t, parts, segment, count)
-        f, d_y, d_theta = self.pulled(t, y, parts.lam, passed, "theta" in self.options.parts)
+        f, d_y, d_theta = self.pulled(t, parts, args, "theta" in self.options.parts)
         return self.layout.pack(Parts(f if "y" in self.options.parts else None, -d_y, [-x for x in d_theta]))
+
+    def balance(self, t: jax.Array, parts: Parts, rates: Parts, args: PyTree) -> Parts:
+        """Zero along the adjoint of F = 0: d(Eᵀλ)/dt + Jᵀλ, and dθ̄/dt + Gᵀλ."""
+        segment, count, passed = args
+
+        def momentum(t, lam):
+            y, dy = self.along(t, parts, segment, count)
+            return self.equation.inertia(self.one_sided(t, passed), y, dy, lam)
+
+        _, change = jax.jvp(momentum, (t, parts.lam), (jnp.ones_like(t), rates.lam))
+        _, d_y, d_theta = self.pulled(t, parts, args, bool(rates.theta))
+        return Parts(None, change + d_y, [a + b for a, b in zip(rates.theta, d_theta, strict=True)])
+
+    def residual(self, t: jax.Array, z: jax.Array, dz: jax.Array, args: PyTree) -> jax.Array:
+        unpack, pack = self.layout.unpack, self.layout.pack
+        return pack(self.balance(t, unpack(z), unpack(dz), args))
 
     def integrand(self, t: jax.Array, z: jax.Array, args: PyTree) -> list:
         """−λᵀ∂f/∂θ: the backward solve runs against the integral."""
-        segment, count, passed = args
-        parts = self.layout.unpack(z)
-        _, _, d_theta = self.pulled(t, self.solution(t, parts, segment, count), parts.lam, passed, True)
-        return [-x for x in d_theta]
+        return [-x for x in self.pulled(t, self.layout.unpack(z), args, True)[2]]
 
     # ---- the backward solver
 
@@ -219,10 +235,17 @@ class Sweep:
             zeros = tuple((x.shape, x.dtype) for x in self.theta())
             careful = (jnp.min(rtol), jnp.min(atol)) if self.options.rule == "kronrod" else None
             recorders = (Quadrature(self.integrand, zeros, stepper.order, careful),)
-        mass = None if self.mass is None else layout.mass(self.mass)
-        field = Field(self.field, mass=None if mass is None else (lambda _: mass))
+        field = self.adjoint_field(layout)
         integration = dataclasses.replace(self.integration, field=field, stepper=stepper, recorders=recorders)
         return integration, knobs._replace(controller=controller, tolerance=tolerance, consistent=None)
+
+    def adjoint_field(self, layout: Layout) -> Field:
+        if self.implicit:
+            return Field(lambda t, z, args: -self.residual(t, z, jnp.zeros_like(z), args), residual=self.residual)
+        if not isinstance(self.equation, OfMass):
+            return Field(self.field)
+        mass = layout.mass(self.equation.mass)
+        return Field(self.field, mass=lambda _: mass)
 
     def leg(self, t: jax.Array, target: jax.Array, parts: Parts, segment: Any, cursors: Cursors) -> tuple:
         """The parts carried from t back to `target`, the next step size and the result code."""
@@ -233,7 +256,7 @@ class Sweep:
         args = segment, cursors.steps, cursors.stop
         carry = integration.run(Inputs(z, args, t, target, nothing, nothing), knobs._replace(first_step=cursors.dt))
         z = carry.state.y
-        if self.moves("t0", "t1", "ts", "stops") and self.mass is None:
+        if self.moves("t0", "t1", "ts", "stops") and self.equation.plain:
             # A leg of no length takes no step, but where its ends move apart the solution moves with them.
             apart = (target - carry.state.t).astype(z.dtype)
             z = z + jnp.where(carry.state.t == target, apart, 0) * self.field(target, z, args)
@@ -359,15 +382,25 @@ class Sweep:
         k = cursors.stop
         due = (k >= 0) & (stops[jnp.maximum(k, 0)] == moving.t)
         first = jnp.sum(self.direction * stops < self.direction * moving.t, dtype=jnp.int32)
+        y = self.solution(moving.t, moving.parts, moving.segment, cursors.steps)
+        before, after = (self.restarted(moving.t, y, side) for side in (first - 1, k))
         if moving.times.stops is not None:
-            if self.mass is not None:
-                raise NotImplementedError(STOPS_OF_MASS)
-            y = self.solution(moving.t, moving.parts, moving.segment, cursors.steps)
-            jump = self.slope(moving.t, y, first - 1) - self.slope(moving.t, y, k)
-            change = _real_sum(moving.parts.lam * jump).astype(moving.t.dtype)
+            jump = self.velocity(moving.t, before, first - 1) - self.velocity(moving.t, after, k)
+            bar = self.inertia(moving.t, after, moving.parts.lam, k)
+            change = _real_sum(bar * jump).astype(moving.t.dtype)
             bar = moving.times.stops.at[first].add(jnp.where(due, change, 0))
             moving = moving._replace(times=moving.times._replace(stops=bar))
+        if "y" in self.options.parts:
+            moving = moving._replace(parts=moving.parts._replace(y=jnp.where(due, before, y)))
         return moving, cursors._replace(stop=jnp.where(due, first - 1, k))
+
+    def restarted(self, t: jax.Array, y: jax.Array, passed: Any) -> jax.Array:
+        """y on one side of a stop, at which algebraic components may jump."""
+        if self.equation.plain:
+            return y
+        t, scale = self.one_sided(t, passed), self.knobs.tolerance.scale(y, y)
+        system = System(self.integration.field, y)
+        return like(system.consistent(t, real_vector(y), self.inputs.args, spread(scale, y)).v, y)
 
     def at_row(self, moving: Moving, cursors: Cursors, i: int, recorder: Any, bars: PyTree) -> tuple[Moving, jax.Array]:
         """Add the cotangents of a saved value at its time."""
@@ -413,15 +446,13 @@ class Sweep:
     def collect(self, moving: Moving, cursors: Cursors, scale: jax.Array) -> list[jax.Array]:
         """In the order of the active leaves; NaN if the backward solve failed."""
         inputs, times = self.inputs, moving.times
+        lam = self.inertia(inputs.t0, inputs.y0, moving.parts.lam, -1)
         if times.t0 is not None:
-            f = self.slope(inputs.t0, inputs.y0, -1)
-            times = times._replace(t0=times.t0 - _real_sum(moving.parts.lam * f).astype(inputs.t0.dtype))
+            change = _real_sum(lam * self.velocity(inputs.t0, inputs.y0, -1))
+            times = times._replace(t0=times.t0 - change.astype(inputs.t0.dtype))
         args = jax.tree.map(jnp.zeros_like, inputs.args)
         args = self_filled(args, self.where, moving.parts.theta)
         clocks: list[Any] = [x if x is not None else 0.0 for x in times]
-        lam = moving.parts.lam
-        if self.mass is not None:
-            lam = self.inertia(self.mass if self.mass.ndim == 1 else self.mass.T, lam)
         whole = Inputs(lam, args, *clocks)
         flat = jax.tree.leaves(whole)
         factor = jnp.where(cursors.result == Result.success, scale, jnp.nan)

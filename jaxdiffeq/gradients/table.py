@@ -66,12 +66,12 @@ NO_DENSE = (
     "continuous adjoint does not know. Give the times you want in `saveat`, or gradient=ReverseAD() or ForwardAD()."
 )
 NO_RESIDUAL = (
-    "{name} does not serve DAEProblem, nor a mass matrix that varies: their adjoint equations are of a higher index. "
-    "Give gradient=ReverseAD() or ForwardAD(), or, if M is constant, an ODEProblem with a `mass_matrix`."
+    "{name} does not serve DAEProblem, nor a mass matrix that varies: their adjoint equations need d²y/dt², which a "
+    "backward solve of y does not know. Give another gradient=, or, if M is constant, an ODEProblem with `mass_matrix`."
 )
 UNSUPPORTED: dict[tuple[type, str], str] = {
     **{(strategy, "dense"): NO_DENSE for strategy in CONTINUOUS},
-    **{(strategy, "DAEProblem"): NO_RESIDUAL for strategy in CONTINUOUS},
+    (BacksolveAdjoint, "DAEProblem"): NO_RESIDUAL,
     **{(strategy, mode): REVERSE_OVER_REVERSE for strategy in STRATEGIES for mode in MODES[-2:]},
 }
 

@@ -81,6 +81,23 @@ def consistent(system: Any, t: jax.Array, v: jax.Array, dv: jax.Array, args: PyT
     return Consistent(*_moved(found.z, v, dv, q), found.ok, q if q.ndim == 1 else jnp.diagonal(q))
 
 
+def moving(system: Any, t: jax.Array, v: jax.Array, dv: jax.Array, args: PyTree) -> jax.Array:
+    """dv/dt where `dv` is that without its algebraic components: these follow from d/dt F(t, v, dv/dt) = 0.
+
+    With d²v/dt² unknown too, but on the null space of ∂F/∂dv, that is as many equations as unknowns.
+    """
+    q = null_projector(system, t, v, dv, args)
+    algebra = structure.Dense() if q.ndim == 2 else system.algebra
+
+    def zero(z):
+        return system.defect(t, v + _on(q, z), dv + z, args)
+
+    rest = jnp.zeros_like(v)
+    _, drift = jax.jvp(lambda t, v: system.defect(t, v, dv, args), (t, v), (jnp.ones_like(t), dv))
+    w = _matrix(algebra, zero, rest)
+    return dv + _on(q, structure.solve(algebra, w, algebra.factor(lax.stop_gradient(w)), drift))
+
+
 def null_projector(system: Any, t: jax.Array, v: jax.Array, dv: jax.Array, args: PyTree) -> jax.Array:
     """On the null space of M, or of ∂F/∂dv: a diagonal [n] of zeros and ones, or [n, n].
 

@@ -12,7 +12,7 @@ from jax import lax
 from jaxdiffeq.algebra import structure
 from jaxdiffeq.algebra.krylov import Krylov, MatrixFree
 from jaxdiffeq.field import Field
-from jaxdiffeq.implicit.initial import Consistent, consistent
+from jaxdiffeq.implicit.initial import Consistent, consistent, moving
 from jaxdiffeq.types import PyTree
 
 
@@ -121,11 +121,10 @@ class System:
 
         That is the limit of W v′ = c·f + ∂f/∂t, W = c·M − J, for large c and a state that satisfies the algebraic
         equations. What is left of these at the end of a step must not be multiplied by c: c·M·W⁻¹·f in place of f has
-        nothing there, and is f elsewhere, as after a correction of the state by Newton's method. From F(t, v, v′) = 0
-        the algebraic components of v′ do not follow, and are zero.
+        nothing there, and is f elsewhere, as after a correction of the state by Newton's method.
         """
         if self.field.residual is not None:
-            return self.consistent(t, v, args, jnp.full_like(v, jnp.inf)).slope
+            return moving(self, t, v, self.consistent(t, v, args, jnp.full_like(v, jnp.inf)).slope, args)
         algebra = self.algebra
         f, jacobian = self.jacobian(t, v, args)
         _, drift = jax.jvp(lambda t: self.slope(t, v, args), (t,), (jnp.ones_like(t),))
