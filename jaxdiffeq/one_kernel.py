@@ -47,7 +47,7 @@ CONTAINERS = frozenset(
 )
 LOOPED = CONTAINERS - {"custom_linear_solve"} | {"scan"}  # where there may be a loop inside
 IN_PLACE = frozenset({"dynamic_slice", "dynamic_update_slice"})  # of buffers that may be large
-ELEMENTS = 4096
+ELEMENTS = 4095  # XLA leaves larger reductions to a library, which cannot be called from inside a kernel
 COPIED = 2**14  # bytes: what a loop inside another may have copied on every trip of that one
 ATTRIBUTES = {"inlineable": "false", "xla_cpu_small_call": "true"}
 
@@ -58,7 +58,8 @@ def fits(jaxpr: Jaxpr) -> bool:
         name = eqn.primitive.name
         if name not in OPERATIONS | CONTAINERS:
             return False
-        sizes = [getattr(v.aval, "size", 0) for v in eqn.outvars]
+        seen = [*eqn.outvars, *(eqn.invars if name.startswith("reduce_") else ())]
+        sizes = [getattr(v.aval, "size", 0) for v in seen]
         if name not in IN_PLACE | CONTAINERS and max(sizes, default=0) > ELEMENTS:
             return False
         if not all(fits(inner) for inner in _programs(eqn.params)):

@@ -80,6 +80,17 @@ def shapes():
             ("complex128", lambda x: x * 1j + x.real, jnp.ones(3, jnp.complex128)),
             ("mixed", lambda c: (c[0] + c[1].astype(float), c[1] + 1, ~c[2]), (ONES, jnp.arange(3), jnp.array(True))),
             ("big", lambda x: jnp.sin(x) * 1.1, jnp.ones(20_000)),
+            *(
+                (
+                    f"{op.__name__} of {size} along {axis}",
+                    lambda x, op=op, axis=axis: x + op(x * 0.5, axis, keepdims=True),
+                    x,
+                )
+                for size, x in ((4095, jnp.ones((63, 65))), (4096, jnp.ones((64, 64))))
+                for op in (jnp.sum, jnp.max, jnp.min)
+                for axis in (0, 1, None)
+            ),
+            ("sum of what is big", lambda c: (c[0] + jnp.sum(c[1]), c[1]), (ONES, jnp.ones(20_000))),
             ("big buffer, small body", lambda x: lax.dynamic_update_slice(x, x[:1] * 2, (1,)), jnp.ones(20_000)),
         ]
     )
