@@ -13,6 +13,7 @@ from jaxdiffeq.control import FixedSteps as FixedSteps
 from jaxdiffeq.control import IController as IController
 from jaxdiffeq.control import PIController as PIController
 from jaxdiffeq.control import PIDController as PIDController
+from jaxdiffeq.control import PredictiveController as PredictiveController
 from jaxdiffeq.debug import Trace as Trace
 from jaxdiffeq.debug import trace as trace
 from jaxdiffeq.diffeq import diffeq_adjoint as diffeq_adjoint

@@ -69,19 +69,29 @@ class PIDController:
     needs_error: ClassVar[bool] = True
 
     def init(self, dtype: Any) -> Any:
-        """The logarithms of the last two ratios, and how much the next step may grow."""
-        return jnp.zeros((), dtype), jnp.zeros((), dtype), jnp.asarray(self.factor_max, dtype)
+        """What was seen of accepted steps, and how much the next step may grow."""
+        return *self.nothing_seen(dtype), jnp.asarray(self.factor_max, dtype)
+
+    def nothing_seen(self, dtype: Any) -> tuple[jax.Array, jax.Array]:
+        """The logarithms of the last two ratios."""
+        return jnp.zeros((), dtype), jnp.zeros((), dtype)
+
+    def seen(self, log_ratio: jax.Array, dt: jax.Array, before: tuple) -> tuple[jax.Array, jax.Array]:
+        """The same after one more accepted step."""
+        return log_ratio, before[0]
+
+    def growth(self, log_ratio: jax.Array, dt: jax.Array, before: tuple, order: Any) -> jax.Array:
+        """The logarithm of the next step size over this one, without safety."""
+        (last, older), p, i, d = before, self.pcoeff, self.icoeff, self.dcoeff
+        return -((p + i + d) * log_ratio - (p + 2 * d) * last + d * older) / order
 
     def judge(self, before: State, step: Step, dt: jax.Array, memory: Any, tolerance: Tolerance, order: int) -> Verdict:
-        last, older, cap = memory
+        *seen, cap = memory
         log_ratio = self.log_ratio(before.y, step, tolerance)
         accept = (log_ratio <= 0) & step.ok
 
-        p, i, d = self.pcoeff, self.icoeff, self.dcoeff
-        pid = (p + i + d) * log_ratio - (p + 2 * d) * last + d * older
-        power = jnp.where(accept, pid, log_ratio)
-        power = power / (order if step.error_order is None else step.error_order.astype(power.dtype))
-        factor = self.safety * jnp.exp(-power)
+        k = order if step.error_order is None else step.error_order.astype(log_ratio.dtype)
+        factor = self.safety * jnp.exp(jnp.where(accept, self.growth(log_ratio, dt, tuple(seen), k), -log_ratio / k))
         if step.growth is not None:
             factor = jnp.where(accept, step.growth, factor)
         factor = jnp.clip(factor, self.factor_min, cap)
@@ -92,7 +102,8 @@ class PIDController:
         at_floor = jnp.array(False) if self.min_step is None else dt <= self.min_step
 
         # after a rejection the next step may not grow: Hairer, Nørsett, Wanner, Solving ODEs I, II.4
-        seen = jnp.where(accept, log_ratio, last), jnp.where(accept, last, older)
+        new = self.seen(log_ratio, dt, tuple(seen))
+        seen = [jnp.where(accept, a, b) for a, b in zip(new, seen, strict=True)]
         cap = jnp.where(accept, self.factor_max, 1.0).astype(dt.dtype)
         why = cause(step, jnp.isfinite(log_ratio))
         return Verdict(accept, self.bound(dt * factor), (*seen, cap), why, at_floor & ~accept)
@@ -109,6 +120,30 @@ class PIDController:
         """The size within `min_step` and `max_step`."""
         dt = dt if self.min_step is None else jnp.maximum(dt, self.min_step)
         return dt if self.max_step is None else jnp.minimum(dt, self.max_step)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class PredictiveController(PIDController):
+    """The smaller of the `IController` step and of one that continues the trend, dt·r₁^(1/k)/(dt₁·r₀^(2/k))·dt.
+
+    For implicit methods: where errors grow from step to step it shortens the next one in time.
+    Source: Gustafsson 1994, doi:10.1145/198429.198437; Hairer, Wanner, Solving ODEs II, IV.8, eq. (8.25).
+    """
+
+    pcoeff: Any = 0.0
+    icoeff: Any = 1.0
+
+    def nothing_seen(self, dtype: Any) -> tuple[jax.Array, jax.Array]:
+        """The logarithms of the last ratio and of its step size, so small at first that there is no trend."""
+        return jnp.zeros((), dtype), jnp.full((), -jnp.inf, dtype)
+
+    def seen(self, log_ratio: jax.Array, dt: jax.Array, before: tuple) -> tuple[jax.Array, jax.Array]:
+        return log_ratio, jnp.log(dt)
+
+    def growth(self, log_ratio: jax.Array, dt: jax.Array, before: tuple, order: Any) -> jax.Array:
+        trend = jnp.log(dt) - before[1] + (before[0] - log_ratio) / order
+        return super().growth(log_ratio, dt, (log_ratio, log_ratio), order) + jnp.minimum(trend, 0)
 
 
 def IController(**options: Any) -> PIDController:

@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 import jaxdiffeq as jde
-from jaxdiffeq.control import FixedSteps, IController, PIController, PIDController, Tolerance, rms, starting_step
+from jaxdiffeq.control import (
+    FixedSteps,
+    IController,
+    PIController,
+    PIDController,
+    PredictiveController,
+    Tolerance,
+    rms,
+    starting_step,
+)
 from jaxdiffeq.types import Inputs, Result, State, Step
 
 TOLERANCE = Tolerance(jnp.zeros(()), jnp.ones(()))  # then the ratio is the error
@@ -55,6 +64,17 @@ def test_pid_controller():
     np.testing.assert_allclose(found, wanted, rtol=1e-14)
 
 
+@pytest.mark.parametrize("second, limits", [(0.8, True), (0.3, False)])
+def test_predictive_controller(second, limits):
+    """Where errors grow faster than the steps explain, the next step is shorter in time."""
+    k, first = 3, 0.5
+    grew = 0.9 * first ** (-1 / k)
+    trend = grew * (first / second) ** (1 / k)
+    assert (trend < 1) == limits
+    wanted = [grew, 0.9 * second ** (-1 / k) * min(trend, 1)]
+    np.testing.assert_allclose(factors(PredictiveController(), [first, second], order=k), wanted, rtol=1e-14)
+
+
 def test_default_is_a_pi_controller():
     default = PIDController()
     assert default.dcoeff == 0
@@ -70,7 +90,9 @@ def test_factors_are_limited():
         assert factors(IController(factor_min=0.3), [bad]) == 0.3
 
 
-@pytest.mark.parametrize("controller", [IController(), PIController(), PIDController(0.2, 0.3, 0.1)])
+@pytest.mark.parametrize(
+    "controller", [IController(), PIController(), PIDController(0.2, 0.3, 0.1), PredictiveController()]
+)
 def test_a_rejection(controller):
     """It shrinks by the elementary rule, at least by the safety factor; the step after it does not grow."""
     refused, after, later = judge(controller, [8.0, 1e-6, 1e-6])
