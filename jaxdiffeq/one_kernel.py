@@ -37,6 +37,7 @@ CONTAINERS = frozenset(
         "custom_jvp_call",
         "custom_linear_solve",
         "custom_vjp_call",
+        "custom_vmap_call",
         "empty",
         "empty2",
         "frozen_while",

@@ -1,8 +1,9 @@
 """Small dense linear systems, factored once and solved often, in the way that is fastest for their size.
 
-A call of LAPACK costs microseconds, more than a whole step of a small stiff system. So up to `SCALAR` unknowns every
-entry is a scalar of its own, up to `ROLLED` a loop over columns makes the inverse, and only above LAPACK is called.
-Both of ours pivot by rows, vectorise over trailing axes and run inside a kernel.
+A call of LAPACK costs microseconds, more than a whole step of a small stiff system, and ends the kernel around it. So
+up to `SCALAR` unknowns every entry is a scalar of its own, and up to `ROLLED` a loop over columns makes the inverse, of
+so many systems at once as fit into a kernel; LAPACK does the rest. Both of ours pivot by rows and vectorise over
+trailing axes. Measured by `benchmarks/linear_algebra.py`.
 
 Source: Golub, Van Loan, Matrix Computations, 4th ed., 3.4 (partial pivoting); Higham, Accuracy and Stability of
 Numerical Algorithms, 2nd ed., 14.4 (Gauss–Jordan elimination).
@@ -15,7 +16,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_batching import custom_vmap
 from jax.scipy.linalg import lu_factor, lu_solve
+
+from jaxdiffeq.one_kernel import ELEMENTS
 
 SCALAR = 4
 ROLLED = 24
@@ -26,9 +30,10 @@ Factors = Any
 def factor(w: jax.Array) -> Factors:
     """Factors of `w`, for `substitute`. A singular matrix gives infinities or NaN, never an error.
 
+    Constant to differentiation: the derivative of a solution is that of its equation, see `structure.solve`.
     Shapes: w [n, n, *batch].
     """
-    n = w.shape[0]
+    n, w = w.shape[0], lax.stop_gradient(w)
     if n <= SCALAR:
         return _factor_scalar(w)
     if n <= ROLLED:
@@ -116,7 +121,28 @@ class _Inverse(NamedTuple):
         return jnp.sum(self.inverse * jnp.take_along_axis(b, self.order, axis=0)[None], axis=1)
 
 
+@custom_vmap
 def _invert(w: jax.Array) -> _Inverse:
+    return _eliminate(w) if w.size <= ELEMENTS else _inverted(w)
+
+
+@_invert.def_vmap
+def _(_size: int, _batched: Any, w: jax.Array) -> tuple[_Inverse, Any]:
+    found = jax.vmap(_eliminate if w.size <= ELEMENTS else _inverted)(w)
+    return found, jax.tree.map(lambda _: True, found)
+
+
+def _inverted(w: jax.Array) -> _Inverse:
+    """By LAPACK: solutions are then products, which are faster than its triangular solves."""
+    w = jnp.moveaxis(w, (0, 1), (-2, -1))
+    inverse = lu_solve(lu_factor(w), jnp.broadcast_to(jnp.eye(w.shape[-1], dtype=w.dtype), w.shape))
+    inverse = jnp.moveaxis(inverse, (-2, -1), (0, 1))
+    numbers = jnp.arange(inverse.shape[0], dtype=jnp.int32).reshape(-1, *[1] * (inverse.ndim - 2))
+    order = jnp.broadcast_to(numbers, inverse.shape[1:])
+    return _Inverse(inverse, order, order)
+
+
+def _eliminate(w: jax.Array) -> _Inverse:
     """Gauss–Jordan elimination in place, with row pivoting."""
     n, batch = w.shape[0], w.shape[2:]
     numbers = jnp.arange(n, dtype=jnp.int32).reshape(n, *[1] * len(batch))

@@ -33,7 +33,7 @@ def exact(w, b):
     return np.moveaxis(np.linalg.solve(w, b[..., None])[..., 0], 0, -1), np.linalg.cond(w).max()
 
 
-@pytest.mark.parametrize("batch", [(), (7,)])
+@pytest.mark.parametrize("batch", [(), (7,), (60, 2)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex64, np.complex128])
 @pytest.mark.parametrize("n", SIZES)
 def test_solves(n, dtype, batch):
@@ -66,9 +66,16 @@ def test_a_matrix_that_needs_pivoting(n):
     np.testing.assert_allclose(x, truth.reshape(x.shape), rtol=4 * n * condition * 2.0**-52, atol=1e-14)
 
 
+@pytest.mark.parametrize("lanes", [5, 100])
 @pytest.mark.parametrize("n", (3, 9, lu.ROLLED + 1))
-def test_a_lane_is_the_single_system(n):
-    w, b = system(n, np.float64, (5,))
-    lanes = jax.vmap(lambda w, b: lu.substitute(lu.factor(w), b), in_axes=(2, 1), out_axes=1)(w, b)
+def test_a_lane_is_the_single_system(n, lanes):
+    """Whether all of them fit into a kernel or not."""
+    w, b = system(n, np.float64, (lanes,))
+    one = lambda w, b: lu.substitute(lu.factor(w), b)
+    found = jax.vmap(one, in_axes=(2, 1), out_axes=1)(w, b)
     together, _ = solved(w, b)
-    np.testing.assert_allclose(lanes, together, rtol=1e-9)
+    np.testing.assert_allclose(found, together, rtol=1e-9)
+    pairs = jax.vmap(jax.vmap(one, in_axes=(2, 1), out_axes=1), in_axes=(2, 1), out_axes=1)
+    np.testing.assert_allclose(
+        pairs(*(x.reshape(*x.shape[:-1], 5, -1) for x in (w, b))).reshape(b.shape), together, rtol=1e-9
+    )
