@@ -67,6 +67,7 @@ CLAIMS = (
     ("stiff solve at equal error, against diffrax", "stiff", "1/30", lambda r: span(r, "ours / diffrax")),
     ("calls of f, BDF over CVODE's", "stiff", "1.3", lambda r: span(r, "BDF / CVODE")),
     ("compile time of Kvaerno5, against diffrax", "stiff", "0.5", lambda r: span(r, f"compile, {KVAERNO5}")),
+    ("factor and six solves, n = 1 to 200, over LAPACK", "linear_algebra", "–", lambda r: span(r, "chosen / LAPACK")),
     ("parameters up to 1000: forward over reverse", "forward_or_reverse", "–", lambda r: span(r, "forward / reverse")),
 )
 
