@@ -57,7 +57,7 @@ class ExplicitRK(OfTableau):
         k1 = slopes[-1] if tableau.fsal else f(t1, y1, args)
         after, dense = State(t1, y1, k1), (y, y1, dt, t, width, tuple(slopes), k1)
         speed = self._speed(states, slopes, tolerance.scale(y, y1)) if self.measures else None
-        return Step(after, self._error(dt, slopes), dense, True, speed=speed)
+        return Step(after, self._error(dt, slopes, k1), dense, True, speed=speed)
 
     def _speed(self, states: list[jax.Array], slopes: list[jax.Array], scale: jax.Array) -> jax.Array:
         """‖f(t, Y) − f(t, Z)‖/‖Y − Z‖ of two stages at one time, whose difference is mostly in the fastest direction.
@@ -70,11 +70,13 @@ class ExplicitRK(OfTableau):
         apart, together = (jnp.sum((jnp.abs(x[j] - x[i]) / scale) ** 2) for x in (states, slopes))
         return jnp.sqrt(together / jnp.where(apart > 0, apart, jnp.inf))
 
-    def _error(self, dt: jax.Array, slopes: list[jax.Array]) -> jax.Array | None:
+    def _error(self, dt: jax.Array, slopes: list[jax.Array], k1: jax.Array) -> jax.Array | None:
         tableau = self.tableau
         if tableau.e is None:
             return None
         error = dt * combine(tableau.e, slopes)
+        if not (tableau.fsal and tableau.e[-1]):
+            error = error + 0 * k1  # not finite where the next step could not start
         if tableau.e3 is None:
             return error
         # DOP853 weighs an estimate of order 5 by one of order 3: Hairer, Nørsett, Wanner, II.10, eq. (10.21),

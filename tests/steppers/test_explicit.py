@@ -49,6 +49,15 @@ def test_f_is_called_as_often_as_is_declared(method):
 
 
 @every_method
+def test_a_state_that_has_no_slope_is_refused(method):
+    """Else no later step could be taken. Where the new state is no stage, no stage says so."""
+    f = lambda t, y, args: -y
+    y1 = taken(method, f, jnp.ones(2)).after.y
+    error = taken(method, lambda t, y, args: jnp.where(y == y1, jnp.nan, -y), jnp.ones(2)).error
+    assert error is None or np.all(np.isnan(error))
+
+
+@every_method
 def test_a_linear_equation(method):
     """k = (1 − z·A)⁻¹·λ·y for z = λ·dt, which gives the state, the error estimate and the memory."""
     tab, lam = method.tableau, np.array([-1.0, 2.0, 0.5j])
