@@ -14,7 +14,7 @@ from jaxdiffeq.algebra import structure
 from jaxdiffeq.algebra.newton import NEWTON, Found, Newton, Start, root
 from jaxdiffeq.dense import combine, hermite, weigh
 from jaxdiffeq.field import Field
-from jaxdiffeq.implicit.system import System, like, real_vector, spread
+from jaxdiffeq.implicit.system import System, like, real_vector, spread, velocity
 from jaxdiffeq.steppers.base import OfTableau
 from jaxdiffeq.tableaux.dirk import DIRKTableau
 from jaxdiffeq.types import PyTree, State, Step, Work
@@ -71,15 +71,10 @@ class DIRK(OfTableau):
         if self.additive(f):
             assert f.parts is not None
             return tuple(part(t, y, args) for part in f.parts)
-        system = System(f.whole, y)
-
-        def slope(t, y):
-            return f(t, y, args) if f.is_slope else like(system.derivative(t, real_vector(y), args), y)
-
+        k = velocity(f, t, y, args)
         if not self.tableau.bends:
-            return (slope(t, y),)
-        k = slope(t, y)
-        _, bend = jax.jvp(slope, (t, y), (jnp.ones_like(t), k))
+            return (k,)
+        _, bend = jax.jvp(lambda t, y: velocity(f, t, y, args), (t, y), (jnp.ones_like(t), k))
         return k, lax.stop_gradient(bend), jnp.zeros_like(t)
 
     def step(self, f: Field, start: State, t1: jax.Array, args: PyTree, tolerance: Any) -> Step:
