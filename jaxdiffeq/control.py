@@ -86,12 +86,12 @@ class PIDController:
         return -((p + i + d) * log_ratio - (p + 2 * d) * last + d * older) / order
 
     def judge(self, before: State, step: Step, dt: jax.Array, memory: Any, tolerance: Tolerance, order: int) -> Verdict:
-        *seen, cap = memory
+        seen, cap = memory[:2], memory[2]
         log_ratio = self.log_ratio(before.y, step, tolerance)
         accept = (log_ratio <= 0) & step.ok
 
         k = order if step.error_order is None else step.error_order.astype(log_ratio.dtype)
-        factor = self.safety * jnp.exp(jnp.where(accept, self.growth(log_ratio, dt, tuple(seen), k), -log_ratio / k))
+        factor = self.safety * jnp.exp(jnp.where(accept, self.growth(log_ratio, dt, seen, k), -log_ratio / k))
         if step.growth is not None:
             factor = jnp.where(accept, step.growth, factor)
         factor = jnp.clip(factor, self.factor_min, cap)
@@ -102,8 +102,7 @@ class PIDController:
         at_floor = jnp.array(False) if self.min_step is None else dt <= self.min_step
 
         # after a rejection the next step may not grow: Hairer, Nørsett, Wanner, Solving ODEs I, II.4
-        new = self.seen(log_ratio, dt, tuple(seen))
-        seen = [jnp.where(accept, a, b) for a, b in zip(new, seen, strict=True)]
+        seen = [jnp.where(accept, a, b) for a, b in zip(self.seen(log_ratio, dt, seen), seen, strict=True)]
         cap = jnp.where(accept, self.factor_max, 1.0).astype(dt.dtype)
         why = cause(step, jnp.isfinite(log_ratio))
         return Verdict(accept, self.bound(dt * factor), (*seen, cap), why, at_floor & ~accept)

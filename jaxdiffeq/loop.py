@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdiffeq.control import starting_step
-from jaxdiffeq.implicit.system import System, like, real_vector, spread
+from jaxdiffeq.implicit.system import settled
 from jaxdiffeq.record import Passage, Shapes
 from jaxdiffeq.types import Counts, Inputs, Knobs, PyTree, Result, State, Step
 from jaxdiffeq.while_loop import frozen_while
@@ -105,9 +105,8 @@ class Integration:
         """y after a stop, at which algebraic components may jump; as it was if it does not satisfy the equations."""
         if beyond.is_slope:
             return at.y
-        scale = lax.stop_gradient(spread(knobs.tolerance.scale(at.y, at.y), at.y))
-        found = System(beyond, at.y).consistent(at.t, real_vector(at.y), inputs.args, scale)
-        return jnp.where(found.ok & (at.t != inputs.t1), like(found.v, at.y), at.y)
+        y, _ = settled(beyond, at.t, at.y, inputs.args, knobs.tolerance)
+        return jnp.where(at.t == inputs.t1, at.y, y)
 
     def polynomial(self, inputs: Inputs, start: State, dense: PyTree, wanted: jax.Array) -> jax.Array:
         """The step's interpolant; without `wanted`, zeros where it costs calls of f."""

@@ -15,7 +15,7 @@ from jaxdiffeq import _checks
 from jaxdiffeq.control import FixedSteps, Tolerance
 from jaxdiffeq.equation import Arguments, Given, OnArrays, field_of, packed_mass
 from jaxdiffeq.field import Field
-from jaxdiffeq.implicit.system import System, like, real_vector, spread
+from jaxdiffeq.implicit.system import like, settled
 from jaxdiffeq.loop import Integration
 from jaxdiffeq.problems import Terms
 from jaxdiffeq.record import SaveSteps, SaveTimes
@@ -192,15 +192,14 @@ def _consistent(field: Field, inputs: Inputs, knobs: Knobs) -> tuple[Inputs, Kno
     """Inputs that satisfy the algebraic equations, and whether there are such."""
     if field.is_slope:
         return inputs, knobs
-    y0, tolerance = inputs.y0, knobs.tolerance
-    scale = spread(tolerance.scale(y0, y0), y0)
-    found = System(field, y0).consistent(inputs.t0, real_vector(y0), inputs.args, lax.stop_gradient(scale))
+    tolerance = knobs.tolerance
+    y0, found = settled(field, inputs.t0, inputs.y0, inputs.args, tolerance)
     ok = lax.stop_gradient(found.ok)
     args = inputs.args if field.residual is None else inputs.args._replace(dy0=like(found.slope, y0))
     if not getattr(knobs.controller, "algebraic", True):
         free = lax.stop_gradient(like(found.free, y0))  # complex: free in both parts
         tolerance = tolerance._replace(counts=~(jnp.real(free) > 0.5))
-    inputs = inputs._replace(y0=jnp.where(ok, like(found.v, y0), y0), args=args)
+    inputs = inputs._replace(y0=y0, args=args)
     return inputs, knobs._replace(tolerance=tolerance, consistent=ok)
 
 

@@ -18,7 +18,7 @@ from jaxdiffeq.gradients import segments
 from jaxdiffeq.gradients.attach import Active, Constants, Outputs
 from jaxdiffeq.gradients.equations import OfMass, OfResidual, OfSlope
 from jaxdiffeq.gradients.quadrature import Quadrature
-from jaxdiffeq.implicit.system import System, like, real_vector, spread
+from jaxdiffeq.implicit.system import settled
 from jaxdiffeq.record import SaveTimes, read
 from jaxdiffeq.types import Inputs, Knobs, PyTree, Result
 from jaxdiffeq.while_loop import frozen_while
@@ -383,11 +383,11 @@ class Sweep:
         due = (k >= 0) & (stops[jnp.maximum(k, 0)] == moving.t)
         first = jnp.sum(self.direction * stops < self.direction * moving.t, dtype=jnp.int32)
         y = self.solution(moving.t, moving.parts, moving.segment, cursors.steps)
-        before, after = (self.restarted(moving.t, y, side) for side in (first - 1, k))
+        before = self.restarted(moving.t, y, first - 1) if "y" in self.options.parts else y  # it is y after the stop
         if moving.times.stops is not None:
+            after = self.restarted(moving.t, y, k)
             jump = self.velocity(moving.t, before, first - 1) - self.velocity(moving.t, after, k)
-            bar = self.inertia(moving.t, after, moving.parts.lam, k)
-            change = _real_sum(bar * jump).astype(moving.t.dtype)
+            change = _real_sum(self.inertia(moving.t, after, moving.parts.lam, k) * jump).astype(moving.t.dtype)
             bar = moving.times.stops.at[first].add(jnp.where(due, change, 0))
             moving = moving._replace(times=moving.times._replace(stops=bar))
         if "y" in self.options.parts:
@@ -398,9 +398,8 @@ class Sweep:
         """y on one side of a stop, at which algebraic components may jump."""
         if self.equation.plain:
             return y
-        t, scale = self.one_sided(t, passed), self.knobs.tolerance.scale(y, y)
-        system = System(self.integration.field, y)
-        return like(system.consistent(t, real_vector(y), self.inputs.args, spread(scale, y)).v, y)
+        t = self.one_sided(t, passed)
+        return settled(self.integration.field, t, y, self.inputs.args, self.knobs.tolerance)[0]
 
     def at_row(self, moving: Moving, cursors: Cursors, i: int, recorder: Any, bars: PyTree) -> tuple[Moving, jax.Array]:
         """Add the cotangents of a saved value at its time."""

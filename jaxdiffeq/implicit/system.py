@@ -40,6 +40,13 @@ def velocity(f: Field, t: jax.Array, y: jax.Array, args: PyTree) -> jax.Array:
     return f(t, y, args) if f.is_slope else like(System(f.whole, y).derivative(t, real_vector(y), args), y)
 
 
+def settled(f: Field, t: jax.Array, y: jax.Array, args: PyTree, tolerance: Any) -> tuple[jax.Array, Consistent]:
+    """y, [*state], with its algebraic part made consistent, as it was if it cannot be; and what was found."""
+    scale = lax.stop_gradient(spread(tolerance.scale(y, y), y))
+    found = System(f, y).consistent(t, real_vector(y), args, scale)
+    return jnp.where(found.ok, like(found.v, y), y), found
+
+
 @dataclass(frozen=True)
 class System:
     """M·dv/dt = f(t, v), or F(t, v, dv/dt) = 0, on real vectors, of a field with its args.

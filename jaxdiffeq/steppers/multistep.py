@@ -12,7 +12,7 @@ from jax import lax
 
 from jaxdiffeq.algebra.newton import NEWTON, Found, Newton, Start, root
 from jaxdiffeq.field import Field
-from jaxdiffeq.implicit.system import System, like, real_vector, spread
+from jaxdiffeq.implicit.system import System, like, real_vector, spread, velocity
 from jaxdiffeq.tableaux.multistep import change_of_step, harmonic, through_differences
 from jaxdiffeq.types import PyTree, State, Step, Work
 
@@ -116,7 +116,7 @@ class MultistepBDF:
 
     def init(self, f: Field, t: jax.Array, y: jax.Array, args: PyTree) -> Memory:
         system, v = System(f.whole, y), real_vector(y)
-        slope = system.slope(t, v, args) if f.is_slope else system.derivative(t, v, args)
+        slope = real_vector(velocity(f, t, y, args))
         rest = jnp.zeros((self.order + 1, v.size), v.dtype)
         one = jnp.ones((), jnp.int32)
         far = jnp.full((), jnp.inf, v.dtype)
