@@ -293,11 +293,14 @@ def pattern(rows: tuple, columns: tuple, n: int) -> None:
         )
 
 
-def method(stepper: Any, controller: Any, first_step: Any) -> None:
+def method(stepper: Any) -> None:
     if isinstance(stepper, type) or inspect.isfunction(stepper):
         raise TypeError(f"`method` must be a method, but is {stepper!r}. Call it: `{stepper.__name__}()`.")
     if not (hasattr(stepper, "step") and hasattr(stepper, "init")):
         raise TypeError(f"`method` must be a method such as Tsit5(), but is {stepper!r}.")
+
+
+def controlled(stepper: Any, controller: Any, first_step: Any) -> None:
     if controller.needs_error and stepper.error_order is None:
         given = ", which needs one" if first_step is None else ""
         raise ValueError(

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxdiffeq import _checks
 from jaxdiffeq.bundle import Bundle
-from jaxdiffeq.control import FixedSteps, PIDController
+from jaxdiffeq.control import FixedSteps
 from jaxdiffeq.gradients import table
 from jaxdiffeq.gradients.attach import Constants, Outputs, differentiable, parts_of, poisoned
 from jaxdiffeq.gradients.reverse import ReverseAD
@@ -90,11 +90,13 @@ def solve(
 
 def _settle(terms: Terms, method: Any, rtol: Any, first_step: Any, controller: Any) -> tuple[Any, dict[str, Any]]:
     """The method, and the options that depend on one another, with what was left out chosen."""
-    control = PIDController() if controller is None else controller
-    if isinstance(control, FixedSteps) and control.dt is not None:
-        first_step = _checks.positive(control.dt, "FixedSteps(dt)")
-    stepper = choose(rtol, traits_of(terms, isinstance(control, FixedSteps))).method if method is None else method
-    _checks.method(stepper, control, first_step)
+    equal = isinstance(controller, FixedSteps)
+    if equal and controller.dt is not None:
+        first_step = _checks.positive(controller.dt, "FixedSteps(dt)")
+    stepper = choose(rtol, traits_of(terms, equal)).method if method is None else method
+    _checks.method(stepper)
+    control = stepper.controller if controller is None else controller
+    _checks.controlled(stepper, control, first_step)
     return stepper, {"rtol": rtol, "first_step": first_step, "controller": control}
 
 
@@ -332,7 +334,7 @@ class Account:
         stepper = self.plan.stepper
         why = "as given" if self.method_given else "chosen for the tolerance, as no method was given"
         how = (
-            "error-controlled steps, default gains"
+            f"{type(stepper.controller).__name__}, the default of this method"
             if self.controller is None
             else f"{self.controller.__name__}, as given"
         )

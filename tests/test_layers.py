@@ -18,8 +18,8 @@ LAYERS = (  # from the bottom; a folder stands for all that is in it
     {"_checks", "one_kernel"},
     {"while_loop"},
     {"algebra", "noise", "dense", "field", "state", "save", "bundle"},
-    {"implicit"},
-    {"steppers", "control", "record", "events", "history"},  # the parts of the loop
+    {"implicit", "control"},
+    {"steppers", "record", "events", "history"},  # the parts of the loop
     {"loop"},
     {"problems", "methods", "gradients", "equation"},
     {"lower", "solution"},

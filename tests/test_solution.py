@@ -195,7 +195,7 @@ def test_explain_says_what_was_done_and_why():
     assert "Vern7" in text and "chosen for the tolerance" in text and "ReverseAD" in text
     assert "success at t = 2" in text and "steps tried" in text
     text = dense().explain()
-    assert "Tsit5" in text and "as given" in text and "default gains" in text
+    assert "Tsit5" in text and "as given" in text and "the default of this method" in text
     said = []
 
     def traced(y0):

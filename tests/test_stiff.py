@@ -125,6 +125,19 @@ def test_memory_of_the_error_avoids_rejections(name):
         np.testing.assert_allclose(sol.ys[-1, 0], FINAL[name], rtol=2e-2)
 
 
+@pytest.mark.parametrize("name", JUMPS)
+def test_implicit_methods_follow_the_trend(name):
+    """The default of theirs: hardly a rejection, as by Gustafsson's gains, without their short steps."""
+    problem, size = JUMPS[name]
+    atol = 1e-8 * jnp.array(size)
+    run = jax.jit(lambda c: jde.solve(problem, jde.Rodas4(), saveat=END, rtol=1e-5, atol=atol, controller=c))
+    default, calm = run(None), run(jde.PIController())
+    rejected, as_calm = (int(s.stats.steps - s.stats.accepted) for s in (default, calm))
+    assert rejected < 1.2 * as_calm
+    assert int(default.stats.steps) < 0.9 * int(calm.stats.steps)
+    np.testing.assert_allclose(default.ys[-1, 0], FINAL[name], rtol=2e-2)
+
+
 # ---- IMEX
 
 N = 64

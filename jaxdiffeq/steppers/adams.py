@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxdiffeq.control import PIDController
 from jaxdiffeq.field import Field
 from jaxdiffeq.steppers.multistep import choose
 from jaxdiffeq.types import PyTree, State, Step, Work
@@ -56,6 +57,7 @@ class AdamsPECE:
 
     orders: int
 
+    controller: ClassVar[Any] = PIDController()
     takes_mass: ClassVar[bool] = False
     error_order: ClassVar[int] = 2
     """of the first step; later ones say theirs"""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from jaxdiffeq import _checks
+from jaxdiffeq.control import PredictiveController
 from jaxdiffeq.field import Field
 from jaxdiffeq.types import PyTree, State, Step, Work
 
@@ -54,7 +55,8 @@ class Auto:
     def name(self) -> str:
         return f"Auto({self.nonstiff.name}, {self.stiff.name})"
 
-    takes_mass = False
+    controller: ClassVar[Any] = PredictiveController()
+    takes_mass: ClassVar[bool] = False
 
     @property
     def order(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
+from jaxdiffeq.control import PredictiveController
 from jaxdiffeq.types import Work
 
 
@@ -21,6 +22,8 @@ class OfTableau:
     """it solves M·dy/dt = f for a constant M, perhaps singular"""
     takes_residual: ClassVar[bool] = False
     """it solves F(t, y, dy/dt) = 0"""
+    controller: ClassVar[Any] = PredictiveController()
+    """what sizes the steps unless the user says otherwise"""
     work: ClassVar[Any] = ()
     """zeros, as many as a step counts of what varies"""
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
+from jaxdiffeq.control import PIDController
 from jaxdiffeq.dense import combine, hermite, weigh
 from jaxdiffeq.field import Field
 from jaxdiffeq.steppers.base import OfTableau
@@ -25,6 +26,8 @@ class ExplicitRK(OfTableau):
     """
 
     tableau: ButcherTableau
+
+    controller: ClassVar[Any] = PIDController()
 
     @property
     def error_order(self) -> int | None:

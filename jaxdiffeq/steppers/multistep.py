@@ -11,6 +11,7 @@ import numpy as np
 from jax import lax
 
 from jaxdiffeq.algebra.newton import NEWTON, Found, Newton, Start, root
+from jaxdiffeq.control import PIDController
 from jaxdiffeq.field import Field
 from jaxdiffeq.implicit.system import System, like, real_vector, spread, velocity
 from jaxdiffeq.tableaux.multistep import change_of_step, harmonic, through_differences
@@ -87,6 +88,7 @@ class MultistepBDF:
     kappa: tuple[float, ...]
     newton: Newton = NEWTON
 
+    controller: ClassVar[Any] = PIDController()
     takes_mass: ClassVar[bool] = True
     takes_residual: ClassVar[bool] = True
     error_order: ClassVar[int] = 2

@@ -226,7 +226,7 @@ def differences():
 
 @pytest.mark.parametrize("strategy", [jde.ReverseAD(), jde.ForwardAD()], ids=["reverse", "forward"])
 def test_gradients(strategy):
-    gradient = jax.jit(jax.grad(lambda p: loss(p, strategy)))(POINT)
+    gradient = jax.jit(jax.grad(lambda p: loss(p, strategy, rtol=1e-10, atol=1e-10)))(POINT)
     np.testing.assert_allclose(gradient, differences(), rtol=2e-7)
 
 
