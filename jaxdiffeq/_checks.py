@@ -248,6 +248,19 @@ def automatic_pair(nonstiff: Any, stiff: Any) -> None:
         )
 
 
+def regularisers(given: Any, stepper: Any, names: Sequence[str]) -> tuple[str, ...]:
+    """The names of regularisers that this method has."""
+    if not isinstance(given, list | tuple) or not set(given) <= set(names):
+        raise ValueError(f"`regularisers` must be names out of {tuple(names)}, such as ('energy',), but is {given!r}.")
+    for name in given:
+        if name not in stepper.regularisers:
+            raise ValueError(
+                f"{stepper.name} has no derivative of its {name!r}, only of {stepper.regularisers}. "
+                "Take an explicit method, such as Tsit5(), which has all of them."
+            )
+    return tuple(given)
+
+
 def serves_equation(stepper: Any, mass: Any, residual: Any) -> None:
     """Whether a method solves for dy/dt where it is not given."""
     if residual is not None or callable(mass):
@@ -382,8 +395,8 @@ def steady_options(options: dict[str, Any]) -> None:
     for name in ("method", "saveat", "first_step", "controller"):
         if options[name] is not None:
             raise TypeError(f"a SteadyStateProblem takes no `{name}`: there is no time in it. Leave it out.")
-    if options["dense"] or len(options["stops"]):
-        raise TypeError("a SteadyStateProblem takes neither `dense` nor `stops`: there is no time in it.")
+    if options["dense"] or len(options["stops"]) or options["regularisers"]:
+        raise TypeError("a SteadyStateProblem takes no `dense`, `stops` or `regularisers`: there is no time in it.")
 
 
 def fixed_steps(n: Any, dt: Any) -> None:

@@ -52,7 +52,7 @@ class Integrator:
         terms = lower_problem(problem)
         stepper, settled = _settle(terms, method, rtol, first_step, controller)
         options = {**settled, "atol": atol, "max_steps": max_steps, "stops": stops, "watch": None}
-        rest = {"saveat": SaveAt(t1=True), "dense": False, "gradient": ReverseAD()}
+        rest = {"saveat": SaveAt(t1=True), "dense": False, "regularisers": (), "gradient": ReverseAD()}
         self.plan, self.arrays = prepare(terms, stepper, {**options, **rest})
 
     def init(self) -> IntegratorState:

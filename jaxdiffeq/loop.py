@@ -12,7 +12,7 @@ from jax import lax
 
 from jaxdiffeq.control import starting_step
 from jaxdiffeq.implicit.system import settled
-from jaxdiffeq.record import Passage, Shapes
+from jaxdiffeq.record import Estimates, Passage, Shapes
 from jaxdiffeq.types import Counts, Inputs, Knobs, PyTree, Result, State, Step
 from jaxdiffeq.while_loop import frozen_while
 
@@ -208,7 +208,8 @@ class Integration:
         )
         taken = live & verdict.accept  # move
         after = jax.tree.map(lambda new, old: jnp.where(taken, new, old), step.after, before)
-        passage = Passage(before, step.after, None, steering.dt, steering.controller, taken, steering.counts.steps)
+        number, estimates = steering.counts.steps, Estimates(step.error, step.speed)
+        passage = Passage(before, step.after, None, steering.dt, steering.controller, taken, number, estimates)
         records, marks, dense = self._record(inputs, carry, passage, step.dense)  # record
 
         # a step cut short to land says nothing about the size that the solution allows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +19,7 @@ from jaxdiffeq.implicit.system import like, settled
 from jaxdiffeq.loop import Integration
 from jaxdiffeq.problems import Terms
 from jaxdiffeq.record import SaveSteps, SaveTimes
+from jaxdiffeq.regularise import MEANINGS, Tally
 from jaxdiffeq.save import Keep, normalise, one_array, sorted_times, times
 from jaxdiffeq.state import (
     Ravel,
@@ -46,6 +47,7 @@ class Plan:
     stepper: Any
     keep: Keep
     dense: bool
+    regularisers: tuple[str, ...]
     gradient: Any
     max_steps: int
     has_first_step: bool
@@ -101,7 +103,10 @@ def prepare(terms: Terms, stepper: Any, options: dict[str, Any]) -> tuple[Plan, 
     parts, arrays = split((Given(f, explicit, jac, residual, varying), args), at_least_float32(ravel.dtype))
     leaves = [as_array(x, d) for x, d in zip(jax.tree.leaves(y0), ravel.dtypes, strict=True)]
     knobs = _knobs(options, ravel, y0, dtype)
-    given = options["dense"], options["gradient"], options["max_steps"]
+    names = _checks.regularisers(options["regularisers"], stepper, tuple(MEANINGS))
+    if "stiffness" in names:
+        stepper = replace(stepper, measures=True)
+    given = options["dense"], names, options["gradient"], options["max_steps"]
     sized = knobs.first_step is not None or isinstance(options["controller"], FixedSteps)
     solves = residual is not None or varying is not None
     plan = Plan(parts, ravel, stepper, keep, *given, sized or solves or mass is not None, options["watch"], structure)
@@ -218,6 +223,8 @@ def _recorders(plan: Plan, arrays: Arrays, observe: Any, capacity: int) -> tuple
     recorders = []
     if np.size(arrays.ts):
         recorders.append(SaveTimes(observe))
+    if plan.regularisers:
+        recorders.append(Tally(plan.regularisers))
     if plan.keep.steps:
         recorders.append(SaveSteps(observe, capacity, plan.keep.steps))
     if plan.dense:

@@ -23,7 +23,7 @@ def marches(plan: Plan, arrays: Arrays) -> bool:
     controller = arrays.knobs.controller
     if not isinstance(controller, FixedSteps) or controller.n is None or not isinstance(plan.gradient, ReverseAD):
         return False
-    between = np.size(arrays.ts) or np.size(arrays.stops) or plan.dense or plan.keep.steps > 1
+    between = np.size(arrays.ts) or np.size(arrays.stops) or plan.dense or plan.keep.steps > 1 or plan.regularisers
     return not between and controller.n <= plan.max_steps
 
 

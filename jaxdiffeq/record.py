@@ -21,6 +21,13 @@ from jaxdiffeq.while_loop import frozen_while
 Observe = Callable[[jax.Array, jax.Array, PyTree], PyTree]  # (t, y, args) ↦ what is saved
 
 
+class Estimates(NamedTuple):
+    """What a step says about itself; see `Step`."""
+
+    error: jax.Array | None = None
+    speed: jax.Array | None = None
+
+
 class Passage(NamedTuple):
     """One step as a recorder sees it. `taken` is false for a rejected attempt: then nothing may change."""
 
@@ -32,6 +39,7 @@ class Passage(NamedTuple):
     taken: jax.Array
     number: jax.Array
     """steps accepted before this one"""
+    estimates: Estimates = Estimates()
 
 
 class Shapes(NamedTuple):
@@ -49,9 +57,12 @@ class Bars(NamedTuple):
     coefficients: jax.Array | None
     inputs: list[jax.Array]
     """of the active leaves of the inputs"""
+    estimates: Estimates = Estimates()
 
-    def add(self, before_t: Any, after: Any, coefficients: Any, inputs: Any) -> Bars:
-        return jax.tree.map(jnp.add, self, Bars(before_t, after, coefficients, inputs))
+    def add(self, before_t: Any, after: Any, coefficients: Any, inputs: Any, estimates: Any = None) -> Bars:
+        if estimates is None:
+            estimates = jax.tree.map(jnp.zeros_like, self.estimates)
+        return jax.tree.map(jnp.add, self, Bars(before_t, after, coefficients, inputs, estimates))
 
 
 def write(buffer: PyTree, row: jax.Array, values: PyTree, wanted: jax.Array) -> PyTree:

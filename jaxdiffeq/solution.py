@@ -106,6 +106,8 @@ class Solution:
     next_step: jax.Array
     """the step size that would have come next: `first_step` for going on"""
     interpolant: Interpolant | None = None
+    regularisers: dict[str, jax.Array] = field(default_factory=dict)
+    """the sums asked for, by name; see `jaxdiffeq.regularise`"""
     account: Any = field(metadata={"static": True}, default=None)
     """what `explain` knows before the result: method, controller, strategy"""
 

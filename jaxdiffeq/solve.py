@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from jaxdiffeq.march import march, marches
 from jaxdiffeq.methods.choice import Recommendation, Traits, choose
 from jaxdiffeq.problems import SteadyStateProblem, Terms, lower_problem, replaced
 from jaxdiffeq.record import SaveTimes
+from jaxdiffeq.regularise import Tally
 from jaxdiffeq.solution import Interpolant, Solution, Stats, raise_failure
 from jaxdiffeq.steady import solve_steady
 from jaxdiffeq.types import Inputs, PyTree, Result, Work
@@ -39,6 +41,7 @@ def solve(
     controller: Any = None,
     max_steps: int = 100_000,
     stops: Any = (),
+    regularisers: Sequence[str] = (),
     gradient: Any = ReverseAD(),
     progress: Any = False,
     throw: bool = True,
@@ -51,7 +54,8 @@ def solve(
     `method` is chosen by tolerance, size and structure when left out: `recommend(problem)` says which and why. `saveat`
     is None for every accepted step, an array of times, a spacing, or a `SaveAt`. An error of one is rtol·|y| + atol;
     both may be pytrees like y0. `first_step`, the tolerances, the times and the controller's numbers are dynamic: a new
-    value does not recompile. `stops` are times to land on exactly, where f may jump. `gradient` is the strategy for
+    value does not recompile. `stops` are times to land on exactly, where f may jump. `regularisers` are names out of
+    "error", "stiffness", "energy", for `sol.regularisers`; see `jaxdiffeq.regularise`. `gradient` is the strategy for
     derivatives. `progress` shows a bar, or gives reports to a function; see `jaxdiffeq.progress`. `replacements` are
     fields of the problem: `solve(problem, args=p)`.
     Units: `first_step`, `stops` and `saveat` are in the unit of t, `atol` in that of y.
@@ -60,23 +64,14 @@ def solve(
     """
     if replacements:
         problem = replaced(problem, replacements)
+    options = {"saveat": saveat, "dense": dense, "atol": atol, "stops": stops, "max_steps": max_steps}
+    options |= {"regularisers": regularisers, "gradient": gradient}
     if isinstance(problem, SteadyStateProblem):
-        given = {"method": method, "saveat": saveat, "dense": dense, "rtol": rtol, "atol": atol, "stops": stops}
-        given |= {"first_step": first_step, "controller": controller, "max_steps": max_steps}
-        given |= {"gradient": gradient, "throw": throw}
-        return solve_steady(problem, given)  # pyright: ignore[reportReturnType]
+        options |= {"method": method, "rtol": rtol, "first_step": first_step, "controller": controller, "throw": throw}
+        return solve_steady(problem, options)  # pyright: ignore[reportReturnType]
     terms = lower_problem(problem)
     stepper, settled = _settle(terms, method, rtol, first_step, controller)
-    options = {
-        **settled,
-        "saveat": saveat,
-        "dense": dense,
-        "atol": atol,
-        "max_steps": max_steps,
-        "stops": stops,
-        "gradient": gradient,
-        "watch": _watch(progress),
-    }
+    options |= {**settled, "watch": _watch(progress)}
     plan, arrays = prepare(terms, stepper, table.check(gradient, options, is_residual(terms)))
     solution = _run(plan, arrays)
     if isinstance(solution, Exception):
@@ -193,7 +188,7 @@ def _chunk(plan: Plan, arrays: Arrays, before: Bundle | None) -> Bundle:
     if before is not None:  # go on; the rows of the last chunk have been taken away
         carry = before.open()[0]
         marks = tuple(
-            mark if isinstance(r, SaveTimes) else jnp.zeros_like(mark)
+            mark if isinstance(r, SaveTimes | Tally) else jnp.zeros_like(mark)
             for r, mark in zip(parts.integration.recorders, carry.steering.marks, strict=True)
         )
         carry = carry._replace(steering=carry.steering._replace(marks=marks))
@@ -204,7 +199,7 @@ def _chunk(plan: Plan, arrays: Arrays, before: Bundle | None) -> Bundle:
 def _in_chunks(plan: Plan, arrays: Arrays) -> Solution | None:
     """Run outside of any trace; None when f turns out to close over a tracer."""
     bundle, pieces = None, []
-    kept = 1 if np.size(arrays.ts) else 0  # saved times stay in their buffer, rows are taken chunk by chunk
+    kept = bool(np.size(arrays.ts)) + bool(plan.regularisers)  # these stay in their buffers, rows are taken away
     while True:
         bundle = _chunk(plan, arrays, bundle)
         if not _checks.all_concrete(bundle):
@@ -245,6 +240,10 @@ def _assemble(xp: Any, plan: Plan, ends: Ends, times: tuple, outputs: Outputs, c
         parts.append((xp.reshape(ends.t0, 1), first, xp.ones(1, bool)))
     if np.size(times[0]):
         parts.append(_timed(xp, plan, ends, times, records.pop(0), (marks.pop(0), constants.t)))
+    sums = {}
+    if plan.regularisers:
+        marks.pop(0)
+        sums = dict(zip(plan.regularisers, _if_good(xp, good, records.pop(0)), strict=True))
     if plan.keep.steps:
         parts.append(_padded(xp, plan.keep.t0, ends, records.pop(0)[:2], marks.pop(0), good))
     if plan.keep.t1:
@@ -263,6 +262,7 @@ def _assemble(xp: Any, plan: Plan, ends: Ends, times: tuple, outputs: Outputs, c
         y_end=plan.ravel.unpack(ends.y),
         next_step=constants.dt,
         interpolant=_interpolant(xp, plan, ends, records[0], marks[0]) if plan.dense else None,
+        regularisers=sums,
     )
 
 

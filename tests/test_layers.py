@@ -20,6 +20,7 @@ LAYERS = (  # from the bottom; a folder stands for all that is in it
     {"algebra", "noise", "dense", "field", "state", "save", "bundle"},
     {"implicit", "control"},
     {"steppers", "record", "events", "history"},  # the parts of the loop
+    {"regularise"},
     {"loop"},
     {"problems", "methods", "gradients", "equation"},
     {"lower", "solution"},

@@ -165,7 +165,8 @@ def test_structure_and_a_given_jacobian(options):
     [
         ({"saveat": 0.1}, TypeError, "takes no `saveat`"),
         ({"method": jde.Tsit5()}, TypeError, "takes no `method`"),
-        ({"dense": True}, TypeError, "neither `dense` nor `stops`"),
+        ({"dense": True}, TypeError, "takes no `dense`, `stops` or `regularisers`"),
+        ({"regularisers": ("error",)}, TypeError, "takes no `dense`, `stops` or `regularisers`"),
         ({"gradient": jde.BacksolveAdjoint()}, NotImplementedError, "SteadyStateAdjoint"),
         ({"rtol": -1.0}, ValueError, "rtol"),
         ({"max_steps": 0}, ValueError, "max_steps"),

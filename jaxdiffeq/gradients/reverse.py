@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiffeq.gradients.attach import Active, Constants, Outputs, plain, pull_instant
-from jaxdiffeq.record import Bars, Log, Marks, Passage, read, rows
+from jaxdiffeq.record import Bars, Estimates, Log, Marks, Passage, read, rows
+from jaxdiffeq.regularise import Tally
 from jaxdiffeq.types import Inputs, Knobs, PyTree, State
 from jaxdiffeq.while_loop import frozen_while
 
@@ -101,6 +102,10 @@ class _Backward:
     def dense(self) -> bool:
         return any(r.dense for r in self.integration.recorders)
 
+    @property
+    def estimated(self) -> bool:
+        return any(isinstance(r, Tally) for r in self.integration.recorders)
+
     def sweep(self) -> list[jax.Array]:
         first = read(self.slots, jnp.zeros((), jnp.int32))
         bars = _Bars(
@@ -153,13 +158,14 @@ class _Backward:
         def forward(moves, leaves):
             inputs = self.active.fill(leaves)
             step = self.integration.advance(inputs, self.knobs, self._with(start, moves), dt)
-            return (self._moves(step.after), step.dense if self.dense else None), step.after
+            estimates = Estimates(step.error, step.speed) if self.estimated else Estimates()
+            return (self._moves(step.after), step.dense if self.dense else None, estimates), step.after
 
-        (_, dense), pull, after = jax.vjp(forward, self._moves(start), self.active.leaves(), has_aux=True)
-        passage = Passage(start, after, None, dt, None, live, n)
+        (_, dense, estimates), pull, after = jax.vjp(forward, self._moves(start), self.active.leaves(), has_aux=True)
+        passage = Passage(start, after, None, dt, None, live, n, estimates)
         around, d_dense, cursors = self._pull_records(bars, cursors, passage, dense)
         d_after = tuple(around.after) if self.active.time else tuple(around.after[1:])
-        d_moves, more = pull((d_after, d_dense))
+        d_moves, more = pull((d_after, d_dense, around.estimates))
         d_leaves = [a + b for a, b in zip(around.inputs, more, strict=True)]
         d_start = State(*(d_moves if self.active.time else (bars.state.t, *d_moves)))
         return _Bars(d_start._replace(t=d_start.t + around.before_t), d_leaves), cursors
@@ -174,7 +180,8 @@ class _Backward:
 
     def _pull_records(self, bars: _Bars, cursors: tuple, passage: Passage, dense: PyTree) -> tuple:
         """Let every recorder add its cotangents: around the step, to its dense output, to the inputs."""
-        around = Bars(jnp.zeros_like(bars.state.t), bars.state, None, bars.inputs)
+        estimates = jax.tree.map(jnp.zeros_like, passage.estimates)
+        around = Bars(jnp.zeros_like(bars.state.t), bars.state, None, bars.inputs, estimates)
         pull = None
         if dense is not None:
 

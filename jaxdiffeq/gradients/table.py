@@ -54,6 +54,7 @@ OPTIONS = (
     "dense",
     "stops",
     "FixedSteps",
+    "regularisers",
     "complex",
 )
 MODES = (
@@ -65,12 +66,17 @@ NO_DENSE = (
     "{name} does not serve dense=True: the polynomials between the steps depend on the stages of each step, which a "
     "continuous adjoint does not know. Give the times you want in `saveat`, or gradient=ReverseAD() or ForwardAD()."
 )
+NO_STEPS = (
+    "{name} does not serve regularisers: they are sums over the steps that were taken, which a continuous adjoint does "
+    "not know. Give gradient=ReverseAD() or ForwardAD()."
+)
 NO_RESIDUAL = (
     "{name} does not serve DAEProblem, nor a mass matrix that varies: their adjoint equations need d²y/dt², which a "
     "backward solve of y does not know. Give another gradient=, or, if M is constant, an ODEProblem with `mass_matrix`."
 )
 UNSUPPORTED: dict[tuple[type, str], str] = {
     **{(strategy, "dense"): NO_DENSE for strategy in CONTINUOUS},
+    **{(strategy, "regularisers"): NO_STEPS for strategy in CONTINUOUS},
     (BacksolveAdjoint, "DAEProblem"): NO_RESIDUAL,
     **{(strategy, mode): REVERSE_OVER_REVERSE for strategy in STRATEGIES for mode in MODES[-2:]},
 }
@@ -91,8 +97,9 @@ def check(strategy: Any, options: dict[str, Any], residual: bool = False) -> dic
     """
     _checks.strategy(strategy, [kind.__name__ for kind in STRATEGIES])
     kind = type(strategy)
-    for what, wanted in (("dense", options["dense"]), ("DAEProblem", residual)):
-        if wanted and (kind, what) in UNSUPPORTED:
+    wanted = {"dense": options["dense"], "DAEProblem": residual, "regularisers": options["regularisers"]}
+    for what in wanted:
+        if wanted[what] and (kind, what) in UNSUPPORTED:
             _checks.unsupported(UNSUPPORTED[kind, what].format(name=kind.__name__))
     return options
 

@@ -57,6 +57,7 @@ class AdamsPECE:
 
     orders: int
 
+    regularisers: ClassVar[tuple[str, ...]] = ("error", "energy")
     controller: ClassVar[Any] = PIDController()
     takes_mass: ClassVar[bool] = False
     error_order: ClassVar[int] = 2

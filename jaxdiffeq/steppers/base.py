@@ -22,6 +22,8 @@ class OfTableau:
     """it solves M·dy/dt = f for a constant M, perhaps singular"""
     takes_residual: ClassVar[bool] = False
     """it solves F(t, y, dy/dt) = 0"""
+    regularisers: ClassVar[Any] = ("energy",)
+    """those whose derivative is exact; see `jaxdiffeq.regularise`"""
     controller: ClassVar[Any] = PredictiveController()
     """what sizes the steps unless the user says otherwise"""
     work: ClassVar[Any] = ()

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from jaxdiffeq.algebra.norm import safe_sqrt
 from jaxdiffeq.control import PIDController
 from jaxdiffeq.dense import combine, hermite, weigh
 from jaxdiffeq.field import Field
@@ -45,6 +46,11 @@ class ExplicitRK(OfTableau):
         extra = 0 if tableau.dense is None else len(tableau.dense.c)
         return 1, tableau.stages - tableau.fsal, extra
 
+    @property
+    def regularisers(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        error = self.tableau.embedded_order is not None
+        return *(["error"] * error), *(["stiffness"] * (self.tableau.pair is not None)), "energy"
+
     def init(self, f: Field, t: jax.Array, y: jax.Array, args: Any) -> jax.Array:
         return f(t, y, args)
 
@@ -71,7 +77,7 @@ class ExplicitRK(OfTableau):
         assert pair is not None
         i, j = pair
         apart, together = (jnp.sum((jnp.abs(x[j] - x[i]) / scale) ** 2) for x in (states, slopes))
-        return jnp.sqrt(together / jnp.where(apart > 0, apart, jnp.inf))
+        return safe_sqrt(together / jnp.where(apart > 0, apart, jnp.inf))
 
     def _error(self, dt: jax.Array, slopes: list[jax.Array], k1: jax.Array) -> jax.Array | None:
         tableau = self.tableau

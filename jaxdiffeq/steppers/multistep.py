@@ -88,6 +88,7 @@ class MultistepBDF:
     kappa: tuple[float, ...]
     newton: Newton = NEWTON
 
+    regularisers: ClassVar[tuple[str, ...]] = ("error", "energy")
     controller: ClassVar[Any] = PIDController()
     takes_mass: ClassVar[bool] = True
     takes_residual: ClassVar[bool] = True

@@ -29,6 +29,7 @@ class Rosenbrock(OfTableau):
     tableau: RosenbrockTableau
 
     takes_mass: ClassVar[bool] = True
+    regularisers: ClassVar[tuple[str, ...]] = ("error", "energy")
 
     @property
     def evaluations(self) -> tuple[int, int, int]:

@@ -109,6 +109,16 @@ def fixed(x, strategy):
     return at_times(x, strategy, controller=jde.FixedSteps(dt=0.002))
 
 
+def energy(x, strategy):
+    return run(x, strategy, saveat=jde.SaveAt(t1=True), regularisers=["energy"]).regularisers["energy"]
+
+
+def energy_true(x):
+    nodes, weights = np.polynomial.legendre.leggauss(30)
+    t = END * (nodes + 1) / 2
+    return END / 2 * jnp.sum(weights * (x[0] * truth(x, t) * jnp.cos(x[1] * t)) ** 2)
+
+
 def complex_field(t, y, args):
     return (1 + 2j) * args[0] * y * jnp.cos(args[1] * jnp.asarray(t, complex)) + 0.3 * jnp.conj(y)
 
@@ -166,6 +176,7 @@ OPTIONS = {
     "dense": (dense, at_times_true),
     "stops": (stopped, stopped_true),
     "FixedSteps": (fixed, at_times_true),
+    "regularisers": (energy, energy_true),
 }
 
 
