@@ -43,11 +43,10 @@ CONTAINERS = frozenset(
         "frozen_while",
         "jit",
         "pjit",
-        "scan",
         "while",
     }
 )
-LOOPED = CONTAINERS - {"custom_linear_solve"}  # where there may be a loop inside
+LOOPED = CONTAINERS - {"custom_linear_solve"} | {"scan"}  # where there may be a loop inside
 IN_PLACE = frozenset({"dynamic_slice", "dynamic_update_slice"})  # of buffers that may be large
 ELEMENTS = 4095  # XLA leaves larger reductions to a library, which cannot be called from inside a kernel
 COPIED = 2**14  # bytes: what a loop inside another may have copied on every trip of that one
@@ -87,10 +86,7 @@ def pays(inside: str | None, operands: Any) -> bool:
 
 
 def nest(program: Any, primitive: Primitive, inside: str) -> Any:
-    """The program with every loop in it told what it is inside of; a scan to be unrolled is not, inside a kernel.
-
-    There a loop costs nothing, and its trips need not be compiled one by one.
-    """
+    """The program with every loop in it told what it is inside of."""
     if isinstance(program, tuple):
         return tuple(nest(x, primitive, inside) for x in program)
     if not isinstance(program, Jaxpr):  # newer versions of JAX have made one class of the two
@@ -102,8 +98,7 @@ def nest(program: Any, primitive: Primitive, inside: str) -> Any:
             return eqn.replace(params={**eqn.params, "inside": inside})
         if eqn.primitive.name not in LOOPED:
             return eqn
-        params = {k: nest(v, primitive, inside) for k, v in eqn.params.items()}
-        return eqn.replace(params=params | {"unroll": 1} if "unroll" in params and inside == "kernel" else params)
+        return eqn.replace(params={k: nest(v, primitive, inside) for k, v in eqn.params.items()})
 
     return program.replace(eqns=[told(eqn) for eqn in program.eqns])
 
