@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiffeq.algebra.norm import safe_sqrt
+from jaxdiffeq.algebra.norm import mean_square, safe_sqrt
 from jaxdiffeq.dense import weigh
 from jaxdiffeq.record import Bars, Estimates, Passage, Shapes
 from jaxdiffeq.types import Inputs, PyTree, State
@@ -30,7 +30,7 @@ MEANINGS = {
 
 @dataclass(frozen=True)
 class Tally:
-    """The sums in `names`. Shapes: moving, [names + 1] of real numbers; nothing is fixed.
+    """The sums in `names`. Shapes: moving, [names + 1] of real numbers, the last spare as in every record.
 
     They come from what a step computes anyway: no call of f is added unless the method's dense output takes some.
     """
@@ -59,7 +59,7 @@ class Tally:
         width = jnp.abs(t1 - t0)
         found = {}
         if estimates.error is not None:
-            found["error"] = width * safe_sqrt(_mean_square(estimates.error))
+            found["error"] = width * safe_sqrt(mean_square(estimates.error))
         if estimates.speed is not None:
             found["stiffness"] = width * estimates.speed
         if coefficients is not None:
@@ -80,8 +80,4 @@ def _energy(coefficients: jax.Array) -> jax.Array:
     p = np.arange(1, coefficients.shape[0])
     factor = np.linalg.cholesky(np.outer(p, p) / (p[:, None] + p - 1))
     parts = weigh(factor.tolist(), list(coefficients[1:]))
-    return len(p) * _mean_square(parts)
-
-
-def _mean_square(x: jax.Array) -> jax.Array:
-    return jnp.sum(jnp.real(x * jnp.conj(x))) / max(x.size, 1)
+    return len(p) * mean_square(parts)

@@ -50,7 +50,8 @@ def test_tolerances_are_met(name, reference):
         # TanYam7 and RKV76IIa are small for their errors, so these are the worst, KenCarp5 at 11 times for each step
         assert errors[-1] < 20 * tol * int(steps[-1])
         worst.append(errors.max())  # at one end alone, the error may be small by chance
-    assert worst[1] < worst[0] / 20  # that of a first-order method goes with √tol: 32
+    # that of a first-order method goes with √tol, by 32
+    assert worst[1] < worst[0] / (30 if ADAPTIVE[name].order > 1 else 20)
     assert run._cache_size() == 1  # pyright: ignore[reportAttributeAccessIssue]  # a method that JAX's stubs leave out
 
 

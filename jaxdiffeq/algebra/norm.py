@@ -8,8 +8,12 @@ import jax.numpy as jnp
 
 def rms(x: jax.Array) -> jax.Array:
     """Root mean square of the moduli, the norm of Hairer, Nørsett and Wanner."""
+    return jnp.sqrt(mean_square(x))
+
+
+def mean_square(x: jax.Array) -> jax.Array:
     squares = jnp.real(x * jnp.conj(x)) if jnp.iscomplexobj(x) else x * x
-    return jnp.sqrt(jnp.sum(squares) / max(x.size, 1))
+    return jnp.sum(squares) / max(x.size, 1)
 
 
 def safe_sqrt(x: jax.Array) -> jax.Array:

@@ -98,8 +98,8 @@ def check(strategy: Any, options: dict[str, Any], residual: bool = False) -> dic
     _checks.strategy(strategy, [kind.__name__ for kind in STRATEGIES])
     kind = type(strategy)
     wanted = {"dense": options["dense"], "DAEProblem": residual, "regularisers": options["regularisers"]}
-    for what in wanted:
-        if wanted[what] and (kind, what) in UNSUPPORTED:
+    for what, given in wanted.items():
+        if given and (kind, what) in UNSUPPORTED:
             _checks.unsupported(UNSUPPORTED[kind, what].format(name=kind.__name__))
     return options
 

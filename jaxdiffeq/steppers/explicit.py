@@ -48,8 +48,9 @@ class ExplicitRK(OfTableau):
 
     @property
     def regularisers(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        error = self.tableau.embedded_order is not None
-        return *(["error"] * error), *(["stiffness"] * (self.tableau.pair is not None)), "energy"
+        tableau = self.tableau
+        has = {"error": tableau.embedded_order is not None, "stiffness": tableau.pair is not None, "energy": True}
+        return tuple(name for name in has if has[name])
 
     def init(self, f: Field, t: jax.Array, y: jax.Array, args: Any) -> jax.Array:
         return f(t, y, args)
