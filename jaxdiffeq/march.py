@@ -1,4 +1,4 @@
-"""Equal steps as a plain `lax.scan`, which differentiates by itself in every mode."""
+"""Equal steps as a plain scan, which differentiates by itself in every mode."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from jaxdiffeq.control import FixedSteps
 from jaxdiffeq.gradients.attach import Constants, Outputs, poisoned
 from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.lower import Arrays, Lowered, Plan
+from jaxdiffeq.scan import scan
 from jaxdiffeq.types import Counts, Inputs, Result, State
 
 
@@ -103,25 +104,24 @@ def _failure(parts: Lowered, inputs: Inputs, first: State, good: jax.Array) -> t
 
 
 def _scan(step: Callable, carry: Any, xs: Any, memory: Any) -> tuple[Any, Any]:
-    """`lax.scan`, of which the backward pass keeps the states and recomputes the stages; "all" keeps these too.
+    """A scan, of which the backward pass keeps the states and recomputes the stages; "all" keeps these too.
 
     Recomputing is faster as well, since it touches less memory. With a bound on memory there are two levels, of which
     the inner one is recomputed.
     """
     n = xs.shape[0]
-    if memory == "all":
-        return lax.scan(step, carry, xs)
-    if memory is None or n < 4:
-        return lax.scan(jax.checkpoint(step, prevent_cse=False), carry, xs)
+    if memory is None or memory == "all" or n < 4:
+        return scan(step, carry, xs, recompute=memory != "all")
     outer = min(n, math.isqrt(n) if memory == "sqrt" else max(1, int(memory)))
     inner = n // outer
 
-    @jax.checkpoint
     def block(carry, xs):
-        return lax.scan(step, carry, xs)
+        return scan(step, carry, xs, recompute=True)
 
     whole = outer * inner
-    carry, rows = lax.scan(block, carry, xs[:whole].reshape(outer, inner))
+    carry, rows = scan(block, carry, xs[:whole].reshape(outer, inner), recompute=True)
     rows = jax.tree.map(lambda x: x.reshape(whole, *x.shape[2:]), rows)
+    if whole == n:
+        return carry, rows
     carry, tail = block(carry, xs[whole:])
     return carry, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), rows, tail)

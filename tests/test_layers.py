@@ -17,6 +17,7 @@ LAYERS = (  # from the bottom; a folder stands for all that is in it
     {"types", "tableaux"},
     {"_checks", "one_kernel"},
     {"while_loop"},
+    {"scan"},
     {"algebra", "noise", "dense", "field", "state", "save", "bundle"},
     {"implicit", "control"},
     {"steppers", "record", "events", "history"},  # the parts of the loop

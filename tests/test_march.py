@@ -199,3 +199,26 @@ def test_the_derivative_of_a_failure_is_nan(controller, saveat):
     for gradient in (jax.jit(jax.grad(lambda y, name=name: run(y)[name]))(1.0) for name in ("last", "y_end")):
         assert np.isnan(gradient)
     assert tangents["first"] == 1 or saveat is END
+
+
+@jax.custom_jvp
+def ruled(x):
+    return jnp.tanh(x)
+
+
+ruled.defjvp(lambda x, dx: (ruled(*x), (1 - ruled(*x) ** 2) * dx[0]))
+
+
+@pytest.mark.parametrize("method", [jde.RK4(), jde.ImplicitEuler(), jde.RadauIIA5()], ids=repr)
+@pytest.mark.parametrize("memory", [None, "all", 3])
+def test_second_derivatives(method, memory):
+    """Through rules of f, and of the stages, which a plain scan forgets."""
+
+    def end(w):
+        f = lambda t, y, w: w * ruled(y) - y**3
+        y = march(f, START, w, 5, 1.0, method, gradient=jde.ReverseAD(memory), rtol=1e-12)  # Newton's method goes on
+        return jnp.sum(y**2)
+
+    gradient, step = jax.jit(jax.grad(end)), 1e-4
+    wanted = (gradient(1.3 + step) - gradient(1.3 - step)) / (2 * step)
+    np.testing.assert_allclose(jax.jit(jax.hessian(end))(1.3), wanted, rtol=1e-6)

@@ -1,0 +1,286 @@
+"""A scan whose derivatives keep the rules of what it runs, and which a kernel rolls up.
+
+`lax.scan`, when linearised for reverse mode, forgets every `custom_jvp` inside it: the first derivative is right, but
+the second one goes through Newton's iterations, or whatever else the rule was to replace. Here a derivative is a second
+scan, linear in the tangents, beside one that leaves for it what it needs.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.extend.core import ClosedJaxpr, Literal, Primitive, jaxpr_as_fun
+from jax.interpreters import ad, batching, mlir
+
+from jaxdiffeq.types import PyTree
+from jaxdiffeq.while_loop import axes_of, consts_first, dependencies, is_live, put, symbolic_zero, vary
+
+scan_p = Primitive("faithful_scan")
+scan_p.multiple_results = True
+
+
+def scan(
+    body: Callable, carry: PyTree, xs: PyTree, *, recompute: bool = False, written_out: bool = False
+) -> tuple[PyTree, PyTree]:
+    """As `lax.scan`: repeat `carry, y = body(carry, x)` over the rows of `xs`, and stack the `y`.
+
+    `recompute`: reverse mode keeps the carry before each trip and runs the trip again, else what its derivative needs.
+    `written_out`: one program a trip, as if there were no loop, except inside a kernel, where a loop costs nothing.
+    """
+    flat, tree = jax.tree.flatten(carry)
+    rows, of_rows = jax.tree.flatten(xs)
+    out_tree = None
+
+    def trip(carry, row):
+        nonlocal out_tree
+        carry, y = body(tree.unflatten(carry), of_rows.unflatten(row))
+        ys, out_tree = jax.tree.flatten(y)
+        return tree.flatten_up_to(carry), ys
+
+    how = {"length": rows[0].shape[0], "reverse": False, "recompute": recompute, "written_out": written_out}
+    carry, ys = _scan(trip, [jnp.asarray(x) for x in flat], rows, how)
+    assert out_tree is not None
+    return tree.unflatten(carry), out_tree.unflatten(ys)
+
+
+def _scan(trip: Callable, carry: list, xs: list, how: dict) -> tuple[list, list]:
+    """The same of flat lists."""
+    carry, closed = _trace(trip, carry, xs)
+    return _bind(consts_first(closed), closed.consts, carry, xs, how)
+
+
+def _trace(trip: Callable, carry: list, xs: list) -> tuple[list, ClosedJaxpr]:
+    """The program of one trip, and the carry varying over the mesh axes over which it comes out."""
+    n = len(carry)
+    rows = [jax.typeof(x).update(shape=jnp.shape(x)[1:]) for x in xs]
+
+    def flat(*operands):
+        carry, ys = trip(list(operands[:n]), list(operands[n:]))
+        return [*carry, *ys]
+
+    while True:
+        closed = jax.make_jaxpr(flat)(*carry, *rows)
+        outs = closed.out_avals[:n]
+        alike = [(x.shape, x.dtype) == (o.shape, o.dtype) for x, o in zip(carry, outs, strict=True)]
+        assert all(alike), f"the carry changes type: {closed.in_avals[:n]} became {outs}"
+        if all(axes_of(o) <= axes_of(x) for x, o in zip(carry, outs, strict=True)):
+            return carry, closed
+        carry = [vary(x, axes_of(o)) for x, o in zip(carry, outs, strict=True)]
+
+
+def _bind(body: ClosedJaxpr, consts: Sequence, carry: list, xs: list, how: dict) -> tuple[list, list]:
+    n = len(carry)
+    out = scan_p.bind(*consts, *carry, *xs, body=body, counts=(len(consts), n), **how)
+    return out[:n], out[n:]
+
+
+def _split(operands: Sequence, counts: tuple[int, int]) -> tuple[list, list, list]:
+    a, b = counts
+    return list(operands[:a]), list(operands[a : a + b]), list(operands[a + b :])
+
+
+def _run(*operands, body, counts, length, reverse, recompute, written_out):
+    consts, carry, xs = _split(operands, counts)
+    n = len(carry)
+    run = functools.partial(jaxpr_as_fun(body), *consts)
+    if not written_out or length == 0:
+
+        def trip(carry, row):
+            out = run(*carry, *row)
+            return out[:n], out[n:]
+
+        carry, ys = lax.scan(trip, carry, xs, length=length, reverse=reverse)
+        return [*carry, *ys]
+    rows: list[list] = []
+    for i in reversed(range(length)) if reverse else range(length):
+        out = run(*carry, *(lax.index_in_dim(x, i, keepdims=False) for x in xs))
+        carry, row = out[:n], out[n:]
+        rows.append(row)
+    return [*carry, *(jnp.stack(column[::-1] if reverse else column) for column in zip(*rows, strict=True))]
+
+
+# ---- derivatives
+
+
+def _jvp(primals, tangents, *, body, counts, **how):
+    primals = [jnp.asarray(x, a.dtype) for x, a in zip(primals, body.in_avals, strict=True)]
+    reached = _spread(body, counts, [is_live(d, x) for d, x in zip(tangents, primals, strict=True)])
+    live, outs = (
+        [i for i, (hit, x) in enumerate(zip(hits, avals, strict=True)) if hit and jnp.issubdtype(x.dtype, jnp.inexact)]
+        for hits, avals in zip(reached, (body.in_avals, body.out_avals), strict=True)
+    )
+    if not outs:
+        out = scan_p.bind(*primals, body=body, counts=counts, **how)
+        return out, [symbolic_zero(x) for x in out]
+    parts = _split(list(enumerate(tangents)), counts)
+    d_consts, d_carry, d_xs = ([ad.instantiate_zeros(d) for i, d in part if i in live] for part in parts)
+
+    def trip(operands):
+        """One trip as a function of what varies, which hands out everything as well."""
+
+        def of_live(*values):
+            out = jaxpr_as_fun(body)(*put(operands, live, values))
+            return [out[i] for i in outs], out
+
+        return of_live, [operands[i] for i in live]
+
+    primal = _again if how["recompute"] else _kept
+    out, rows, linear = primal(trip, len(body.out_avals), *_split(primals, counts), how)
+
+    def derivative(d_carry, both):
+        kept, d_row = both[: len(rows)], both[len(rows) :]
+        d_out = linear(kept, [*d_consts, *d_carry, *d_row])
+        return d_out[: len(d_carry)], d_out[len(d_carry) :]
+
+    moved, d_ys = _scan(derivative, d_carry, [*rows, *d_xs], how)
+    return out, put([symbolic_zero(x) for x in out], outs, [*moved, *d_ys])
+
+
+def _spread(body: ClosedJaxpr, counts: tuple[int, int], flags: list[bool]) -> tuple[list[bool], list[bool]]:
+    """The inputs and the outputs of a trip that depend on the operands that are flagged, after any number of trips."""
+    a, b = counts
+    touched = dependencies(body.jaxpr)
+    while True:
+        hits = [any(flags[i] for i in inputs) for inputs in touched]
+        wider = [*flags[:a], *map(operator.or_, flags[a : a + b], hits), *flags[a + b :]]
+        if wider == flags:
+            return flags, [*flags[a : a + b], *hits[b:]]
+        flags = wider
+
+
+def _again(trip: Callable, outs: int, consts: list, carry: list, xs: list, how: dict) -> tuple[list, list, Callable]:
+    """The scan, what it leaves for its derivative, row by row, and the derivative of one trip: here a second run."""
+
+    def forward(carry, row):
+        of_live, at = trip([*consts, *carry, *row])
+        _, out = of_live(*at)
+        return out[: len(carry)], [*out[len(carry) :], *carry]
+
+    carry, ys = _scan(forward, carry, xs, how)
+    starts = ys[outs - len(carry) :]
+
+    def linear(row, tangents):
+        of_live, at = trip([*consts, *row])
+        return jax.jvp(of_live, at, tangents, has_aux=True)[1]
+
+    return [*carry, *ys[: outs - len(carry)]], [*starts, *xs], linear
+
+
+def _kept(trip: Callable, outs: int, consts: list, carry: list, xs: list, how: dict) -> tuple[list, list, Callable]:
+    """The same, by what the derivative of a trip needs. What is the same in all of them is computed once."""
+    tree: Any = None
+    m = len(carry)
+
+    def forward(carry, row):
+        nonlocal tree
+        of_live, at = trip([*consts, *carry, *row])
+        _, linear, out = jax.linearize(of_live, *at, has_aux=True)
+        residuals, tree = jax.tree.flatten(linear)
+        return out[:m], [*out[m:], *residuals]
+
+    carry, closed = _trace(forward, carry, xs)
+    body, given = consts_first(closed), len(closed.consts)
+    rows = body.jaxpr.invars[given + m :]
+    needed, touched = range(outs, len(body.out_avals)), dependencies(body.jaxpr)
+    once = [k for k in needed if all(i < given for i in touched[k])]
+    handed = {k: rows.index(v) for k in needed if (v := body.jaxpr.outvars[k]) in rows}
+    stacked = [k for k in needed if k not in once and k not in handed]
+    unused = [jnp.zeros(v.aval.shape, v.aval.dtype) for v in rows]
+    steady = jaxpr_as_fun(_only(body, once))(*closed.consts, *carry, *unused)
+    carry, ys = _bind(_only(body, [*range(outs), *stacked]), closed.consts, carry, xs, how)
+
+    def linear(row, tangents):
+        values = dict(zip([*once, *stacked], [*steady, *row[len(xs) :]], strict=True))
+        values |= {k: row[i] for k, i in handed.items()}
+        return tree.unflatten([values[k] for k in needed])(*tangents)
+
+    return [*carry, *ys[: outs - m]], [*xs, *ys[outs - m :]], linear
+
+
+def _only(body: ClosedJaxpr, outs: Sequence[int]) -> ClosedJaxpr:
+    """The program of these outputs alone."""
+    jaxpr = body.jaxpr
+    outvars = [jaxpr.outvars[i] for i in outs]
+    wanted, eqns = {v for v in outvars if not isinstance(v, Literal)}, []
+    for eqn in reversed(jaxpr.eqns):
+        if wanted.intersection(eqn.outvars):
+            eqns.append(eqn)
+            wanted |= {v for v in eqn.invars if not isinstance(v, Literal)}
+    info = jaxpr.debug_info._replace(result_paths=None)
+    return ClosedJaxpr(jaxpr.replace(outvars=outvars, eqns=eqns[::-1], debug_info=info), [])
+
+
+def _transpose(cotangents, *operands, body, counts, **how):
+    """Of a scan that is linear in its carry and in whatever else is unknown: back over the rows."""
+    a, b = counts
+    unknown = [ad.is_undefined_primal(x) for x in operands]
+    places = [i for i, u in enumerate(unknown) if u or a <= i < a + b]
+    known = [i for i in range(len(operands)) if i not in places]
+    of_consts, of_xs = [i for i in places if i < a], [i for i in places if i >= a + b]
+    bars = [ad.instantiate_zeros(c) for c in cotangents]
+    sums = [jnp.zeros(operands[i].aval.shape, operands[i].aval.dtype) for i in of_consts]
+    kept = [i for i in known if i >= a + b]
+
+    def trip(carry, rows):
+        bars, sums = carry[:b], carry[b:]
+        given = put(put(operands, kept, rows[: len(kept)]), places, [None] * len(places))
+
+        def of_unknown(*values):
+            return jaxpr_as_fun(body)(*put(given, places, values))
+
+        at = [jnp.zeros(body.in_avals[i].shape, body.in_avals[i].dtype) for i in places]
+        pull = jax.vjp(of_unknown, *at)[1] if how["recompute"] else jax.linear_transpose(of_unknown, *at)
+        found = pull([*bars, *rows[len(kept) :]])
+        more, bars, d_row = _split(found, (len(of_consts), b))
+        return [*bars, *(s + m for s, m in zip(sums, more, strict=True))], d_row
+
+    backwards = {**how, "reverse": not how["reverse"]}
+    carry, d_xs = _scan(trip, [*bars[:b], *sums], [*(operands[i] for i in kept), *bars[b:]], backwards)
+    found = put([None] * len(operands), [*range(a, a + b), *of_consts, *of_xs], [*carry, *d_xs])
+    return [x if u else None for x, u in zip(found, unknown, strict=True)]
+
+
+def _batch(operands, dims, *, body, counts, **how):
+    size = next(x.shape[d] for x, d in zip(operands, dims, strict=True) if d is not None)
+    a, b = counts
+    front = [
+        x if d is None else jnp.moveaxis(x, d, int(i >= a + b))
+        for i, (x, d) in enumerate(zip(operands, dims, strict=True))
+    ]
+    consts, carry, xs = _split(front, counts)
+    lanes, hits = _spread(body, counts, [d is not None for d in dims])
+    carry = [
+        jnp.broadcast_to(x, (size, *jnp.shape(x))) if lane and d is None else x
+        for x, lane, d in zip(carry, hits[:b], dims[a : a + b], strict=True)
+    ]
+    axes = lambda flags: [0 if flag else None for flag in flags]
+    step = jax.vmap(jaxpr_as_fun(body), in_axes=axes(lanes), out_axes=axes(hits), axis_size=size)
+
+    def trip(carry, row):
+        out = step(*consts, *carry, *row)
+        return out[:b], out[b:]
+
+    carry, ys = _scan(trip, carry, xs, how)
+    return [*carry, *ys], [*axes(hits[:b]), *(1 if hit else None for hit in hits[b:])]
+
+
+scan_p.def_impl(lambda *xs, **params: jax.jit(functools.partial(_run, **params))(*xs))
+
+
+@scan_p.def_abstract_eval
+def _(*_, body, counts, length, **how):
+    n = counts[1]
+    stacked = [x.update(shape=(length, *x.shape)) for x in body.out_avals[n:]]
+    return [*body.out_avals[:n], *stacked]
+
+
+mlir.register_lowering(scan_p, mlir.lower_fun(_run, multiple_results=True))
+ad.primitive_jvps[scan_p] = _jvp
+ad.primitive_transposes[scan_p] = _transpose
+batching.primitive_batchers[scan_p] = _batch
