@@ -40,6 +40,7 @@ CONTAINERS = frozenset(
         "custom_vmap_call",
         "empty",
         "empty2",
+        "faithful_scan",
         "frozen_while",
         "jit",
         "pjit",
@@ -86,7 +87,7 @@ def pays(inside: str | None, operands: Any) -> bool:
 
 
 def nest(program: Any, primitive: Primitive, inside: str) -> Any:
-    """The program with every loop in it told what it is inside of."""
+    """The program with every loop in it told what it is inside of. In a kernel a scan need not be written out."""
     if isinstance(program, tuple):
         return tuple(nest(x, primitive, inside) for x in program)
     if not isinstance(program, Jaxpr):  # newer versions of JAX have made one class of the two
@@ -98,7 +99,10 @@ def nest(program: Any, primitive: Primitive, inside: str) -> Any:
             return eqn.replace(params={**eqn.params, "inside": inside})
         if eqn.primitive.name not in LOOPED:
             return eqn
-        return eqn.replace(params={k: nest(v, primitive, inside) for k, v in eqn.params.items()})
+        params = {k: nest(v, primitive, inside) for k, v in eqn.params.items()}
+        if "written_out" in params and inside == "kernel":
+            params["written_out"] = False
+        return eqn.replace(params=params)
 
     return program.replace(eqns=[told(eqn) for eqn in program.eqns])
 

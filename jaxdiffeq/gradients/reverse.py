@@ -157,7 +157,7 @@ class _Backward:
     ) -> tuple:
         def forward(moves, leaves):
             inputs = self.active.fill(leaves)
-            step = self.integration.advance(inputs, self.knobs, self._with(start, moves), dt)
+            step = self.integration.compact.advance(inputs, self.knobs, self._with(start, moves), dt)
             estimates = Estimates(step.error, step.speed) if self.estimated else Estimates()
             return (self._moves(step.after), step.dense if self.dense else None, estimates), step.after
 

@@ -59,6 +59,10 @@ class Auto:
     takes_mass: ClassVar[bool] = False
 
     @property
+    def compact(self) -> Auto:
+        return replace(self, nonstiff=self.nonstiff.compact, stiff=self.stiff.compact)
+
+    @property
     def regularisers(self) -> tuple[str, ...]:
         return tuple(name for name in self.nonstiff.regularisers if name in self.stiff.regularisers)
 

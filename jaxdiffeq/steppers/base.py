@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
-from typing import Any, ClassVar
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import Any, ClassVar, Self
 
 from jaxdiffeq.control import PredictiveController
 from jaxdiffeq.types import Work
@@ -17,6 +17,8 @@ class OfTableau:
     _: KW_ONLY
     measures: bool = False
     """every step estimates the fastest rate in the system, for those who switch on it"""
+    looped: bool = False
+    """its stages are a loop; see `stages`"""
 
     takes_mass: ClassVar[bool] = False
     """it solves M·dy/dt = f for a constant M, perhaps singular"""
@@ -35,6 +37,11 @@ class OfTableau:
     @property
     def name(self) -> str:
         return self.tableau.name
+
+    @property
+    def compact(self) -> Self:
+        """The same method, up to rounding, as a smaller program."""
+        return replace(self, looped=True)
 
     @property
     def order(self) -> int:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxdiffeq.algebra import structure
@@ -15,7 +17,9 @@ from jaxdiffeq.algebra.newton import NEWTON, Found, Newton, Start, root
 from jaxdiffeq.dense import combine, hermite, weigh
 from jaxdiffeq.field import Field
 from jaxdiffeq.implicit.system import System, like, real_vector, spread, velocity
+from jaxdiffeq.scan import scan
 from jaxdiffeq.steppers.base import OfTableau
+from jaxdiffeq.steppers.stages import Slopes, combined, in_order, nothing_yet, push, table
 from jaxdiffeq.tableaux.dirk import DIRKTableau
 from jaxdiffeq.types import PyTree, State, Step, Work
 
@@ -114,8 +118,38 @@ def solve_stage(newton: Newton, system: System, begin: Start, operands: Operands
     return root(newton, residual, system.algebra, exact, begin, operands)
 
 
+class _SoFar(NamedTuple):
+    """The stages that are done."""
+
+    at: jax.Array
+    """the last state, [n]"""
+    slopes: Slopes
+    """each [n]"""
+    pushes: Slopes | None
+    """of the explicit part"""
+    last: jax.Array
+    """the last slope, [n]; the first guess at the next one"""
+    rate: jax.Array
+    """of Newton's method"""
+    ok: jax.Array
+    iterations: jax.Array
+
+
+class _Row(NamedTuple):
+    """What a stage takes from the tableau, of one stage or stacked for several."""
+
+    c: Any
+    a: Any
+    """without the diagonal entry, filled up with zeros"""
+    predictor: Any
+    predicted: Any
+    """the predictor has a row for it"""
+    explicit_c: Any
+    explicit_a: Any
+
+
 class _Stages:
-    """One step on its way: the stages so far, and what they share."""
+    """One step on its way: what its stages share. Stages with the same factors are one loop: it compiles once."""
 
     def __init__(self, method: DIRK, system: System, explicit: Callable | None, start: State, t1, args, tolerance):
         self.method, self.system, self.explicit, self.start = method, system, explicit, start
@@ -129,48 +163,66 @@ class _Stages:
         self.scale = spread(tolerance.scale(start.y, start.y), start.y)
         self.floor = 10 * jnp.finfo(self.y.dtype).eps / jnp.max(tolerance.rtol)
         self.factors: dict[float, Any] = {}
-        self.rate = jnp.array(jnp.inf, self.y.dtype)
-        self.ok, self.iterations = jnp.array(True), jnp.zeros((), jnp.int32)
 
     def step(self, f: Field) -> Step:
         tableau = self.method.tableau
-        at = self.y
-        slopes, pushes = [], []
-        for i, (c, row) in enumerate(zip(tableau.c, tableau.a, strict=True)):
-            base = self.y + self.dt * combine(row[:-1], slopes) if slopes else self.y
-            if self.pair is not None and pushes:
-                base = base + self.dt * combine(self.pair.a[i], pushes)
-            at, slope = self._stage(i, c, row[-1], base, slopes)
-            slopes.append(slope)
-            if self.pair is not None:
-                pushes.append(self._push(i, self.pair.c[i], at))
-        return self._finish(f, at, slopes, pushes)
+        none = nothing_yet(tableau.stages, self.y)
+        first = real_vector(self.start.memory[0])
+        never = jnp.array(jnp.inf, self.y.dtype)
+        pushes = None if self.pair is None else none
+        so_far = _SoFar(self.y, none, pushes, first, never, jnp.array(True), jnp.zeros((), jnp.int32))
+        done = 0
+        if tableau.explicit_first:
+            if pushes is not None:
+                pushes = push(pushes, real_vector(self.start.memory[1]))
+            so_far, done = so_far._replace(slopes=push(none, first), pushes=pushes), 1
+        diagonals = [row[-1] for row in tableau.a[done:]]
+        for diagonal, alike in itertools.groupby(diagonals):
+            several = range(done, done := done + len(list(alike)))
+            so_far = self._loop(diagonal, several, so_far)
+        return self._finish(f, so_far)
 
-    def _stage(self, i: int, c: float, diagonal: float, base: jax.Array, slopes: list) -> tuple[jax.Array, jax.Array]:
-        """The state of stage i, and its slope."""
+    def _loop(self, diagonal: float, several: range, so_far: _SoFar) -> _SoFar:
+        """The stages `several`, which have the same diagonal entry."""
+        if diagonal and diagonal not in self.factors:
+            self.factors[diagonal] = self._factored(lax.stop_gradient(1 / (diagonal * self.dt)))
+
+        def stage(so_far, row):
+            base = self.y + self.dt * combined(row.a, so_far.slopes)
+            pushes = so_far.pushes
+            if pushes is not None:
+                base = base + self.dt * combined(row.explicit_a, pushes)
+            so_far = self._solved(diagonal, row, base, so_far)
+            if pushes is not None:
+                pushes = push(pushes, self._push(row.explicit_c, so_far.at))
+            return so_far._replace(slopes=push(so_far.slopes, so_far.last), pushes=pushes), None
+
+        return scan(stage, so_far, self._rows(several), written_out=True)[0]
+
+    def _rows(self, several: range) -> _Row:
+        tableau, pair = self.method.tableau, self.pair
+        times = lambda c: np.array([c[i] for i in several], self.width.dtype)
+        below = lambda rows: table([rows[i][:i] for i in several], tableau.stages, self.y.dtype)
+        explicit = (None, None) if pair is None else (times(pair.c), below(pair.a))
+        predictor = (None, None)
+        if tableau.predictor is not None:
+            predictor = below(tableau.predictor), np.array([any(tableau.predictor[i]) for i in several])
+        return _Row(times(tableau.c), below(tableau.a), *predictor, *explicit)
+
+    def _solved(self, diagonal: float, row: _Row, base: jax.Array, so_far: _SoFar) -> _SoFar:
+        """With the state of the stage, and its slope as the last one."""
+        t = self.start.t + row.c * self.width
         if diagonal == 0:
-            first = real_vector(self.start.memory[0])
-            t = self.start.t + c * self.width
-            return base, first if i == 0 else self.system.slope(t, base, self.args)
-        found = self._solve(c, diagonal, base, self._guess(i, slopes) * (diagonal * self.dt))
-        self.ok &= found.ok
-        self.iterations += found.iterations
-        self.rate = jnp.maximum(found.rate, jnp.finfo(found.rate.dtype).eps) ** 0.8
-        return base + found.z, found.z / (diagonal * self.dt)
-
-    def _guess(self, i: int, slopes: list) -> jax.Array:
-        predictor = self.method.tableau.predictor
-        if slopes and predictor is not None and any(predictor[i]):
-            return combine(predictor[i], slopes)
-        return slopes[-1] if slopes else real_vector(self.start.memory[0])
-
-    def _solve(self, c: float, diagonal: float, base: jax.Array, guess: jax.Array) -> Found:
+            return so_far._replace(at=base, last=self.system.slope(t, base, self.args))
+        guess = so_far.last
+        if row.predictor is not None:
+            guess = jnp.where(row.predicted, combined(row.predictor, so_far.slopes), guess)
+        begin = Start(guess * (diagonal * self.dt), self.factors[diagonal], self.scale, self.floor, so_far.rate)
         shift = 1 / (diagonal * self.dt)
-        if diagonal not in self.factors:
-            self.factors[diagonal] = self._factored(lax.stop_gradient(shift))
-        begin = Start(guess, self.factors[diagonal], self.scale, self.floor, self.rate)
-        operands = Operands(self.start.t + c * self.width, base, shift, self.args)
-        return solve_stage(self.method.newton, self.system, begin, operands)
+        found = solve_stage(self.method.newton, self.system, begin, Operands(t, base, shift, self.args))
+        rate = lax.stop_gradient(jnp.maximum(found.rate, jnp.finfo(found.rate.dtype).eps) ** 0.8)
+        ok, iterations = so_far.ok & found.ok, so_far.iterations + found.iterations
+        return so_far._replace(at=base + found.z, last=found.z * shift, rate=rate, ok=ok, iterations=iterations)
 
     def _factored(self, c: jax.Array) -> Any:
         t, y, args = self.fixed
@@ -179,16 +231,14 @@ class _Stages:
             tangent = self.system.tangent(t, y, lax.stop_gradient(real_vector(self.start.memory[0])), c, args)
         return self.algebra.factor(self.system.matrix(c, args, tangent))
 
-    def _push(self, i: int, c: float, at: jax.Array) -> jax.Array:
-        """The explicit part at stage i."""
+    def _push(self, c: jax.Array, at: jax.Array) -> jax.Array:
+        """The explicit part at a stage."""
         assert self.explicit is not None
-        if i == 0 and self.method.tableau.explicit_first:
-            return real_vector(self.start.memory[1])
-        t = self.start.t + c * self.width
-        return real_vector(self.explicit(t, like(at, self.start.y), self.args))
+        return real_vector(self.explicit(self.start.t + c * self.width, like(at, self.start.y), self.args))
 
-    def _finish(self, f: Field, at: jax.Array, slopes: list, pushes: list) -> Step:
-        tableau, y = self.method.tableau, self.start.y
+    def _finish(self, f: Field, so_far: _SoFar) -> Step:
+        tableau, y, at = self.method.tableau, self.start.y, so_far.at
+        slopes, pushes = in_order(so_far.slopes), [] if so_far.pushes is None else in_order(so_far.pushes)
         last = tableau.stiffly_accurate and not pushes
         y1 = at if last else self.y + self.dt * combine(tableau.b, slopes)
         if self.pair is not None:
@@ -206,8 +256,8 @@ class _Stages:
             memory = *memory, *lax.stop_gradient(((ends[1] - ends[0]) / dt, self.width))
         inner = [like(k, y) for k in total] if tableau.dense is not None else [ends[0]]
         dense = y, y1, dt, tuple(inner), ends[1]
-        n = self.iterations
-        finite = self.ok & jnp.all(jnp.isfinite(y1))
+        n = so_far.iterations
+        finite = so_far.ok & jnp.all(jnp.isfinite(y1))
         error = self._error(slopes, pushes, ends)
         speed = structure.radius(self.algebra, self.jacobian, self.y.size) if self.method.measures else None
         return Step(State(self.t1, y1, memory), error, dense, finite, Work(n, 0, 0, n, n), speed)

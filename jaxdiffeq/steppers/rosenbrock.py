@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxdiffeq.algebra.structure import radius, solve, times_mass
 from jaxdiffeq.dense import combine, hermite, weigh
 from jaxdiffeq.field import Field
 from jaxdiffeq.implicit.system import System, like, real_vector, velocity
+from jaxdiffeq.scan import scan
 from jaxdiffeq.steppers.base import OfTableau
+from jaxdiffeq.steppers.stages import combined, in_order, nothing_yet, push, table
 from jaxdiffeq.tableaux.rosenbrock import RosenbrockTableau
 from jaxdiffeq.types import State, Step, Work
 
@@ -63,22 +67,41 @@ class Rosenbrock(OfTableau):
         factors = lax.stop_gradient(algebra.factor(w))
         drift = self._drift(system, t, y, args, dt)
 
-        known = {self._places[0]: f0}
-        us: list[jax.Array] = []
-        for place, row, g, d in zip(self._places, tableau.a, tableau.g, tableau.d, strict=True):
-            if place not in known:
-                known[place] = system.slope(t + place[0] * width, y + combine(row, us), args)
-            right = known[place]
-            if any(g):
-                right = right + times_mass(mass, combine(g, us) / dt)
-            if drift is not None and d != 0:
-                right = right + d * drift
-            us.append(solve(algebra, w, factors, right))
+        def slope(c, moved):
+            return system.slope(t + c * width, y + moved, args)
+
+        def increment(k, pushed, d):
+            right = k if pushed is None else k + times_mass(mass, pushed / dt)
+            return solve(algebra, w, factors, right if drift is None or d is None else right + d * drift)
+
+        us = (self._looped if self.looped else self._unrolled)(slope, increment, f0, width.dtype)
         y1 = like(y + combine(tableau.m, us), start.y)
         error = None if tableau.e is None else like(combine(tableau.e, us), start.y)
         dense = start.y, y1, t1, width, tuple(us), f0
         speed = radius(algebra, jacobian, y.size) if self.measures else None
         return Step(State(t1, y1, ()), error, dense, jnp.all(jnp.isfinite(y1)), speed=speed)
+
+    def _unrolled(self, slope: Callable, increment: Callable, f0: jax.Array, time: Any) -> list[jax.Array]:
+        """The increments uᵢ."""
+        tableau, known, us = self.tableau, {self._places[0]: f0}, []
+        for place, row, g, d in zip(self._places, tableau.a, tableau.g, tableau.d, strict=True):
+            if place not in known:
+                known[place] = slope(place[0], combine(row, us))
+            us.append(increment(known[place], combine(g, us) if any(g) else None, d or None))
+        return us
+
+    def _looped(self, slope: Callable, increment: Callable, f0: jax.Array, time: Any) -> list[jax.Array]:
+        """As `_unrolled`, but that f is asked again where it is known: a loop's stages are all alike."""
+        tableau, n, number = self.tableau, self.tableau.stages, f0.dtype
+
+        def stage(us, row):
+            c, a, g, d = row
+            return push(us, increment(slope(c, combined(a, us)), combined(g, us), d)), None
+
+        below = lambda rows: table([row[:i] for i, row in enumerate(rows)][1:], n, number)
+        rows = np.array(tableau.c[1:], time), below(tableau.a), below(tableau.g), np.array(tableau.d[1:], number)
+        first = increment(f0, None, np.array(tableau.d[0], number))
+        return in_order(scan(stage, push(nothing_yet(n, f0), first), rows, written_out=True)[0])
 
     def _drift(self, system: System, t: jax.Array, y: jax.Array, args: Any, dt: jax.Array) -> jax.Array | None:
         """dt ∂f/∂t."""
