@@ -160,7 +160,7 @@ def PIController(pcoeff: Any = 0.4, icoeff: Any = 0.3, **options: Any) -> PIDCon
 class FixedSteps:
     """Equal steps, no error control: `FixedSteps(n)` of them, or `FixedSteps(dt=...)` with a shorter last one.
 
-    With a number of steps the solve is a plain `lax.scan`.
+    With a number of steps the solve is a plain scan.
     """
 
     n: int | None = field(default=None, metadata={"static": True})

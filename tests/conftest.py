@@ -1,5 +1,6 @@
 """Settings of every test run; the environment must be set before JAX looks at it."""
 
+import gc
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # JAX_PLATFORMS=cuda pytest: on a GPU
@@ -23,6 +24,10 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")  # a dtype that widens by itself is a slip
 jax.config.update("jax_numpy_rank_promotion", "raise")  # so is [3] + [3, 3]
 jax.config.update("jax_enable_compilation_cache", False)  # a cached program is a test that did not compile
+
+# Programs and what JAX remembers of them are millions of objects; to look through them again and again took a twentieth
+# of the suite.
+gc.set_threshold(100_000, 50, 50)
 
 # The same examples every time, few of them, and no deadline: the first one compiles.
 hypothesis.settings.register_profile("jaxdiffeq", deadline=None, derandomize=True, max_examples=10, database=None)

@@ -1,7 +1,7 @@
 """Stated order is measured order, for every method that `jaxdiffeq.methods` names: found by scanning, not listed.
 
-The problem is nonlinear, depends on time and has a closed form; sixteen solutions are lanes of one program, since the
-error of one alone passes through zero here and there. Every step size goes through one compiled function.
+The problem is nonlinear, depends on time and has a closed form; there are sixteen solutions of it, since the error of
+one alone passes through zero here and there. Every step size goes through one compiled function.
 
 What is measured is an exponent at finite sizes. A method tuned to a small leading error, and any of high order, shows
 more than its order before rounding takes over (Vern6 shows 7.0, Feagin14 17.6): so no exponent may be smaller than
@@ -73,14 +73,15 @@ def assert_order(order, sizes, errors, smallest, leads=True):
 
 
 def solver(method, span):
-    def end(phase, dt):
-        options = {"saveat": jde.SaveAt(t1=True), "controller": jde.FixedSteps(dt=dt), "tspan": (0.0, span)}
-        sol = jde.solve(PROBLEM, method, y0=exact(0.0, phase), args=phase, rtol=TIGHT, atol=TIGHT, **options)
-        return sol.ys[-1] - exact(span, phase), sol.stats.accepted
-
     @jax.jit
     def error(dt):
-        off, accepted = jax.vmap(end, (0, None))(jnp.asarray(PHASES), dt)
+        options = {"saveat": jde.SaveAt(t1=True), "controller": jde.FixedSteps(dt=dt), "tspan": (0.0, span)}
+
+        def end(phase):
+            sol = jde.solve(PROBLEM, method, y0=exact(0.0, phase), args=phase, rtol=TIGHT, atol=TIGHT, **options)
+            return sol.ys[-1] - exact(span, phase), sol.stats.accepted
+
+        off, accepted = jax.lax.map(end, jnp.asarray(PHASES))  # one solve compiles faster than sixteen lanes
         return rms(off), jnp.min(accepted)
 
     return error
