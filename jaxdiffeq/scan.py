@@ -8,7 +8,6 @@ scan, linear in the tangents, beside one that leaves for it what it needs.
 from __future__ import annotations
 
 import functools
-import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,7 +18,7 @@ from jax.extend.core import ClosedJaxpr, Literal, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 
 from jaxdiffeq.types import PyTree
-from jaxdiffeq.while_loop import axes_of, consts_first, dependencies, is_live, put, symbolic_zero, vary
+from jaxdiffeq.while_loop import axes_of, consts_first, dependencies, is_live, put, reached, symbolic_zero, vary, widen
 
 scan_p = Primitive("faithful_scan")
 scan_p.multiple_results = True
@@ -110,10 +109,10 @@ def _run(*operands, body, counts, length, reverse, recompute, written_out):
 
 def _jvp(primals, tangents, *, body, counts, **how):
     primals = [jnp.asarray(x, a.dtype) for x, a in zip(primals, body.in_avals, strict=True)]
-    reached = _spread(body, counts, [is_live(d, x) for d, x in zip(tangents, primals, strict=True)])
+    flags = reached(body, counts, [is_live(d, x) for d, x in zip(tangents, primals, strict=True)])
     live, outs = (
         [i for i, (hit, x) in enumerate(zip(hits, avals, strict=True)) if hit and jnp.issubdtype(x.dtype, jnp.inexact)]
-        for hits, avals in zip(reached, (body.in_avals, body.out_avals), strict=True)
+        for hits, avals in zip(flags, (body.in_avals, body.out_avals), strict=True)
     )
     if not outs:
         out = scan_p.bind(*primals, body=body, counts=counts, **how)
@@ -140,18 +139,6 @@ def _jvp(primals, tangents, *, body, counts, **how):
 
     moved, d_ys = _scan(derivative, d_carry, [*rows, *d_xs], how)
     return out, put([symbolic_zero(x) for x in out], outs, [*moved, *d_ys])
-
-
-def _spread(body: ClosedJaxpr, counts: tuple[int, int], flags: list[bool]) -> tuple[list[bool], list[bool]]:
-    """The inputs and the outputs of a trip that depend on the operands that are flagged, after any number of trips."""
-    a, b = counts
-    touched = dependencies(body.jaxpr)
-    while True:
-        hits = [any(flags[i] for i in inputs) for inputs in touched]
-        wider = [*flags[:a], *map(operator.or_, flags[a : a + b], hits), *flags[a + b :]]
-        if wider == flags:
-            return flags, [*flags[a : a + b], *hits[b:]]
-        flags = wider
 
 
 def _again(trip: Callable, outs: int, consts: list, carry: list, xs: list, how: dict) -> tuple[list, list, Callable]:
@@ -254,10 +241,9 @@ def _batch(operands, dims, *, body, counts, **how):
         for i, (x, d) in enumerate(zip(operands, dims, strict=True))
     ]
     consts, carry, xs = _split(front, counts)
-    lanes, hits = _spread(body, counts, [d is not None for d in dims])
+    lanes, hits = reached(body, counts, [d is not None for d in dims])
     carry = [
-        jnp.broadcast_to(x, (size, *jnp.shape(x))) if lane and d is None else x
-        for x, lane, d in zip(carry, hits[:b], dims[a : a + b], strict=True)
+        widen(x, size) if lane and d is None else x for x, lane, d in zip(carry, hits[:b], dims[a : a + b], strict=True)
     ]
     axes = lambda flags: [0 if flag else None for flag in flags]
     step = jax.vmap(jaxpr_as_fun(body), in_axes=axes(lanes), out_axes=axes(hits), axis_size=size)

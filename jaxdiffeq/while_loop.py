@@ -8,6 +8,7 @@ leave a finished lane alone by themselves, and step sizes are constants to diffe
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -171,14 +172,8 @@ def _batch(operands, dims, *, cond, body, consts, empty, moving, inside):
     of_cond, of_body, carry = _split(front, consts, empty)
     m_cond, m_body, given = _split([d is not None for d in dims], consts, empty, lambda *_: False)
 
-    touched, m_carry = dependencies(body.jaxpr), given
-    while True:
-        hits = _hits(touched, [*m_body, *m_carry])
-        after = [m or hit for m, hit in zip(m_carry, hits, strict=True)]
-        if after == m_carry:
-            break
-        m_carry = after
-    carry = [x if had == has else _widen(x, size) for x, had, has in zip(carry, given, m_carry, strict=True)]
+    _, m_carry = reached(body, (len(m_body), len(given)), [*m_body, *given])
+    carry = [x if had == has else widen(x, size) for x, had, has in zip(carry, given, m_carry, strict=True)]
 
     def axes(flags):
         return [0 if m else None for m in flags]
@@ -200,7 +195,7 @@ def _batch(operands, dims, *, cond, body, consts, empty, moving, inside):
     return [*moved, *fixed], [0 if m else None for m in m_carry]
 
 
-def _widen(x: Any, size: int) -> Any:
+def widen(x: Any, size: int) -> Any:
     if isinstance(x, jax.ShapeDtypeStruct):
         return jax.ShapeDtypeStruct((size, *x.shape), x.dtype)
     return jnp.broadcast_to(x, (size, *jnp.shape(x)))
@@ -208,6 +203,21 @@ def _widen(x: Any, size: int) -> Any:
 
 def _hits(touched: Sequence[frozenset[int]], flags: Sequence[bool]) -> list[bool]:
     return [any(flags[i] for i in inputs) for inputs in touched]
+
+
+def reached(body: ClosedJaxpr, counts: tuple[int, int], flags: list[bool]) -> tuple[list[bool], list[bool]]:
+    """The inputs and the outputs of a trip that depend on the operands that are flagged, after any number of trips.
+
+    Of the inputs, counts[0] are constants and the next counts[1] the carry, with which the outputs begin.
+    """
+    a, b = counts
+    touched = dependencies(body.jaxpr)
+    while True:
+        hits = _hits(touched, flags)
+        wider = [*flags[:a], *map(operator.or_, flags[a : a + b], hits), *flags[a + b :]]
+        if wider == flags:
+            return flags, [*flags[a : a + b], *hits[b:]]
+        flags = wider
 
 
 def dependencies(jaxpr: Jaxpr) -> list[frozenset[int]]:

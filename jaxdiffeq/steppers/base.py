@@ -18,7 +18,7 @@ class OfTableau:
     measures: bool = False
     """every step estimates the fastest rate in the system, for those who switch on it"""
     looped: bool = False
-    """its stages are a loop; see `stages`"""
+    """its stages are a loop where they would be written out; see `stages`"""
 
     takes_mass: ClassVar[bool] = False
     """it solves M·dy/dt = f for a constant M, perhaps singular"""
