@@ -18,7 +18,18 @@ from jax.extend.core import ClosedJaxpr, Literal, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 
 from jaxdiffeq.types import PyTree
-from jaxdiffeq.while_loop import axes_of, consts_first, dependencies, is_live, put, reached, symbolic_zero, vary, widen
+from jaxdiffeq.while_loop import (
+    axes_of,
+    consts_first,
+    dependencies,
+    is_live,
+    put,
+    reached,
+    symbolic_zero,
+    trace_trip,
+    vary,
+    widen,
+)
 
 scan_p = Primitive("faithful_scan")
 scan_p.multiple_results = True
@@ -63,14 +74,8 @@ def _trace(trip: Callable, carry: list, xs: list) -> tuple[list, ClosedJaxpr]:
         carry, ys = trip(list(operands[:n]), list(operands[n:]))
         return [*carry, *ys]
 
-    while True:
-        closed = jax.make_jaxpr(flat)(*carry, *rows)
-        outs = closed.out_avals[:n]
-        alike = [(x.shape, x.dtype) == (o.shape, o.dtype) for x, o in zip(carry, outs, strict=True)]
-        assert all(alike), f"the carry changes type: {closed.in_avals[:n]} became {outs}"
-        if all(axes_of(o) <= axes_of(x) for x, o in zip(carry, outs, strict=True)):
-            return carry, closed
-        carry = [vary(x, axes_of(o)) for x, o in zip(carry, outs, strict=True)]
+    closed = trace_trip(flat, carry, jax.tree.structure(carry), rows)
+    return [vary(x, axes_of(a)) for x, a in zip(carry, closed.in_avals[:n], strict=True)], closed
 
 
 def _bind(body: ClosedJaxpr, consts: Sequence, carry: list, xs: list, how: dict) -> tuple[list, list]:

@@ -36,7 +36,8 @@ def frozen_while(cond: Callable, body: Callable, carry: Any, fixed: Any) -> tupl
     """
     flat, tree = jax.tree.flatten((carry, fixed))
     flat = [x if isinstance(x, jax.ShapeDtypeStruct) else jnp.asarray(x) for x in flat]
-    step = _trace_body(body, flat, tree)
+    step = trace_trip(lambda *xs: jax.tree.leaves(body(*tree.unflatten(xs))), flat, tree)
+    assert len(step.out_avals) == len(flat), f"the carry changes type: {tree} became {len(step.out_avals)} arrays"
     flat = [
         x if isinstance(x, jax.ShapeDtypeStruct) else vary(x, axes_of(a))
         for x, a in zip(flat, step.in_avals, strict=True)
@@ -56,14 +57,18 @@ def frozen_while(cond: Callable, body: Callable, carry: Any, fixed: Any) -> tupl
     return tree.unflatten(out)
 
 
-def _trace_body(body: Callable, flat: list, tree: Any) -> ClosedJaxpr:
-    """The program of one trip, whose carry goes in varying over the mesh axes over which it comes out."""
+def trace_trip(trip: Callable, flat: Sequence[Any], tree: Any, rows: Sequence[Any] = ()) -> ClosedJaxpr:
+    """The program of one trip, whose carry goes in varying over the mesh axes over which it comes out.
+
+    `trip(*carry, *rows)` hands out the carry first; `tree` is what a message shows of it.
+    """
     while True:
-        step = jax.make_jaxpr(lambda *xs: jax.tree.leaves(body(*tree.unflatten(xs))))(*flat)
-        _check_carry(step, flat, tree)
-        if all(axes_of(out) <= axes_of(x) for x, out in zip(flat, step.out_avals, strict=True)):
+        step = jax.make_jaxpr(trip)(*flat, *rows)
+        after = step.out_avals[: len(flat)]
+        _check_carry(after, flat, tree)
+        if all(axes_of(out) <= axes_of(x) for x, out in zip(flat, after, strict=True)):
             return step
-        flat = [vary(x, axes_of(out)) for x, out in zip(flat, step.out_avals, strict=True)]
+        flat = [vary(x, axes_of(out)) for x, out in zip(flat, after, strict=True)]
 
 
 def axes_of(x: Any) -> frozenset:
@@ -82,9 +87,9 @@ def vary(x: Any, axes: frozenset) -> Any:
     return lax.pcast(x, missing, to="varying") if missing else x
 
 
-def _check_carry(step: ClosedJaxpr, flat: Sequence[jax.Array], tree: Any) -> None:
+def _check_carry(outs: Sequence[Any], flat: Sequence[Any], tree: Any) -> None:
     before = [(x.shape, x.dtype) for x in flat]
-    after = [(x.shape, x.dtype) for x in step.out_avals]
+    after = [(x.shape, x.dtype) for x in outs]
     assert before == after, f"the carry changes type: {tree.unflatten(before)} became {after}"
 
 
