@@ -266,7 +266,7 @@ def serves_equation(stepper: Any, mass: Any, residual: Any) -> None:
     if residual is not None or callable(mass):
         if not getattr(stepper, "takes_residual", False):
             what = "F(t, y, dy/dt) = 0" if residual is not None else "M(t, y)·dy/dt = f with a mass matrix that varies"
-            raise ValueError(f"{stepper.name} cannot solve {what}. Take BDF() or KenCarp4().")
+            raise ValueError(f"{stepper.name} cannot solve {what}. Take BDF(), KenCarp4() or RadauIIA5().")
     elif mass is not None and not stepper.takes_mass:
         raise ValueError(
             f"{stepper.name} cannot solve M·dy/dt = f with a mass matrix. Take an implicit method, such as Rodas5P()."

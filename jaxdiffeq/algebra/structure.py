@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,11 +29,29 @@ Pairs = tuple[np.ndarray, np.ndarray]  # rows and columns
 Mass = jax.Array | None  # the identity, [n] a diagonal, or [n, n]
 
 
+class Entries(NamedTuple):
+    """A mass that is stored as its structure stores a Jacobian."""
+
+    of: Any
+
+
 def times_mass(mass: Mass, x: Vector) -> Vector:
     """M·x."""
     if mass is None:
         return x
     return mass * x if mass.ndim == 1 else jnp.sum(mass * x[None], axis=1)
+
+
+def times(algebra: Any, mass: Mass | Entries, x: Vector) -> Vector:
+    """M·x, with a mass of any kind."""
+    return algebra.times(mass.of, x) if isinstance(mass, Entries) else times_mass(mass, x)
+
+
+def shifted(algebra: Any, c: jax.Array, mass: Mass | Entries, jacobian: Any) -> Any:
+    """c·M − J, with a mass of any kind."""
+    if not isinstance(mass, Entries):
+        return algebra.shifted(c, mass, jacobian)
+    return algebra.shifted(jnp.zeros_like(c), None, jax.tree.map(lambda m, j: j - c * m, mass.of, jacobian))
 
 
 def solve(algebra: Any, w: Any, factors: Any, b: Vector) -> Vector:

@@ -117,6 +117,16 @@ class System:
             return self.jacobian(t, v, args)[1]
         return self.algebra.jacobian(lambda z: self.defect(t, v + z, dv + c * z, args), jnp.zeros_like(v))[1]
 
+    def linear(
+        self, t: jax.Array, v: jax.Array, dv: jax.Array, args: PyTree
+    ) -> tuple[Any, structure.Mass | structure.Entries]:
+        """∂f/∂v and M, whatever `dv`; or −∂F/∂v and ∂F/∂dv."""
+        if self.field.residual is None:
+            return self.jacobian(t, v, args)[1], self.mass(args)
+        of_state = self.algebra.jacobian(lambda v: self.defect(t, v, dv, args), v)[1]
+        of_slope = self.algebra.jacobian(lambda dv: -self.defect(t, v, dv, args), dv)[1]
+        return of_state, structure.Entries(of_slope)
+
     def matrix(self, c: jax.Array, args: PyTree, tangent: Any) -> Any:
         """c·M − ∂f/∂v, or ∂F/∂v + c·∂F/∂dv: of Newton's method where dv = c·v + constant."""
         if self.field.residual is None:

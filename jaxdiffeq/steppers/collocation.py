@@ -27,11 +27,12 @@ FARTHEST = 10.0  # steps of the old size, that the polynomial of a step is follo
 class Collocation(OfTableau):
     """Yᵢ = y + dt·Σⱼ aᵢⱼ kⱼ over all j,   M kⱼ = f(t + cⱼ·dt, Yⱼ),   y₁ = y + dt·Σᵢ bᵢ kᵢ.
 
-    Newton's method finds all stages at once, with the Jacobian at the start of the step: A⁻¹ in diagonal form leaves a
-    real system of the size of the state for each real eigenvalue, a complex one for each pair. It begins where the
-    polynomial of the step before leads. The memory from step to step is that polynomial and its width and, if the
-    first stage is explicit, the slope at the start. How fast Newton's method converged is not handed on: at a loose
-    tolerance a step ten times as long would pass for solved after one iteration, which ruins RadauIIA13.
+    Or F(t + cⱼ·dt, Yⱼ, kⱼ) = 0. Newton's method finds all stages at once, with the Jacobian at the start of the step:
+    A⁻¹ in diagonal form leaves a real system of the size of the state for each real eigenvalue, a complex one for each
+    pair. It begins where the polynomial of the step before leads. The memory from step to step is that polynomial and
+    its width and, if the first stage is explicit or F is linearised there, the slope at the start. How fast Newton's
+    method converged is not handed on: at a loose tolerance a step ten times as long would pass for solved after one
+    iteration, which ruins RadauIIA13.
     Source: Hairer, Wanner, Solving ODEs II, IV.8.
     """
 
@@ -41,6 +42,10 @@ class Collocation(OfTableau):
     @property
     def takes_mass(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Only if the last stage is the new state, so that this satisfies the algebraic equations."""
+        return self.tableau.stiffly_accurate
+
+    @property
+    def takes_residual(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.tableau.stiffly_accurate
 
     @property
@@ -70,8 +75,11 @@ class Collocation(OfTableau):
     def init(self, f: Field, t: jax.Array, y: jax.Array, args: PyTree) -> tuple:
         v = lax.stop_gradient(real_vector(y))
         polynomial = jnp.zeros((self.tableau.stages, v.size), v.dtype)
-        slope = (velocity(f, t, y, args),) if _form(self.tableau).first else ()
+        slope = (velocity(f, t, y, args),) if self._keeps_slope(f) else ()
         return polynomial, jnp.ones_like(lax.stop_gradient(t)), *slope
+
+    def _keeps_slope(self, f: Field) -> bool:
+        return _form(self.tableau).first or f.residual is not None
 
     def step(self, f: Field, start: State, t1: jax.Array, args: PyTree, tolerance: Any) -> Step:
         return _Stages(self, System(f.whole, start.y), start, t1, args, tolerance).step()
@@ -104,16 +112,16 @@ class _Stages:
         self.width = t1 - start.t
         self.y = real_vector(start.y)
         self.dt = self.width.astype(self.y.dtype)
-        self.mass = system.mass(args)
         self.fixed = lax.stop_gradient((start.t, self.y, args))
-        self.f0, self.jacobian = system.jacobian(*self.fixed)
+        slope = lax.stop_gradient(real_vector(start.memory[2])) if method._keeps_slope(system.field) else self.y
+        self.jacobian, self.mass = system.linear(*self.fixed[:2], slope, self.fixed[2])
         self.scale = spread(tolerance.scale(start.y, start.y), start.y)
         self.floor = 10 * jnp.finfo(self.y.dtype).eps / jnp.max(tolerance.rtol)
-        self.algebra = _Stacked(system.algebra, self.form, self.y.size)
+        self.algebra = _Stacked(system.algebra, system.algebra.repeated(self.form.size), self.form, self.y.size)
 
     def step(self) -> Step:
         form, tableau, y = self.form, self.method.tableau, self.start.y
-        factors = self.algebra.simplified(*lax.stop_gradient((1 / self.dt, self.mass)), self.jacobian)
+        factors = self.algebra.simplified(lax.stop_gradient(1 / self.dt), self.mass, self.jacobian)
         found = self._solve(factors)
         u = found.z.reshape(form.size, -1)
         slopes = list(_weigh(form.inverse, u))  # times dt, as all of them here
@@ -147,27 +155,28 @@ class _Stages:
         return _outer(form.a[form.inner, 0], self.dt * real_vector(self.start.memory[2]))
 
     def _last(self, slopes: jax.Array) -> tuple:
-        return (like(slopes[-1] / self.dt, self.start.y),) if self.form.first else ()
+        return (like(slopes[-1] / self.dt, self.start.y),) if self.method._keeps_slope(self.system.field) else ()
 
     def _solve(self, factors: tuple) -> Found:
-        form, system, algebra = self.form, self.system, self.algebra
+        form, system = self.form, self.system
 
         def residual(z, at):
             u = z.reshape(form.size, -1)
-            f = jax.vmap(system.slope, (0, 0, None))(at.t, at.base + u, at.args)
-            return (f - algebra.weighed(at.shift, system.mass(at.args), u)).reshape(-1)
+            slopes = at.shift * _weigh(form.inverse, u)
+            return jax.vmap(system.defect, (0, 0, 0, None))(at.t, at.base + u, slopes, at.args).reshape(-1)
 
         def exact(z, at):
-            states = at.base + z.reshape(form.size, -1)
-            _, jacobians = jax.vmap(system.jacobian, (0, 0, None))(at.t, states, at.args)
-            return _Coupled(at.shift, system.mass(at.args), jacobians)
+            u = z.reshape(form.size, -1)
+            slopes = at.shift * _weigh(form.inverse, u)
+            jacobians, masses = jax.vmap(system.linear, (0, 0, 0, None))(at.t, at.base + u, slopes, at.args)
+            return _Coupled(at.shift, masses, jacobians)
 
         ahead, times = self._ahead(), jnp.stack(self._times()[form.inner])
         guess = self._guess() - ahead
         scale = jnp.broadcast_to(self.scale, guess.shape).reshape(-1)
         begin = Start(guess.reshape(-1), factors, scale, self.floor, jnp.array(jnp.inf, guess.dtype))
         at = _Operands(times, self.y[None] + ahead, 1 / self.dt, self.args)
-        return root(self.method.newton, residual, algebra, exact, begin, at)
+        return root(self.method.newton, residual, self.algebra, exact, begin, at)
 
     def _guess(self) -> jax.Array:
         """Yᵢ − y, [m, n], of the inner stages on the polynomial of the step before."""
@@ -181,7 +190,8 @@ class _Stages:
         """The error estimate, and how often it was made anew: once, where it would refuse the step.
 
         (M/(γ₀ dt) − J) err = f(t, y) + M Σᵢ eᵢ zᵢ/(γ₀ dt) is too large where f(t, y) is, as after a fast change of the
-        stiff components; f(t, y + err) in its place tells that from a bad step.
+        stiff components; f(t, y + err) in its place tells that from a bad step. −F(t, y, −Σᵢ eᵢ zᵢ/(γ₀ dt)) is the
+        same for F = M·dy/dt − f.
         Source: Hairer, Wanner, Solving ODEs II, IV.8, eqs. (8.19) and (8.20).
         """
         given = self.method.tableau.error
@@ -190,15 +200,15 @@ class _Stages:
             return None, never
         dt, mass, scale, u = lax.stop_gradient((self.dt, self.mass, self.scale, u))
         one, c = self.algebra.one, 1 / (given.gamma0 * dt)
-        own = one.factor(one.shifted(c, mass, self.jacobian)) if self.method._own_error else None
+        own = one.factor(structure.shifted(one, c, mass, self.jacobian)) if self.method._own_error else None
         real = factors[[value.imag == 0 for value in self.form.values].index(True)] if own is None else own
-        push = c * structure.times_mass(mass, _weigh(np.array([given.e]), u)[0])
-        error = one.solve(real, self.f0 + push)
+        (t, y, args), slope = self.fixed, -c * _weigh(np.array([given.e]), u)[0]
+        estimate = lambda y: one.solve(real, self.system.defect(t, y, slope, args))
+        error = estimate(y)
         large = jnp.mean((error / scale) ** 2) >= 1
 
         def anew():
-            t, y, args = self.fixed
-            better = one.solve(real, self.system.slope(t, y + error, args) + push)
+            better = estimate(y + error)
             return jnp.where(jnp.all(jnp.isfinite(better)), better, error)
 
         error = lax.cond(large, anew, lambda: error)
@@ -262,10 +272,10 @@ def _form(tableau: CollocationTableau) -> _Form:
 
 
 class _Coupled(NamedTuple):
-    """A⁻¹⊗M·shift − diag(J₁ … Jₘ). Shapes: the leaves of `jacobians` have [m, …]."""
+    """shift·a⁻¹ᵢⱼ·Mᵢ − δᵢⱼ·Jᵢ. Shapes: the leaves of `masses` and `jacobians` have [m, …]."""
 
     shift: jax.Array
-    mass: structure.Mass
+    masses: structure.Mass | structure.Entries
     jacobians: Any
 
 
@@ -274,49 +284,47 @@ class _Stacked:
     """Linear algebra on the inner stages one after the other, [m·n], by that of `one` stage."""
 
     one: Any
+    many: Any
+    """that of m unknowns for each of one stage"""
     form: _Form
     n: int
 
-    def weighed(self, shift: jax.Array, mass: structure.Mass, x: jax.Array) -> jax.Array:
-        """A⁻¹⊗M·shift·x. Shapes: [m, n] ↦ [m, n]."""
-        return jax.vmap(lambda v: structure.times_mass(mass, v))(shift * _weigh(self.form.inverse, x))
-
     def times(self, w: _Coupled, x: jax.Array) -> jax.Array:
         x = x.reshape(self.form.size, self.n)
-        return (self.weighed(w.shift, w.mass, x) - jax.vmap(self.one.times)(w.jacobians, x)).reshape(-1)
+        weighed = w.shift * _weigh(self.form.inverse, x)
+        pushed = jax.vmap(lambda mass, x: structure.times(self.one, mass, x))(w.masses, weighed)
+        return (pushed - jax.vmap(self.one.times)(w.jacobians, x)).reshape(-1)
 
-    def simplified(self, shift: jax.Array, mass: structure.Mass, jacobian: Any) -> tuple:
+    def simplified(self, shift: jax.Array, mass: structure.Mass | structure.Entries, jacobian: Any) -> tuple:
         """Factors for the same J in all stages: one for each real eigenvalue of A⁻¹, one for each complex pair."""
         factors = []
         for value in self.form.values:
             real, imaginary = (jnp.asarray(x, shift.dtype) for x in (value.real, value.imag))
             value = lax.complex(real, imaginary) if value.imag else real
             cast = jax.tree.map(lambda x, like=value: x.astype(like.dtype), (shift, mass, jacobian))
-            factors.append(self.one.factor(self.one.shifted(value * cast[0], cast[1], cast[2])))
+            factors.append(self.one.factor(structure.shifted(self.one, value * cast[0], *cast[1:])))
         return tuple(factors)
 
     def factor(self, w: _Coupled) -> _Whole:
         """Exact factors: one block matrix, whose blocks are those of `one` stage, m times as large."""
-        one, m = self.one, self.form.size
-        nothing = jax.tree.map(lambda x: jnp.zeros_like(x[0]), w.jacobians)
-        unit = jnp.ones_like(w.shift)
-        spare = one.shifted(0 * unit, w.mass, nothing)  # ones where the structure has empty places
-        mass = jax.tree.map(jnp.subtract, one.shifted(unit, w.mass, nothing), spare)
+        m, nothing, unit = self.form.size, jax.tree.map(jnp.zeros_like, w.jacobians), jnp.ones_like(w.shift)
+        spare = self.one.shifted(0 * unit, None, jax.tree.map(lambda x: x[0], nothing))  # ones in empty places
+        weights = jax.vmap(lambda *kinds: structure.shifted(self.one, unit, *kinds))(w.masses, nothing)
 
-        def couple(jacobians, spare, mass):
+        def couple(jacobians, spare, masses):
             rest = (1,) * spare.ndim
-            inverse = jnp.asarray(self.form.inverse, mass.dtype).reshape(m, m, *rest)
-            own = jnp.eye(m, dtype=mass.dtype).reshape(m, m, *rest) * (spare[None] - jacobians)[:, None]
-            whole = w.shift * inverse * mass[None, None] + own  # [m, m, k, k, …]
-            k = mass.shape[0]
-            return jnp.moveaxis(whole, (0, 1), (1, 3)).reshape(m * k, m * k, *mass.shape[2:])
+            inverse = jnp.asarray(self.form.inverse, spare.dtype).reshape(m, m, *rest)
+            own = jnp.eye(m, dtype=spare.dtype).reshape(m, m, *rest) * (spare[None] - jacobians)[:, None]
+            whole = w.shift * inverse * (masses - spare[None])[:, None] + own  # [m, m, k, k, …]
+            k = spare.shape[0]
+            return jnp.moveaxis(whole, (0, 1), (1, 3)).reshape(m * k, m * k, *spare.shape[2:])
 
-        return _Whole(one.repeated(m).factor(jax.tree.map(couple, w.jacobians, spare, mass)))
+        return _Whole(self.many.factor(jax.tree.map(couple, w.jacobians, spare, weights)))
 
     def solve(self, factors: Any, b: jax.Array, transpose: bool = False) -> jax.Array:
         b = b.reshape(self.form.size, self.n)
         if isinstance(factors, _Whole):
-            x = self.one.repeated(self.form.size).solve(factors.factors, b.T.reshape(-1), transpose)
+            x = self.many.solve(factors.factors, b.T.reshape(-1), transpose)
             return x.reshape(self.n, -1).T.reshape(-1)
         total = jnp.zeros_like(b)
         for value, left, right, factor in zip(

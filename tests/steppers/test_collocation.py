@@ -10,7 +10,7 @@ from scipy.linalg import expm
 
 import jaxdiffeq as jde
 from jaxdiffeq.algebra.newton import Newton
-from jaxdiffeq.algebra.structure import Banded, BlockDiagonal, Dense, Sparse
+from jaxdiffeq.algebra.structure import Banded, BlockDiagonal, Dense, Entries, Sparse
 from jaxdiffeq.methods import collocation
 from jaxdiffeq.steppers.collocation import _Coupled, _form, _Stacked
 
@@ -299,31 +299,34 @@ PATTERN[[0, 4, 1], [3, 6, 5]] = True  # groups of two, and one alone: an empty p
 @pytest.mark.parametrize(
     "given", [Dense(), Banded(1, 1), BlockDiagonal(4), Sparse.of(PATTERN)], ids=lambda s: type(s).__name__
 )
-def test_all_stages_as_one_system(given):
-    """Against NumPy on the whole matrix, A⁻¹⊗M/dt − diag(Jᵢ), and the same with one J through complex pairs."""
+@pytest.mark.parametrize("of_slope", [False, True], ids=["M", "∂F/∂y′"])
+def test_all_stages_as_one_system(given, of_slope):
+    """Against NumPy on the whole matrix, a⁻¹ᵢⱼ·Mᵢ/dt − δᵢⱼ·Jᵢ, and the same with one M and J through complex pairs."""
     rng = np.random.default_rng(7)
     n = 7 if isinstance(given, Sparse) else 8
-    one, form = given.bind(n), _form(collocation.RadauIIA5().tableau)
-    jacobians = jax.tree.map(lambda x: jnp.where(x == 0, 0, rng.normal(size=(3, *x.shape))), _pattern(one, n))
-    mass, shift = jnp.linspace(1.0, 2.0, n), jnp.array(2.5)
-    blocks = [
-        np.stack([one.times(jax.tree.map(lambda x, i=i: x[i], jacobians), e) for e in jnp.eye(n)], 1) for i in range(3)
-    ]
-    m = np.diag(mass)
-    whole = np.kron(form.inverse, m * 2.5)
-    for i, block in enumerate(blocks):
-        whole[i * n : (i + 1) * n, i * n : (i + 1) * n] -= block
-    stacked, b = _Stacked(one, form, n), jnp.asarray(rng.normal(size=3 * n))
+    one, form, shift = given.bind(n), _form(collocation.RadauIIA5().tableau), 2.5
+    random = lambda: jax.tree.map(lambda x: jnp.where(x == 0, 0, rng.normal(size=(3, *x.shape))), _pattern(one, n))
+    number = lambda i, tree: jax.tree.map(lambda x: x[i], tree)
+    full = lambda tree: [np.stack([one.times(number(i, tree), e) for e in jnp.eye(n)], 1) for i in range(3)]
+    jacobians, masses = random(), Entries(random()) if of_slope else jnp.asarray(rng.normal(size=(3, n)))
+    j, m = full(jacobians), full(masses.of) if isinstance(masses, Entries) else [np.diag(x) for x in masses]
+    whole, same = np.zeros((3, n, 3, n)), np.zeros((3, n, 3, n))
+    for i in range(3):
+        whole[i] = shift * np.einsum("j,kl->kjl", form.inverse[i], m[i])
+        whole[i, :, i] -= j[i]
+        same[i] = shift * np.einsum("j,kl->kjl", form.inverse[i], m[0])
+        same[i, :, i] -= j[0]
+    whole, same = whole.reshape(3 * n, -1), same.reshape(3 * n, -1)
+    stacked, b = _Stacked(one, one.repeated(3), form, n), jnp.asarray(rng.normal(size=3 * n))
 
     @jax.jit
     def everything(w, b):
         factors = stacked.factor(w)
-        first = stacked.simplified(w.shift, w.mass, jax.tree.map(lambda x: x[0], w.jacobians))
+        first = stacked.simplified(w.shift, number(0, w.masses), number(0, w.jacobians))
         transposed = stacked.solve(factors, b, transpose=True)
         return stacked.times(w, b), stacked.solve(factors, b), transposed, stacked.solve(first, b)
 
-    same = np.kron(form.inverse, m * 2.5) - np.kron(np.eye(3), blocks[0])
-    found = everything(_Coupled(shift, mass, jacobians), b)
+    found = everything(_Coupled(jnp.array(shift), masses, jacobians), b)
     exact = whole @ b, np.linalg.solve(whole, b), np.linalg.solve(whole.T, b), np.linalg.solve(same, b)
     for x, y in zip(found, exact, strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-10)
