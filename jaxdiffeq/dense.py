@@ -6,7 +6,10 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+
+from jaxdiffeq.mix import mix
 
 
 def combine(weights: Sequence[float], slopes: Sequence[jax.Array]) -> jax.Array:
@@ -21,12 +24,8 @@ def combine(weights: Sequence[float], slopes: Sequence[jax.Array]) -> jax.Array:
 
 
 def weigh(weights: Sequence[Sequence[float]], slopes: Sequence[jax.Array]) -> jax.Array:
-    """Σᵢ weights[i][p] slopesᵢ for every p, as one operation: dozens of small ones cost more to compile than to run.
-
-    Shapes: [stages, degree], stages of [*state] ↦ [degree, *state].
-    """
-    table = jnp.asarray(weights, slopes[0].dtype).T.reshape(len(weights[0]), len(weights), *[1] * slopes[0].ndim)
-    return jnp.sum(table * jnp.stack(slopes)[None], axis=1)
+    """Σᵢ weights[i][p] slopesᵢ for every p at once. Shapes: [stages, degree], stages of [*state] ↦ [degree, *state]."""
+    return mix(np.transpose(weights), jnp.stack(slopes))
 
 
 def hermite(y0: jax.Array, y1: jax.Array, d0: jax.Array, d1: jax.Array) -> jax.Array:

@@ -13,7 +13,8 @@ from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.loop import Carry
 from jaxdiffeq.lower import Arrays, Plan, lower, prepare
 from jaxdiffeq.problems import lower_problem
-from jaxdiffeq.record import Window, read, rows
+from jaxdiffeq.record import Window
+from jaxdiffeq.rows import read, rows
 from jaxdiffeq.save import SaveAt
 from jaxdiffeq.solve import _settle
 from jaxdiffeq.types import PyTree, Result

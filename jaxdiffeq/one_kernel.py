@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 from jax import lax
-from jax.extend.core import ClosedJaxpr, Jaxpr, Primitive
+from jax.extend.core import ClosedJaxpr, Jaxpr
 from jax.extend.mlir import ir
 from jax.interpreters import mlir
 
@@ -24,8 +24,35 @@ OPERATIONS = frozenset(
         *("abs", "add", "add_any", "and", "atan2", "broadcast_in_dim", "cbrt", "ceil", "clamp", "complex"),
         *("concatenate", "conj", "convert_element_type", "copy", "copy_p", "cos", "cosh", "div", "dynamic_slice"),
         *("dynamic_update_slice", "eq", "erf", "exp", "exp2", "expm1", "floor", "gather", "ge", "gt", "imag"),
-        *("integer_pow", "iota", "is_finite", "le", "log", "log1p", "logistic", "lt", "max", "min", "mul", "ne", "neg"),
-        *("nextafter", "not", "or", "pad", "pow", "real", "reduce_and", "reduce_max", "reduce_min", "reduce_or"),
+        *(
+            "integer_pow",
+            "iota",
+            "is_finite",
+            "le",
+            "log",
+            "log1p",
+            "logistic",
+            "lt",
+            "max",
+            "min",
+            "mix",
+            "mul",
+            "ne",
+            "neg",
+        ),
+        *(
+            "nextafter",
+            "not",
+            "or",
+            "pad",
+            "pow",
+            "put_row",
+            "real",
+            "reduce_and",
+            "reduce_max",
+            "reduce_min",
+            "reduce_or",
+        ),
         *("reduce_prod", "reduce_sum", "rem", "reshape", "rev", "round", "rsqrt", "select_n", "sign", "sin", "sinh"),
         *("slice", "split", "sqrt", "square", "squeeze", "stack", "stop_gradient", "sub", "tan", "tanh", "transpose"),
         *("unstack", "xor"),
@@ -48,7 +75,7 @@ CONTAINERS = frozenset(
     }
 )
 LOOPED = CONTAINERS - {"custom_linear_solve"} | {"scan"}  # where there may be a loop inside
-IN_PLACE = frozenset({"dynamic_slice", "dynamic_update_slice"})  # of buffers that may be large
+IN_PLACE = frozenset({"dynamic_slice", "dynamic_update_slice", "put_row"})  # of buffers that may be large
 ELEMENTS = 4095  # XLA leaves larger reductions to a library, which cannot be called from inside a kernel
 COPIED = 2**14  # bytes: what a loop inside another may have copied on every trip of that one
 ATTRIBUTES = {"inlineable": "false", "xla_cpu_small_call": "true"}
@@ -86,20 +113,31 @@ def pays(inside: str | None, operands: Any) -> bool:
     return inside is None or sum(x.size * x.dtype.itemsize for x in operands) <= COPIED
 
 
-def nest(program: Any, primitive: Primitive, inside: str) -> Any:
-    """The program with every loop in it told what it is inside of. In a kernel a scan need not be written out."""
+def partitioned(ctx: Any) -> bool:
+    """Whether XLA will divide the program among devices, so that its loops may call others, which no kernel can.
+
+    Inside a `shard_map` over all axes every device has a program of its own.
+    """
+    context = ctx.module_context.axis_context
+    if hasattr(context, "mesh"):
+        return any(context.mesh.shape[axis] > 1 for axis in {*context.mesh.axis_names} - context.manual_axes)
+    return getattr(context, "num_devices", 1) > 1
+
+
+def nest(program: Any, inside: str) -> Any:
+    """The program with whatever asks told what it is inside of. In a kernel a scan need not be written out."""
     if isinstance(program, tuple):
-        return tuple(nest(x, primitive, inside) for x in program)
+        return tuple(nest(x, inside) for x in program)
     if not isinstance(program, Jaxpr):  # newer versions of JAX have made one class of the two
         closed = isinstance(program, ClosedJaxpr)
-        return program.replace(jaxpr=nest(program.jaxpr, primitive, inside)) if closed else program
+        return program.replace(jaxpr=nest(program.jaxpr, inside)) if closed else program
 
     def told(eqn):
-        if eqn.primitive is primitive:
+        if "inside" in eqn.params:
             return eqn.replace(params={**eqn.params, "inside": inside})
         if eqn.primitive.name not in LOOPED:
             return eqn
-        params = {k: nest(v, primitive, inside) for k, v in eqn.params.items()}
+        params = {k: nest(v, inside) for k, v in eqn.params.items()}
         if "written_out" in params and inside == "kernel":
             params["written_out"] = False
         return eqn.replace(params=params)

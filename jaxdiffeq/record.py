@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from jaxdiffeq.dense import sample
+from jaxdiffeq.rows import read, rows, write
 from jaxdiffeq.types import Inputs, PyTree, State
 from jaxdiffeq.while_loop import frozen_while
 
@@ -63,24 +63,6 @@ class Bars(NamedTuple):
         if estimates is None:
             estimates = jax.tree.map(jnp.zeros_like, self.estimates)
         return jax.tree.map(jnp.add, self, Bars(before_t, after, coefficients, inputs, estimates))
-
-
-def write(buffer: PyTree, row: jax.Array, values: PyTree, wanted: jax.Array) -> PyTree:
-    """Put `values` in `row` of the buffers, or in the spare last row."""
-
-    def put(b, v):
-        return lax.dynamic_update_index_in_dim(b, v.astype(b.dtype), jnp.where(wanted, row, b.shape[0] - 1), 0)
-
-    return jax.tree.map(put, buffer, values)
-
-
-def read(buffer: PyTree, row: jax.Array) -> PyTree:
-    return jax.tree.map(lambda b: lax.dynamic_index_in_dim(b, row, 0, keepdims=False), buffer)
-
-
-def rows(shapes: PyTree, count: int) -> PyTree:
-    """Uninitialised buffers of `count` rows and a spare one."""
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((count + 1, *x.shape), x.dtype), shapes)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiffeq.algebra.norm import mean_square, safe_sqrt
-from jaxdiffeq.dense import weigh
+from jaxdiffeq.mix import mix
 from jaxdiffeq.record import Bars, Estimates, Passage, Shapes
 from jaxdiffeq.types import Inputs, PyTree, State
 
@@ -79,5 +79,5 @@ def _energy(coefficients: jax.Array) -> jax.Array:
     """∫₀¹ ‖Σₚ p·cₚ·θᵖ⁻¹‖² dθ as a sum of squares, with the factor of the matrix ∫ (θᵖ)′(θ^q)′ dθ."""
     p = np.arange(1, coefficients.shape[0])
     factor = np.linalg.cholesky(np.outer(p, p) / (p[:, None] + p - 1))
-    parts = weigh(factor.tolist(), list(coefficients[1:]))
+    parts = mix(factor.T, coefficients[1:])
     return len(p) * mean_square(parts)

@@ -20,7 +20,7 @@ from jax.dtypes import float0
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 
-from jaxdiffeq.one_kernel import fits, lower_as_one, nest, pays
+from jaxdiffeq.one_kernel import fits, lower_as_one, nest, partitioned, pays
 
 frozen_while_p = Primitive("frozen_while")
 frozen_while_p.multiple_results = True
@@ -276,8 +276,8 @@ def _loop_dependencies(cond, body, consts, empty, moving, inside) -> list[frozen
 
 
 def _lower_on_cpu(ctx, *operands, body, cond, inside, **params):
-    one = pays(inside, ctx.avals_in) and fits(body.jaxpr) and fits(cond.jaxpr)
-    inner = nest(body, frozen_while_p, "kernel" if one or inside == "kernel" else "loop")
+    one = pays(inside, ctx.avals_in) and fits(body.jaxpr) and fits(cond.jaxpr) and not partitioned(ctx)
+    inner = nest(body, "kernel" if one or inside == "kernel" else "loop")
     run = functools.partial(_run, body=inner, cond=cond, inside=inside, **params)
     if one:
         return lower_as_one(ctx, run, len(body.out_avals), operands)

@@ -133,10 +133,12 @@ def test_export_round_trip(name):
 
 
 @pytest.mark.skipif(jax.device_count() < 2, reason="needs two devices")
-def test_shards():
+@pytest.mark.parametrize("saveat", [jde.SaveAt(t1=True), [0.5, 1.0]], ids=["t1", "ts"])
+def test_shards(saveat):
+    """A loop that XLA divides among devices may call the others, which a kernel cannot."""
     mesh = jax.make_mesh((2,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
     ys, rate = jnp.arange(8.0).reshape(4, 2), jnp.array(2.0)
-    batch = jax.vmap(lambda y, a: solve(oscillator, y, a).ys[-1], (0, None))
+    batch = jax.vmap(lambda y, a: solve(oscillator, y, a, saveat=saveat).ys[-1], (0, None))
     wanted = batch(ys, rate)
     mapped = jax.shard_map(batch, mesh=mesh, in_specs=(P("batch"), P()), out_specs=P("batch"))
     np.testing.assert_allclose(jax.jit(mapped)(ys, rate), wanted, rtol=1e-13)

@@ -15,9 +15,9 @@ MODULES = sorted((ROOT / "jaxdiffeq").rglob("*.py"))
 
 LAYERS = (  # from the bottom; a folder stands for all that is in it
     {"types", "tableaux"},
-    {"_checks", "one_kernel"},
+    {"_checks", "mix", "one_kernel"},
     {"while_loop"},
-    {"scan"},
+    {"scan", "rows"},
     {"algebra", "noise", "dense", "field", "state", "save", "bundle"},
     {"implicit", "control"},
     {"steppers", "record", "events", "history"},  # the parts of the loop

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiffeq.gradients.attach import Active, Constants, Outputs, plain, pull_instant
-from jaxdiffeq.record import Bars, Estimates, Log, Marks, Passage, read, rows
+from jaxdiffeq.record import Bars, Estimates, Log, Marks, Passage
 from jaxdiffeq.regularise import Tally
+from jaxdiffeq.rows import read, rows
 from jaxdiffeq.types import Inputs, Knobs, PyTree, State
 from jaxdiffeq.while_loop import frozen_while
 

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiffeq.dense import evaluate
-from jaxdiffeq.record import Log, Marks, Passage, Shapes, read, rows, write
+from jaxdiffeq.record import Log, Marks, Passage, Shapes
+from jaxdiffeq.rows import read, rows, write
 from jaxdiffeq.types import Inputs, Knobs, PyTree, State
 
 SEGMENT = 32  # steps whose polynomials are held at a time

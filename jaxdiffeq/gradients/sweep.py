@@ -19,7 +19,8 @@ from jaxdiffeq.gradients.attach import Active, Constants, Outputs
 from jaxdiffeq.gradients.equations import OfMass, OfResidual, OfSlope
 from jaxdiffeq.gradients.quadrature import Quadrature
 from jaxdiffeq.implicit.system import settled
-from jaxdiffeq.record import SaveTimes, read
+from jaxdiffeq.record import SaveTimes
+from jaxdiffeq.rows import read
 from jaxdiffeq.types import Inputs, Knobs, PyTree, Result
 from jaxdiffeq.while_loop import frozen_while
 

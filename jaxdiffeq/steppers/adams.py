@@ -12,6 +12,7 @@ from jax import lax
 
 from jaxdiffeq.control import PIDController
 from jaxdiffeq.field import Field
+from jaxdiffeq.mix import mix, total
 from jaxdiffeq.steppers.multistep import choose
 from jaxdiffeq.types import PyTree, State, Step, Work
 
@@ -101,8 +102,8 @@ class AdamsPECE:
         numbers = jnp.arange(self.orders + 1, dtype=jnp.int32)
         past = _each(numbers < k, stars)
 
-        predicted = y + dt * jnp.sum(_each(weights, past), axis=0)
-        new = f(t1, predicted, args) - jnp.sum(past, axis=0)
+        predicted = y + dt * total(_each(weights, past))
+        new = f(t1, predicted, args) - total(past)
         y1 = predicted + dt * weights[k].astype(y.dtype) * new
         error = dt * (weights[k] - weights[k - 1]).astype(y.dtype) * new
 
@@ -170,7 +171,7 @@ class AdamsPECE:
         numbers = jnp.arange(self.orders + 1, dtype=jnp.int32)
         slopes = past + _each(numbers == k, jnp.broadcast_to(new[None], past.shape))
         table = integrals.astype(y.dtype).reshape(*integrals.shape, *[1] * y.ndim)
-        return jnp.concatenate([y[None], dt * jnp.sum(table * slopes[:, None], axis=0)])
+        return jnp.concatenate([y[None], dt * total(table * slopes[:, None])])
 
 
 def _each(weights: jax.Array, rows: jax.Array) -> jax.Array:
@@ -180,6 +181,4 @@ def _each(weights: jax.Array, rows: jax.Array) -> jax.Array:
 
 def _chain(slope: jax.Array, stars: jax.Array) -> jax.Array:
     """Φⱼ₊₁ = Φⱼ − Φⱼ*, from the new slope on."""
-    below = jnp.asarray(np.tril(np.ones((len(stars), len(stars))), -1), stars.dtype)
-    sums = jnp.sum(below.reshape(*below.shape, *[1] * slope.ndim) * stars[None], axis=1)
-    return slope[None] - sums
+    return slope[None] - mix(np.tril(np.ones((len(stars), len(stars))), -1), stars)

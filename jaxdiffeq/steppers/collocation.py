@@ -16,6 +16,7 @@ from jaxdiffeq.algebra.newton import NEWTON, Found, Newton, Start, root
 from jaxdiffeq.dense import hermite
 from jaxdiffeq.field import Field
 from jaxdiffeq.implicit.system import System, like, real_vector, spread, velocity
+from jaxdiffeq.mix import mix, total
 from jaxdiffeq.steppers.base import OfTableau
 from jaxdiffeq.tableaux.collocation import CollocationTableau
 from jaxdiffeq.types import PyTree, State, Step, Work
@@ -124,15 +125,15 @@ class _Stages:
         factors = self.algebra.simplified(lax.stop_gradient(1 / self.dt), self.mass, self.jacobian)
         found = self._solve(factors)
         u = found.z.reshape(form.size, -1)
-        slopes = list(_weigh(form.inverse, u))  # times dt, as all of them here
+        slopes = list(mix(form.inverse, u))  # times dt, as all of them here
         if form.first:
             slopes = [self.dt * real_vector(self.start.memory[2]), *slopes]
         if form.last:
-            at = self.y + _weigh(form.a[-1:, :-1], jnp.stack(slopes))[0]
+            at = self.y + mix(form.a[-1:, :-1], jnp.stack(slopes))[0]
             slopes.append(self.dt * self.system.slope(self._times()[-1], at, self.args))
         slopes = jnp.stack(slopes)
-        end = self.y + self._ahead()[-1] + u[-1] if tableau.stiffly_accurate else self.y + _weigh(form.b, slopes)[0]
-        powers = _weigh(form.powers, slopes)
+        end = self.y + self._ahead()[-1] + u[-1] if tableau.stiffly_accurate else self.y + mix(form.b, slopes)[0]
+        powers = mix(form.powers, slopes)
         y1 = like(end, y)
         memory = *lax.stop_gradient((powers, self.width)), *self._last(slopes)
         error, refined = self._error(factors, u)
@@ -162,12 +163,12 @@ class _Stages:
 
         def residual(z, at):
             u = z.reshape(form.size, -1)
-            slopes = at.shift * _weigh(form.inverse, u)
+            slopes = at.shift * mix(form.inverse, u)
             return jax.vmap(system.defect, (0, 0, 0, None))(at.t, at.base + u, slopes, at.args).reshape(-1)
 
         def exact(z, at):
             u = z.reshape(form.size, -1)
-            slopes = at.shift * _weigh(form.inverse, u)
+            slopes = at.shift * mix(form.inverse, u)
             jacobians, masses = jax.vmap(system.linear, (0, 0, 0, None))(at.t, at.base + u, slopes, at.args)
             return _Coupled(at.shift, masses, jacobians)
 
@@ -183,8 +184,8 @@ class _Stages:
         before, width, *_ = self.start.memory
         ratio = jnp.clip(self.width / width, 0, FARTHEST).astype(self.y.dtype)
         theta = 1 + ratio * jnp.asarray(self.method.tableau.c[self.form.inner], self.y.dtype)
-        powers = jnp.cumprod(jnp.broadcast_to(theta[:, None], (self.form.size, len(before))), axis=1)
-        return jnp.sum((powers - 1)[:, :, None] * before[None], axis=1)
+        powers = jnp.cumprod(jnp.broadcast_to(theta[None], (len(before), self.form.size)), axis=0)
+        return total((powers - 1)[:, :, None] * before[:, None])
 
     def _error(self, factors: tuple, u: jax.Array) -> tuple[jax.Array | None, jax.Array]:
         """The error estimate, and how often it was made anew: once, where it would refuse the step.
@@ -202,7 +203,7 @@ class _Stages:
         one, c = self.algebra.one, 1 / (given.gamma0 * dt)
         own = one.factor(structure.shifted(one, c, mass, self.jacobian)) if self.method._own_error else None
         real = factors[[value.imag == 0 for value in self.form.values].index(True)] if own is None else own
-        (t, y, args), slope = self.fixed, -c * _weigh(np.array([given.e]), u)[0]
+        (t, y, args), slope = self.fixed, -c * mix(np.array([given.e]), u)[0]
         estimate = lambda y: one.solve(real, self.system.defect(t, y, slope, args))
         error = estimate(y)
         large = jnp.mean((error / scale) ** 2) >= 1
@@ -216,12 +217,6 @@ class _Stages:
 
 
 # -------------------- all stages as one system ------------------------------------------------------------------------
-
-
-def _weigh(weights: np.ndarray, rows: jax.Array) -> jax.Array:
-    """weights @ rows. Shapes: [p, m], [m, n] ↦ [p, n]; [m] counts as [1, m]."""
-    table = jnp.asarray(np.atleast_2d(weights), rows.dtype)
-    return jnp.sum(table[:, :, None] * rows[None], axis=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -291,7 +286,7 @@ class _Stacked:
 
     def times(self, w: _Coupled, x: jax.Array) -> jax.Array:
         x = x.reshape(self.form.size, self.n)
-        weighed = w.shift * _weigh(self.form.inverse, x)
+        weighed = w.shift * mix(self.form.inverse, x)
         pushed = jax.vmap(lambda mass, x: structure.times(self.one, mass, x))(w.masses, weighed)
         return (pushed - jax.vmap(self.one.times)(w.jacobians, x)).reshape(-1)
 
@@ -330,9 +325,9 @@ class _Stacked:
         for value, left, right, factor in zip(
             self.form.values, self.form.left, self.form.right.T, factors, strict=True
         ):
-            part = _weigh(left.real, b)[0]
+            part = mix(left.real, b)[0]
             if value.imag:
-                x = self.one.solve(factor, lax.complex(part, _weigh(left.imag, b)[0]))
+                x = self.one.solve(factor, lax.complex(part, mix(left.imag, b)[0]))
                 total += _outer(right.real, x.real) - _outer(right.imag, x.imag)
             else:
                 total += _outer(right.real, self.one.solve(factor, part))

@@ -14,6 +14,7 @@ from jaxdiffeq.algebra.newton import NEWTON, Found, Newton, Start, root
 from jaxdiffeq.control import PIDController
 from jaxdiffeq.field import Field
 from jaxdiffeq.implicit.system import System, like, real_vector, spread, velocity
+from jaxdiffeq.mix import mix, total
 from jaxdiffeq.tableaux.multistep import change_of_step, harmonic, through_differences
 from jaxdiffeq.types import PyTree, State, Step, Work
 
@@ -142,10 +143,10 @@ class MultistepBDF:
         system, memory, k = System(f.whole, start.y), start.memory, start.memory.order
         y, width = real_vector(start.y), t1 - start.t
         past, equal = self._rescaled(memory, width)
-        base = y + jnp.sum(past, axis=0)
+        base = y + total(past)
         weights = self._table([harmonic(m + 1) for m in range(self.order)], y)
         alpha = self._table([(1 - kappa) * harmonic(m + 1) for m, kappa in enumerate(self.kappa)], y)[k - 1]
-        at = _Operands(t1, base, jnp.sum(weights[:, None] * past, axis=0) / alpha, alpha / width.astype(y.dtype), args)
+        at = _Operands(t1, base, total(weights[:, None] * past) / alpha, alpha / width.astype(y.dtype), args)
         floor = 10 * jnp.finfo(y.dtype).eps / jnp.max(tolerance.rtol)
         scale = spread(tolerance.scale(start.y, start.y), start.y)
         chord, work = self._chord(system, lax.stop_gradient(at), memory.chord, width)
@@ -194,8 +195,8 @@ class MultistepBDF:
         powers = [stretch.astype(rows.dtype)]
         for _ in range(self.order - 1):
             powers.append(powers[-1] * powers[0])
-        change = jnp.sum(self._table(change_of_step(self.order), rows) * jnp.stack(powers)[:, None, None], axis=0)
-        return _mix(change, rows), jnp.where(same, memory.equal, 0)
+        change = total(self._table(change_of_step(self.order), rows) * jnp.stack(powers)[:, None, None])
+        return total(change[:, :, None] * rows[:, None]), jnp.where(same, memory.equal, 0)
 
     def _chord(self, system: System, at: _Operands, kept: Chord | tuple, width: jax.Array) -> tuple[Chord, Work]:
         """The factors for this step, and what they took."""
@@ -233,10 +234,10 @@ class MultistepBDF:
 
     def _differences(self, before: jax.Array, past: jax.Array, d: jax.Array, k: jax.Array) -> jax.Array:
         """∇ʲy₁ = ∇ʲy + ∇ʲ⁺¹y₁ from ∇ᵏ⁺¹y₁ = d downwards, and ∇ᵏ⁺²y₁ = d − ∇ᵏ⁺¹y."""
-        sums = _mix(self._table(np.tril(np.ones((self.order, self.order))), d), past)
+        sums = mix(np.triu(np.ones((self.order, self.order))), past)
         sums = jnp.concatenate([sums, jnp.zeros((2, d.size), d.dtype)])
         numbers = self._numbers(self.order + 2)[:, None]
-        last = jnp.sum(jnp.where(numbers == k + 1, before, 0), axis=0)
+        last = total(jnp.where(numbers == k + 1, before, 0))
         return jnp.where(numbers <= k + 1, sums + d[None], jnp.where(numbers == k + 2, (d - last)[None], 0))
 
     def _choose(self, sizes: jax.Array, memory: Memory, width: jax.Array, equal: jax.Array) -> tuple:
@@ -262,8 +263,8 @@ class MultistepBDF:
         y1, differences, k = dense
         end = real_vector(y1)
         rows = jnp.where((self._numbers(self.order) <= k)[:, None], differences, 0)
-        table = self._table(through_differences(self.order), end).T
-        return jax.vmap(lambda v: like(v, y1))(_mix(table, jnp.concatenate([end[None], rows])))
+        powers = mix(through_differences(self.order), jnp.concatenate([end[None], rows]))
+        return jax.vmap(lambda v: like(v, y1))(powers)
 
 
 class Level(NamedTuple):
@@ -289,8 +290,3 @@ def choose(
     best = jnp.max(factors)
     shift = jnp.where(best > factors[1], jnp.where(factors[0] == best, -1, 1), 0).astype(k.dtype)
     return shift, jnp.minimum(best, CAP), Level(now, jnp.where(rise > 0, logs[1] + rise, -1))
-
-
-def _mix(table: jax.Array, rows: jax.Array) -> jax.Array:
-    """Σᵢ table[i, j] rows[i]. Shapes: [i, j], [i, n] ↦ [j, n]."""
-    return jnp.sum(table[:, :, None] * rows[:, None], axis=0)

@@ -1,0 +1,54 @@
+"""A constant matrix times a few rows of any shape, as a step has them: its stages, its past.
+
+As a product summed over an axis it would be one operation too, but XLA's CPU backend leaves a sum of 4096 numbers and
+more to a library, which takes up to ten times as long as additions do where the axis is short, and which no kernel can
+call; the derivative of a matrix with the rows set beside it has such a sum as well. So this adds term by term, and its
+transpose does.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+mix_p = Primitive("mix")
+
+
+def mix(matrix: Any, rows: jax.Array) -> jax.Array:
+    """Σⱼ matrix[i][j] rows[j] for every i. Shapes: [p, m], [m, …] ↦ [p, …]; a matrix [m] counts as [1, m]."""
+    return mix_p.bind(rows, matrix=tuple(map(tuple, np.atleast_2d(matrix).tolist())))
+
+
+def total(rows: jax.Array) -> jax.Array:
+    """Σⱼ rows[j]. Shapes: [m, …] ↦ […]."""
+    return mix(np.ones(len(rows)), rows)[0]
+
+
+def _add_up(rows: jax.Array, *, matrix: tuple) -> jax.Array:
+    table = np.asarray(matrix, rows.dtype)
+    columns = table.T.reshape(*table.T.shape, *[1] * (rows.ndim - 1))
+    terms = [column * rows[j][None] for j, column in enumerate(columns) if column.any()]
+    return functools.reduce(operator.add, terms) if terms else jnp.zeros((len(table), *rows.shape[1:]), rows.dtype)
+
+
+def _batch(operands: Any, dims: Any, *, matrix: tuple) -> tuple[jax.Array, int]:
+    (rows,), (axis,) = operands, dims
+    return mix_p.bind(jnp.moveaxis(rows, 0, 1) if axis == 0 else rows, matrix=matrix), max(axis, 1)
+
+
+def _transpose(bar: Any, rows: Any, *, matrix: tuple) -> list:
+    return [ad.Zero(rows.aval) if type(bar) is ad.Zero else mix_p.bind(bar, matrix=tuple(zip(*matrix, strict=True)))]
+
+
+mix_p.def_impl(lambda rows, matrix: jax.jit(functools.partial(_add_up, matrix=matrix))(rows))
+mix_p.def_abstract_eval(lambda rows, matrix: rows.update(shape=(len(matrix), *rows.shape[1:])))
+mlir.register_lowering(mix_p, mlir.lower_fun(_add_up, multiple_results=False))
+ad.deflinear2(mix_p, _transpose)
+batching.primitive_batchers[mix_p] = _batch

@@ -1,0 +1,117 @@
+"""Buffers of rows, of which one is read or written at a time, in each lane its own.
+
+JAX makes a scatter of a write whose row differs from lane to lane. No kernel takes a scatter, and one such write puts
+a whole loop out of its kernel; in there a loop over the lanes costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+from jaxdiffeq.types import PyTree
+from jaxdiffeq.while_loop import axes_of, vary
+
+put_row_p = Primitive("put_row")
+
+
+def rows(shapes: PyTree, count: int) -> PyTree:
+    """Uninitialised buffers of `count` rows and a spare one."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((count + 1, *x.shape), x.dtype), shapes)
+
+
+def write(buffer: PyTree, row: jax.Array, values: PyTree, wanted: jax.Array) -> PyTree:
+    """Put `values` in `row` of the buffers, or in the spare last row."""
+
+    def put(b, v):
+        return put_row(b, jnp.where(wanted, row, b.shape[0] - 1), v.astype(b.dtype))
+
+    return jax.tree.map(put, buffer, values)
+
+
+def read(buffer: PyTree, row: jax.Array) -> PyTree:
+    return jax.tree.map(lambda b: lax.dynamic_index_in_dim(b, row, 0, keepdims=False), buffer)
+
+
+def put_row(buffer: jax.Array, row: jax.Array, value: jax.Array) -> jax.Array:
+    """`buffer` with `value` in that row. Shapes: [rows, …], [], […] ↦ [rows, …]."""
+    return _bind(buffer, row, value, lanes=False)
+
+
+def _bind(buffer: jax.Array, row: jax.Array, value: jax.Array, lanes: bool) -> jax.Array:
+    axes = axes_of(buffer) | axes_of(row) | axes_of(value)
+    return put_row_p.bind(vary(buffer, axes), vary(row, axes), vary(value, axes), lanes=lanes, inside=None)
+
+
+def _put(buffer: jax.Array, row: jax.Array, value: jax.Array, *, lanes: bool, inside: str | None) -> jax.Array:
+    put = functools.partial(lax.dynamic_update_index_in_dim, axis=0)
+    if not lanes:
+        return put(buffer, value, row)
+    if inside != "kernel":
+        return jax.vmap(put)(buffer, value, row)
+
+    def next_lane(at):
+        i, buffer = at
+        one = lax.dynamic_slice_in_dim(value, i, 1)[:, None]
+        start = i, lax.dynamic_index_in_dim(row, i, keepdims=False), *[jnp.zeros_like(i)] * (buffer.ndim - 2)
+        return i + 1, lax.dynamic_update_slice(buffer, one, start)
+
+    return lax.while_loop(lambda at: at[0] < len(row), next_lane, (jnp.zeros((), row.dtype), buffer))[1]
+
+
+def _batch(operands: Any, dims: Any, *, lanes: bool, inside: str | None) -> tuple[jax.Array, int]:
+    size = next(x.shape[d] for x, d in zip(operands, dims, strict=True) if d is not None)
+    if dims[1] is None and not lanes:  # one row for all lanes: they lie side by side in it
+        buffer, value = (_moved(x, d, size, to) for x, d, to in ((operands[0], dims[0], 1), (operands[2], dims[2], 0)))
+        return _bind(buffer, operands[1], value, lanes=False), 1
+    operands = [_moved(x, d, size, 0) for x, d in zip(operands, dims, strict=True)]
+    if not lanes:
+        return _bind(*operands, lanes=True), 0
+    flat = _bind(*(x.reshape(-1, *x.shape[2:]) for x in operands), lanes=True)
+    return flat.reshape(size, -1, *flat.shape[1:]), 0
+
+
+def _moved(x: jax.Array, axis: int | None, size: int, to: int) -> jax.Array:
+    if axis is not None:
+        return jnp.moveaxis(x, axis, to)
+    return jnp.broadcast_to(jnp.expand_dims(x, to), (*x.shape[:to], size, *x.shape[to:]))
+
+
+def _jvp(primals: Any, tangents: Any, *, lanes: bool, inside: str | None) -> tuple:
+    buffer, row, value = primals
+    out = _bind(buffer, row, value, lanes)
+    if all(type(d) is ad.Zero for d in tangents[::2]):
+        return out, tangents[0]
+    d_buffer, d_value = (ad.instantiate_zeros(d) for d in tangents[::2])
+    return out, _bind(d_buffer, row, d_value, lanes)
+
+
+def _transpose(bar: Any, buffer: Any, row: jax.Array, value: Any, *, lanes: bool, inside: str | None) -> tuple:
+    aval = value.aval if ad.is_undefined_primal(value) else value
+    if type(bar) is ad.Zero:
+        return (
+            bar if ad.is_undefined_primal(buffer) else None,
+            None,
+            ad.Zero(aval) if ad.is_undefined_primal(value) else None,
+        )
+    of_value = jax.vmap(read)(bar, row) if lanes else read(bar, row)
+    of_buffer = _bind(bar, row, jnp.zeros_like(of_value), lanes)
+    return (
+        of_buffer if ad.is_undefined_primal(buffer) else None,
+        None,
+        of_value if ad.is_undefined_primal(value) else None,
+    )
+
+
+put_row_p.def_impl(lambda *xs, **params: jax.jit(functools.partial(_put, **params))(*xs))
+put_row_p.def_abstract_eval(lambda buffer, row, value, **_: buffer)
+mlir.register_lowering(put_row_p, mlir.lower_fun(_put, multiple_results=False))
+ad.primitive_jvps[put_row_p] = _jvp
+ad.primitive_transposes[put_row_p] = _transpose
+batching.primitive_batchers[put_row_p] = _batch
