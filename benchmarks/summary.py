@@ -65,6 +65,7 @@ CLAIMS = (
     ("eager solve, µs", "overhead", "–", lambda r: span(r, "µs", lambda row: row["what"] == "ours, at t1")),
     ("gradient of 1000 and 600 states, against diffrax", "large", "–", lambda r: span(r, "gradient, ours / diffrax")),
     ("stiff solve at equal error, against diffrax", "stiff", "1/30", lambda r: span(r, "ours / diffrax")),
+    ("against LSODA, compiled", "stiff", "1 on most, 2", lambda r: span(r, "ours / LSODA")),
     ("calls of f, BDF over CVODE's", "stiff", "1.3", lambda r: span(r, "BDF / CVODE")),
     ("compile time of Kvaerno5, against diffrax", "stiff", "0.5", lambda r: span(r, f"compile, {KVAERNO5}")),
     ("factor and six solves, n = 1 to 200, over LAPACK", "linear_algebra", "–", lambda r: span(r, "chosen / LAPACK")),

@@ -93,20 +93,13 @@ def _jvp(primals: Any, tangents: Any, *, lanes: bool, inside: str | None) -> tup
 
 
 def _transpose(bar: Any, buffer: Any, row: jax.Array, value: Any, *, lanes: bool, inside: str | None) -> tuple:
-    aval = value.aval if ad.is_undefined_primal(value) else value
     if type(bar) is ad.Zero:
-        return (
-            bar if ad.is_undefined_primal(buffer) else None,
-            None,
-            ad.Zero(aval) if ad.is_undefined_primal(value) else None,
-        )
-    of_value = jax.vmap(read)(bar, row) if lanes else read(bar, row)
-    of_buffer = _bind(bar, row, jnp.zeros_like(of_value), lanes)
-    return (
-        of_buffer if ad.is_undefined_primal(buffer) else None,
-        None,
-        of_value if ad.is_undefined_primal(value) else None,
-    )
+        bars = bar, ad.Zero(value.aval if ad.is_undefined_primal(value) else jax.typeof(value))
+    else:
+        taken = jax.vmap(read)(bar, row) if lanes else read(bar, row)
+        bars = _bind(bar, row, jnp.zeros_like(taken), lanes), taken
+    of_buffer, of_value = (b if ad.is_undefined_primal(x) else None for b, x in zip(bars, (buffer, value), strict=True))
+    return of_buffer, None, of_value
 
 
 put_row_p.def_impl(lambda *xs, **params: jax.jit(functools.partial(_put, **params))(*xs))

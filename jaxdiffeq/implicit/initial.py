@@ -139,7 +139,7 @@ def _null_space(mass: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _on(q: jax.Array, z: jax.Array) -> jax.Array:
-    return q * z if q.ndim == 1 else q @ z
+    return q * z if q.ndim == 1 else structure.Dense().times(q, z)
 
 
 def _moved(z: jax.Array, v: jax.Array, dv: jax.Array, q: jax.Array) -> tuple[jax.Array, jax.Array]:
