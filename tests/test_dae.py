@@ -78,11 +78,11 @@ def test_every_form_solves_robertson_from_inconsistent_values(form):
 def test_runge_kutta_methods_solve_for_the_slope_too(method):
     """F = 0 is solved as M·y′ = f is: to rounding, the same steps."""
     ends = []
-    for form in ("F", "M(t, y)", "diagonal M"):
+    for form in ("F", "diagonal M"):
         solution = jde.solve(FORMS[form], method, saveat=[40.0], rtol=1e-6, atol=1e-10)
         np.testing.assert_allclose(solution.ys[0], AT_40, rtol=1e-5)
         ends.append(solution.ys[0])
-    np.testing.assert_allclose(ends[1:], ends[:1] * 2, rtol=1e-7)
+    np.testing.assert_allclose(*ends, rtol=1e-7)
 
     def end(k):
         return jde.solve(FORMS["F"], method, args=k, saveat=[40.0], **TIGHT).ys[0, 2]
@@ -210,12 +210,14 @@ def test_a_jump_of_the_constraint_at_a_stop():
     residual = lambda t, y, dy, at: jnp.stack([dy[0] - y[1], y[1] - jnp.where(t < at, 1.0, 3.0)])
     problem = jde.DAEProblem(residual, jnp.zeros(2), None, (0.0, 2.0), jnp.array(0.7))
 
+    @functools.partial(jax.value_and_grad, has_aux=True)
     def end(at):
-        return jde.solve(problem, args=at, stops=at, saveat=[2.0], **TIGHT).ys[0]
+        y, z = jde.solve(problem, args=at, stops=at, saveat=[2.0], **TIGHT).ys[0]
+        return y, z
 
-    at = jnp.array(0.7)
-    np.testing.assert_allclose(end(at), [0.7 + 3 * 1.3, 3.0], rtol=1e-8)
-    np.testing.assert_allclose(jax.grad(lambda at: end(at)[0])(at), -2.0, rtol=1e-6)
+    (y, z), slope = end(jnp.array(0.7))
+    np.testing.assert_allclose([y, z], [0.7 + 3 * 1.3, 3.0], rtol=1e-8)
+    np.testing.assert_allclose(slope, -2.0, rtol=1e-6)
 
 
 # -------------------- consistent initial values -----------------------------------------------------------------------
