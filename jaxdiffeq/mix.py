@@ -31,6 +31,11 @@ def total(rows: jax.Array) -> jax.Array:
     return mix(np.ones(len(rows)), rows)[0]
 
 
+def blend(weights: jax.Array, rows: jax.Array) -> jax.Array:
+    """Σⱼ weights[j] rows[j], with weights that vary. Shapes: [m, …] and [m, …], each [m] made to fit the other."""
+    return functools.reduce(operator.add, [w * row for w, row in zip(list(weights), list(rows), strict=True)])
+
+
 def _add_up(rows: jax.Array, *, matrix: tuple) -> jax.Array:
     table = np.asarray(matrix, rows.dtype)
     columns = table.T.reshape(*table.T.shape, *[1] * (rows.ndim - 1))

@@ -372,3 +372,10 @@ def test_the_transistor_amplifier_from_voltages_that_are_off():
         solution = jde.solve(CIRCUIT, method, y0=CIRCUIT.y0 + off, saveat=[0.0, 0.2], rtol=1e-7, atol=1e-7)
         np.testing.assert_allclose(solution.ys[0], CIRCUIT.y0, atol=1e-7)
         np.testing.assert_allclose(solution.ys[1], AMPLIFIED, rtol=1e-4)
+
+
+@pytest.mark.parametrize("rtol", [1e-4, 1e-5, 1e-6, 1e-8])
+def test_the_amplifier_at_any_tolerance(rtol):
+    """What Newton's method leaves in a long past once made every step too large, however short, at 1e-5."""
+    solution = jde.solve(CIRCUIT, jde.BDF(), saveat=[0.0, 0.2], rtol=rtol, atol=rtol, max_steps=40_000)
+    np.testing.assert_allclose(solution.ys[1], AMPLIFIED, atol=100 * rtol)

@@ -44,6 +44,12 @@ def waited(x):
     return x
 
 
+def assert_same(watched, plain):
+    """To rounding, which is relative to the largest number: a loop that calls somebody is no kernel, and what is
+    added up on the way to a small derivative is as large as a large one."""
+    np.testing.assert_allclose(watched, plain, rtol=0, atol=1e-13 * np.max(np.abs(plain)))
+
+
 # -------------------- in a program ------------------------------------------------------------------------------------
 
 
@@ -68,7 +74,7 @@ def test_calls_are_few(reports):
 def test_derivatives_are_the_same(reports):
     plain, watched = (waited(jax.jvp(lambda rate, w=w: total(rate, w), (2.0,), (1.0,))) for w in (False, sink))
     assert len(reports) > 0
-    np.testing.assert_allclose(watched, plain, rtol=1e-13)  # two programs: XLA may round differently
+    assert_same(watched, plain)
 
 
 def test_values_and_gradients_are_the_same_under_jit_and_vmap(reports):
@@ -76,7 +82,7 @@ def test_values_and_gradients_are_the_same_under_jit_and_vmap(reports):
     plain, watched = (
         waited(jax.jit(jax.vmap(jax.value_and_grad(lambda r, w=w: total(r, w))))(rates)) for w in (False, sink)
     )
-    np.testing.assert_allclose(watched, plain, rtol=1e-13)
+    assert_same(watched, plain)
     assert {r.lanes for r in reports} == {3}
     assert reports[-1].done
     assert reports[-1].low == reports[-1].mean == 1.0
