@@ -25,6 +25,7 @@ class Stats(NamedTuple):
     rejected_solver: Any
     """refused because of NaN, infinity or a failed inner solve"""
     f_evals: Any
+    """calls of f; of its implicit part, where a method treats the parts of a split problem each in its way"""
     jac_evals: Any = 0
     factorizations: Any = 0
     linear_solves: Any = 0

@@ -260,7 +260,8 @@ class _Stages:
         finite = so_far.ok & jnp.all(jnp.isfinite(y1))
         error = self._error(slopes, pushes, ends)
         speed = structure.radius(self.algebra, self.jacobian, self.y.size) if self.method.measures else None
-        return Step(State(self.t1, y1, memory), error, dense, finite, Work(n, 0, 0, n, n), speed)
+        anew = int(bool(pushes) and tableau.stiffly_accurate)  # the implicit part at y₁, where f need not be called
+        return Step(State(self.t1, y1, memory), error, dense, finite, Work(n + anew, 0, 0, n, n), speed)
 
     def _error(self, slopes: list, pushes: list, ends: tuple) -> jax.Array | None:
         """The estimate, after (M − γ·dt·J)⁻¹·M if the tableau asks for that. Constant to differentiation."""

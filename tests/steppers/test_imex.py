@@ -129,8 +129,24 @@ def test_equal_steps_are_a_scan(method):
     np.testing.assert_allclose(marched.ys, looped.ys, rtol=1e-13)
     stats = marched.stats
     assert stats.steps == stats.jac_evals == stats.factorizations == 50
-    assert stats.f_evals == stats.newton_iterations + stats.jac_evals + 1  # one at the start
+    once = method.tableau.steps  # at the start, and after each step of the method that starts
+    assert stats.f_evals == stats.newton_iterations + stats.jac_evals + once
     assert stats.newton_iterations == stats.linear_solves
+
+
+@pytest.mark.parametrize("method", [jde.SBDF2(), jde.KenCarp3()], ids=str)
+def test_the_implicit_part_is_called_as_often_as_is_counted(method):
+    """The Jacobian of one number is one call."""
+    calls = []
+
+    def counted(t, y, args):
+        jax.debug.callback(lambda: calls.append(1))
+        return damped(t, y, args)
+
+    problem = jde.SplitODEProblem(counted, driven, SPLIT.y0, SPLIT.tspan)
+    stats = jde.solve(problem, method, saveat=END, controller=jde.FixedSteps(dt=0.04), rtol=1e-8, atol=1e-8).stats
+    jax.effects_barrier()
+    assert len(calls) == stats.f_evals
 
 
 # -------------------- what they are for -------------------------------------------------------------------------------
