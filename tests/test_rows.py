@@ -21,7 +21,7 @@ def by_hand(buffer, row, value):
 
 
 def in_a_loop(buffer, row, value):
-    """The same after three trips of a loop, which is a kernel if it may be."""
+    """The same after two trips of a loop, which is a kernel if it may be."""
 
     def trip(moving, i):
         return put_row(moving, row, i.astype(float) * value), i + 1

@@ -12,7 +12,7 @@ from jax import lax
 
 from jaxdiffeq.control import PIDController
 from jaxdiffeq.field import Field
-from jaxdiffeq.mix import mix, total
+from jaxdiffeq.mix import blend, mix, total
 from jaxdiffeq.steppers.multistep import choose
 from jaxdiffeq.types import PyTree, State, Step, Work
 
@@ -171,7 +171,7 @@ class AdamsPECE:
         numbers = jnp.arange(self.orders + 1, dtype=jnp.int32)
         slopes = past + _each(numbers == k, jnp.broadcast_to(new[None], past.shape))
         table = integrals.astype(y.dtype).reshape(*integrals.shape, *[1] * y.ndim)
-        return jnp.concatenate([y[None], dt * total(table * slopes[:, None])])
+        return jnp.concatenate([y[None], dt * blend(table, slopes[:, None])])
 
 
 def _each(weights: jax.Array, rows: jax.Array) -> jax.Array:

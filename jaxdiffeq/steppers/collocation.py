@@ -16,7 +16,7 @@ from jaxdiffeq.algebra.newton import NEWTON, Found, Newton, Start, root
 from jaxdiffeq.dense import hermite
 from jaxdiffeq.field import Field
 from jaxdiffeq.implicit.system import System, like, real_vector, spread, velocity
-from jaxdiffeq.mix import mix, total
+from jaxdiffeq.mix import blend, mix
 from jaxdiffeq.steppers.base import OfTableau
 from jaxdiffeq.tableaux.collocation import CollocationTableau
 from jaxdiffeq.types import PyTree, State, Step, Work
@@ -185,7 +185,7 @@ class _Stages:
         ratio = jnp.clip(self.width / width, 0, FARTHEST).astype(self.y.dtype)
         theta = 1 + ratio * jnp.asarray(self.method.tableau.c[self.form.inner], self.y.dtype)
         powers = jnp.cumprod(jnp.broadcast_to(theta[None], (len(before), self.form.size)), axis=0)
-        return total((powers - 1)[:, :, None] * before[:, None])
+        return blend((powers - 1)[:, :, None], before[:, None])
 
     def _error(self, factors: tuple, u: jax.Array) -> tuple[jax.Array | None, jax.Array]:
         """The error estimate, and how often it was made anew: once, where it would refuse the step.

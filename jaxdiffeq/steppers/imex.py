@@ -14,7 +14,7 @@ from jaxdiffeq.algebra.newton import NEWTON, Found, Newton, Start
 from jaxdiffeq.dense import hermite
 from jaxdiffeq.field import Field
 from jaxdiffeq.implicit.system import System, like, real_vector, spread
-from jaxdiffeq.mix import total
+from jaxdiffeq.mix import blend
 from jaxdiffeq.steppers.base import OfTableau
 from jaxdiffeq.steppers.dirk import DIRK, Operands, solve_stage
 from jaxdiffeq.tableaux.multistep import IMEXTableau
@@ -98,14 +98,14 @@ class IMEXMultistep(OfTableau):
 
         push = jnp.zeros_like(y)
         if f.parts is not None:
-            push = now * total(eta[:, None] * jnp.concatenate([slopes[1][None], memory.pushes]))
+            push = now * blend(eta[:, None], jnp.concatenate([slopes[1][None], memory.pushes]))
         if before:
             push = push + before[0] * sum(slopes[1:], slopes[0])
         first = -jnp.sum(alpha)  # α₀: a constant has no slope
         # in differences from y, of which rounding takes less
-        base = y + (dt * push - total(alpha[:, None] * (states[: alpha.size] - y[None]))) / first
+        base = y + (dt * push - blend(alpha[:, None], states[: alpha.size] - y[None])) / first
         shift = first / (now * dt)
-        guess = total(eta[:, None] * states) - base if self.tableau.steps > 1 else slopes[0] / shift
+        guess = blend(eta[:, None], states) - base if self.tableau.steps > 1 else slopes[0] / shift
         found = self._solve(system, start, guess, Operands(t1, base, shift, args), tolerance)
 
         y1 = like(base + found.z, start.y)
