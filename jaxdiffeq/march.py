@@ -18,6 +18,8 @@ from jaxdiffeq.lower import Arrays, Lowered, Plan
 from jaxdiffeq.scan import scan
 from jaxdiffeq.types import Counts, Inputs, Result, State
 
+MOST = 2**28  # bytes of states that a gradient keeps unless told otherwise
+
 
 def marches(plan: Plan, arrays: Arrays) -> bool:
     """Whether the solve is a number of equal steps, with nothing between them to save or to land on."""
@@ -44,7 +46,8 @@ def march(plan: Plan, parts: Lowered) -> tuple[Outputs, Constants]:
     numbers = jnp.arange(n, dtype=inputs.t0.dtype)
     first = integration.begin(inputs)
     nothing = jax.tree.map(lambda _: jnp.zeros((), jnp.int32), integration.stepper.work)
-    (y, _, work), rows = _scan(step, (first.y, first.memory, nothing), numbers, plan.gradient.memory)
+    carry = first.y, first.memory, nothing
+    (y, _, work), rows = _scan(step, carry, numbers, plan.gradient.memory or _within(carry, n))
     good = jnp.all(jnp.isfinite(y))
     done, last, solved = _failure(parts, lax.stop_gradient(inputs), lax.stop_gradient(first), good)
     width = _width(inputs, n)
@@ -101,6 +104,11 @@ def _failure(parts: Lowered, inputs: Inputs, first: State, good: jax.Array) -> t
     start = zero, first.y, (first.y, first.memory), zero, jnp.array(True)
     done, y, _, _, ok = lax.while_loop(finite, again, start)
     return jnp.where(good, n, done), y, ok
+
+
+def _within(carry: Any, n: int) -> str | None:
+    """Two levels where all states, with the Jacobians that some methods keep, would take too much memory."""
+    return "sqrt" if n * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(carry)) > MOST else None
 
 
 def _scan(step: Callable, carry: Any, xs: Any, memory: Any) -> tuple[Any, Any]:

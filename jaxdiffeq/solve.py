@@ -92,6 +92,7 @@ def _settle(terms: Terms, method: Any, rtol: Any, first_step: Any, controller: A
     _checks.method(stepper)
     control = stepper.controller if controller is None else controller
     _checks.controlled(stepper, control, first_step)
+    stepper = getattr(stepper, "on_equal_steps", stepper) if equal else stepper
     return stepper, {"rtol": rtol, "first_step": first_step, "controller": control}
 
 

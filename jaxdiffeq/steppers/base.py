@@ -19,6 +19,8 @@ class OfTableau:
     """every step estimates the fastest rate in the system, for those who switch on it"""
     looped: bool = False
     """its stages are a loop where they would be written out; see `stages`"""
+    equal: bool = False
+    """every step has the same size, and none is refused"""
 
     takes_mass: ClassVar[bool] = False
     """it solves M·dy/dt = f for a constant M, perhaps singular"""
@@ -42,6 +44,10 @@ class OfTableau:
     def compact(self) -> Self:
         """The same method, up to rounding, as a smaller program."""
         return replace(self, looped=True)
+
+    @property
+    def on_equal_steps(self) -> Self:
+        return replace(self, equal=True)
 
     @property
     def order(self) -> int:

@@ -15,12 +15,15 @@ from jaxdiffeq.algebra import structure
 from jaxdiffeq.algebra.newton import NEWTON, Found, Newton, Start, root
 from jaxdiffeq.dense import hermite
 from jaxdiffeq.field import Field
+from jaxdiffeq.implicit import chord
+from jaxdiffeq.implicit.chord import Matrix
 from jaxdiffeq.implicit.system import System, like, real_vector, spread, velocity
 from jaxdiffeq.mix import blend, mix
 from jaxdiffeq.steppers.base import OfTableau
 from jaxdiffeq.tableaux.collocation import CollocationTableau
 from jaxdiffeq.types import PyTree, State, Step, Work
 
+SLOW = 5  # iterations with which a Jacobian is not used again
 FARTHEST = 10.0  # steps of the old size, that the polynomial of a step is followed beyond its end
 
 
@@ -62,7 +65,7 @@ class Collocation(OfTableau):
     @property
     def costs(self) -> Work:
         error = self.tableau.error is not None
-        return Work(0, 1, len(_form(self.tableau).values) + int(error and self._own_error), int(error), 0)
+        return Work(0, 0, int(error and self._own_error), int(error), 0)
 
     @property
     def _own_error(self) -> bool:
@@ -77,7 +80,35 @@ class Collocation(OfTableau):
         v = lax.stop_gradient(real_vector(y))
         polynomial = jnp.zeros((self.tableau.stages, v.size), v.dtype)
         slope = (velocity(f, t, y, args),) if self._keeps_slope(f) else ()
-        return polynomial, jnp.ones_like(lax.stop_gradient(t)), *slope
+        system = System(f.whole, y)
+        kept = chord.none(system, t, self._matrix(system, (t, v, args), v, v[0]), self._keeps(system))
+        return polynomial, jnp.ones_like(lax.stop_gradient(t)), *slope, kept
+
+    def _matrix(self, system: System, at: tuple, slope: jax.Array, dt: jax.Array) -> Matrix:
+        """Of a step from (t, v, args): the Jacobian, for F = 0 with ∂F/∂dv, and the factors for all stages."""
+        t, v, args = at
+        residual = system.field.residual is not None
+
+        def make():
+            jacobian, mass = system.linear(t, v, slope, args)
+            return (jacobian, mass) if residual else jacobian
+
+        def factored(kept):
+            jacobian, mass = kept if residual else (kept, system.mass(args))
+            return self._algebra(system).simplified(1 / dt, mass, jacobian)
+
+        def drift(jacobian, factors):
+            kind = complex if _form(self.tableau).values[0].imag else float
+            return chord.drift(system, lambda x: system.algebra.solve(factors[0], x.astype(kind)), at, jacobian)
+
+        return Matrix(make, factored, drift if self.equal else None)
+
+    def _keeps(self, system: System) -> bool:
+        return chord.pays(system) and not (self.equal and system.field.residual is not None)
+
+    def _algebra(self, system: System) -> _Stacked:
+        form = _form(self.tableau)
+        return _Stacked(system.algebra, system.algebra.repeated(form.size), form, system.size)
 
     def _keeps_slope(self, f: Field) -> bool:
         return _form(self.tableau).first or f.residual is not None
@@ -115,14 +146,18 @@ class _Stages:
         self.dt = self.width.astype(self.y.dtype)
         self.fixed = lax.stop_gradient((start.t, self.y, args))
         slope = lax.stop_gradient(real_vector(start.memory[2])) if method._keeps_slope(system.field) else self.y
-        self.jacobian, self.mass = system.linear(*self.fixed[:2], slope, self.fixed[2])
+        dt = lax.stop_gradient(self.dt)
+        matrix = method._matrix(system, self.fixed, slope, dt)
+        self.chord, self.work = chord.renewed(start.memory[-1], matrix, 1 / dt, self.width, chord.ALIKE)
+        kept, residual = self.chord.jacobian, system.field.residual is not None
+        self.jacobian, self.mass = kept if residual else (kept, system.mass(self.fixed[2]))
         self.scale = spread(tolerance.scale(start.y, start.y), start.y)
         self.floor = 10 * jnp.finfo(self.y.dtype).eps / jnp.max(tolerance.rtol)
-        self.algebra = _Stacked(system.algebra, system.algebra.repeated(self.form.size), self.form, self.y.size)
+        self.algebra = method._algebra(system)
 
     def step(self) -> Step:
         form, tableau, y = self.form, self.method.tableau, self.start.y
-        factors = self.algebra.simplified(lax.stop_gradient(1 / self.dt), self.mass, self.jacobian)
+        factors = self.chord.factors
         found = self._solve(factors)
         u = found.z.reshape(form.size, -1)
         slopes = list(mix(form.inverse, u))  # times dt, as all of them here
@@ -135,10 +170,18 @@ class _Stages:
         end = self.y + self._ahead()[-1] + u[-1] if tableau.stiffly_accurate else self.y + mix(form.b, slopes)[0]
         powers = mix(form.powers, slopes)
         y1 = like(end, y)
-        memory = *lax.stop_gradient((powers, self.width)), *self._last(slopes)
-        error, refined = self._error(factors, u)
         n = found.iterations
-        work = Work(form.size * n + refined, 0, 0, len(form.values) * n + refined, n)
+        kept = chord.handed_on(self.chord, self.start.memory[-1], n > SLOW, chord.SHORTER * jnp.abs(self.width))
+        memory = *lax.stop_gradient((powers, self.width)), *self._last(slopes), kept
+        error, refined = self._error(factors, u)
+        systems, made = len(form.values), self.work
+        work = Work(
+            form.size * n + refined + made.f_evals,
+            made.jac_evals,
+            made.factorizations * systems,
+            systems * n + refined,
+            n,
+        )
         ok = found.ok & jnp.all(jnp.isfinite(y1))
         speed = structure.radius(self.algebra.one, self.jacobian, self.y.size) if self.method.measures else None
         dense = self.start.t, y, self.t1, y1, powers

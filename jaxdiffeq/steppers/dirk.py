@@ -12,10 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdiffeq.algebra import structure
+from jaxdiffeq.algebra import lu, structure
 from jaxdiffeq.algebra.newton import NEWTON, Found, Newton, Start, root
 from jaxdiffeq.dense import combine, hermite, weigh
 from jaxdiffeq.field import Field
+from jaxdiffeq.implicit import chord
+from jaxdiffeq.implicit.chord import Matrix
 from jaxdiffeq.implicit.system import System, like, real_vector, spread, velocity
 from jaxdiffeq.scan import scan
 from jaxdiffeq.steppers.base import OfTableau
@@ -23,16 +25,19 @@ from jaxdiffeq.steppers.stages import Slopes, combined, in_order, nothing_yet, p
 from jaxdiffeq.tableaux.dirk import DIRKTableau
 from jaxdiffeq.types import PyTree, State, Step, Work
 
+SLOW = 3
+"""iterations a stage, on average, with which a Jacobian is not used again"""
+
 
 @dataclass(frozen=True, repr=False)
 class DIRK(OfTableau):
     """Yᵢ = y + dt·Σⱼ aᵢⱼ kⱼ, j ≤ i,   M kᵢ = f(t + cᵢ·dt, Yᵢ),   y₁ = y + dt·Σᵢ bᵢ kᵢ.
 
     Or F(t + cᵢ·dt, Yᵢ, kᵢ) = 0. Newton's method finds one stage after the other, with the Jacobian at the start of the
-    step. The explicit part of a split problem enters as dt·Σⱼ âᵢⱼ f̂(t + ĉⱼ·dt, Yⱼ) if the tableau has one; else the
-    sum is implicit. The memory from step to step is the slope at the start, of both parts; for some estimates also the
-    divided difference of the slopes at the ends of the step before, which is dy′/dt at first, and the size of that
-    step, zero at first.
+    step or of one before. The explicit part of a split problem enters as dt·Σⱼ âᵢⱼ f̂(t + ĉⱼ·dt, Yⱼ) if the tableau has
+    one; else the sum is implicit. The memory from step to step is the slope at the start, of both parts; for some
+    estimates also the divided difference of the slopes at the ends of the step before, which is dy′/dt at first, and
+    the size of that step, zero at first; and last the chord.
     Source: Hairer, Wanner, Solving ODEs II, IV.6 and IV.8; Kennedy, Carpenter 2003, doi:10.1016/S0168-9274(02)00138-1.
     """
 
@@ -60,31 +65,70 @@ class DIRK(OfTableau):
 
     @property
     def costs(self) -> Work:
-        """One factorisation for each diagonal coefficient."""
-        return Work(1, 1, len({row[-1] for row in self.tableau.a} - {0.0}), int(self.tableau.filtered), 0)
+        return Work(0, 0, 0, int(self.tableau.filtered), 0)
 
     @property
     def work(self) -> Work:  # pyright: ignore[reportIncompatibleVariableOverride]
         return Work(0, 0, 0, 0, 0)
+
+    @property
+    def diagonals(self) -> tuple[float, ...]:
+        """Those that need a matrix each, in the order of the stages."""
+        return tuple(dict.fromkeys(row[-1] for row in self.tableau.a if row[-1]))
 
     def additive(self, f: Field) -> bool:
         """Whether the two parts of a problem are treated each in its way."""
         return self.tableau.explicit is not None and f.parts is not None
 
     def init(self, f: Field, t: jax.Array, y: jax.Array, args: PyTree) -> tuple:
-        if self.additive(f):
-            assert f.parts is not None
-            return tuple(part(t, y, args) for part in f.parts)
-        k = velocity(f, t, y, args)
+        slopes, system = self._slopes(f, t, y, args), self._system(f, y)
+        matrix = self._matrix(system, (t, real_vector(y), args), slopes, real_vector(y)[0])
+        kept = chord.none(system, t, matrix, self._keeps(system))
         if not self.tableau.bends:
-            return (k,)
+            return *slopes, kept
+        (k,) = slopes
         _, bend = jax.jvp(lambda t, y: velocity(f, t, y, args), (t, y), (jnp.ones_like(t), k))
-        return k, lax.stop_gradient(bend), jnp.zeros_like(t)
+        return k, lax.stop_gradient(bend), jnp.zeros_like(t), kept
+
+    def _slopes(self, f: Field, t: jax.Array, y: jax.Array, args: PyTree) -> tuple:
+        if not self.additive(f):
+            return (velocity(f, t, y, args),)
+        assert f.parts is not None
+        return tuple(part(t, y, args) for part in f.parts)
+
+    def _system(self, f: Field, y: jax.Array) -> System:
+        return System(f.implicit if self.additive(f) else f.whole, y)
+
+    def _keeps(self, system: System) -> bool:
+        """On steps of changing size only where factors are dear beside an iteration: an inverse made in a kernel."""
+        worth = system.field.residual is None if self.equal else system.size <= lu.ROLLED
+        return worth and chord.pays(system)
+
+    def _matrix(self, system: System, at: tuple, memory: tuple, dt: jax.Array) -> Matrix:
+        """Of a step from (t, y, args); for F = 0 a Jacobian for each diagonal."""
+        t, v, args = at
+        shifts = [1 / (diagonal * dt) for diagonal in self.diagonals]
+        residual = system.field.residual is not None
+
+        def make():
+            if not residual:
+                return system.jacobian(t, v, args)[1]
+            slope = lax.stop_gradient(real_vector(memory[0]))
+            return tuple(system.tangent(t, v, slope, c, args) for c in shifts)
+
+        def factored(jacobian):
+            tangents = jacobian if residual else [jacobian] * len(shifts)
+            pairs = zip(shifts, tangents, strict=True)
+            return tuple(system.algebra.factor(system.matrix(c, args, tangent)) for c, tangent in pairs)
+
+        def drift(jacobian, factors):
+            return chord.drift(system, lambda x: system.algebra.solve(factors[0], x), at, jacobian)
+
+        return Matrix(make, factored, drift if self.equal else None)
 
     def step(self, f: Field, start: State, t1: jax.Array, args: PyTree, tolerance: Any) -> Step:
-        additive = self.additive(f)
-        system = System(f.implicit if additive else f.whole, start.y)
-        stages = _Stages(self, system, f.parts[1] if additive and f.parts else None, start, t1, args, tolerance)
+        explicit = f.parts[1] if self.additive(f) and f.parts else None
+        stages = _Stages(self, self._system(f, start.y), explicit, start, t1, args, tolerance)
         return stages.step(f)
 
     def polynomial(self, f: Field, dense: Any, args: PyTree) -> jax.Array:
@@ -159,10 +203,12 @@ class _Stages:
         self.dt = self.width.astype(self.y.dtype)
         self.algebra = system.algebra
         self.fixed = lax.stop_gradient((start.t, self.y, args))
-        self.jacobian = None if system.field.residual is not None else system.jacobian(*self.fixed)[1]
+        dt = lax.stop_gradient(self.dt)
+        matrix, of_step = method._matrix(system, self.fixed, start.memory, dt), system.field.residual is not None
+        self.chord, self.work = chord.renewed(start.memory[-1], matrix, 1 / dt, self.width, chord.ALIKE, of_step)
+        self.factors = dict(zip(method.diagonals, self.chord.factors, strict=True))
         self.scale = spread(tolerance.scale(start.y, start.y), start.y)
         self.floor = 10 * jnp.finfo(self.y.dtype).eps / jnp.max(tolerance.rtol)
-        self.factors: dict[float, Any] = {}
 
     def step(self, f: Field) -> Step:
         tableau = self.method.tableau
@@ -184,8 +230,6 @@ class _Stages:
 
     def _loop(self, diagonal: float, several: range, so_far: _SoFar) -> _SoFar:
         """The stages `several`, which have the same diagonal entry."""
-        if diagonal and diagonal not in self.factors:
-            self.factors[diagonal] = self._factored(lax.stop_gradient(1 / (diagonal * self.dt)))
 
         def stage(so_far, row):
             base = self.y + self.dt * combined(row.a, so_far.slopes)
@@ -224,13 +268,6 @@ class _Stages:
         ok, iterations = so_far.ok & found.ok, so_far.iterations + found.iterations
         return so_far._replace(at=base + found.z, last=found.z * shift, rate=rate, ok=ok, iterations=iterations)
 
-    def _factored(self, c: jax.Array) -> Any:
-        t, y, args = self.fixed
-        tangent = self.jacobian
-        if tangent is None:
-            tangent = self.system.tangent(t, y, lax.stop_gradient(real_vector(self.start.memory[0])), c, args)
-        return self.algebra.factor(self.system.matrix(c, args, tangent))
-
     def _push(self, c: jax.Array, at: jax.Array) -> jax.Array:
         """The explicit part at a stage."""
         assert self.explicit is not None
@@ -252,16 +289,24 @@ class _Stages:
         total = [a + b for a, b in zip(slopes, pushes, strict=True)] if pushes else slopes
         before, dt = self.start.memory[: len(memory)], self.dt.astype(y.dtype)
         ends = sum(before[1:], before[0]), sum(memory[1:], memory[0])
+        n = so_far.iterations
+        slow = n > SLOW * sum(row[-1] != 0 for row in tableau.a)
+        kept = chord.handed_on(self.chord, self.start.memory[-1], slow, chord.SHORTER * jnp.abs(self.width))
         if tableau.bends:
             memory = *memory, *lax.stop_gradient(((ends[1] - ends[0]) / dt, self.width))
         inner = [like(k, y) for k in total] if tableau.dense is not None else [ends[0]]
         dense = y, y1, dt, tuple(inner), ends[1]
-        n = so_far.iterations
         finite = so_far.ok & jnp.all(jnp.isfinite(y1))
         error = self._error(slopes, pushes, ends)
-        speed = structure.radius(self.algebra, self.jacobian, self.y.size) if self.method.measures else None
+        speed = structure.radius(self.algebra, self.chord.jacobian, self.y.size) if self.method.measures else None
         anew = int(bool(pushes) and tableau.stiffly_accurate)  # the implicit part at y₁, where f need not be called
-        return Step(State(self.t1, y1, memory), error, dense, finite, Work(n + anew, 0, 0, n, n), speed)
+        work = self.work._replace(
+            f_evals=n + anew + self.work.f_evals + self.work.jac_evals,
+            factorizations=self.work.factorizations * len(self.factors),
+            linear_solves=n,
+            newton_iterations=n,
+        )
+        return Step(State(self.t1, y1, (*memory, kept)), error, dense, finite, work, speed)
 
     def _error(self, slopes: list, pushes: list, ends: tuple) -> jax.Array | None:
         """The estimate, after (M − γ·dt·J)⁻¹·M if the tableau asks for that. Constant to differentiation."""

@@ -10,9 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdiffeq.algebra.newton import NEWTON, Found, Newton, Start
+from jaxdiffeq.algebra.newton import NEWTON, Newton, Start
 from jaxdiffeq.dense import hermite
 from jaxdiffeq.field import Field
+from jaxdiffeq.implicit import chord
+from jaxdiffeq.implicit.chord import Kept, Matrix
 from jaxdiffeq.implicit.system import System, like, real_vector, spread
 from jaxdiffeq.mix import blend
 from jaxdiffeq.steppers.base import OfTableau
@@ -36,6 +38,7 @@ class Memory(NamedTuple):
     """states that are known, the present one too"""
     rate: jax.Array
     """of convergence of Newton's method; constant to differentiation"""
+    chord: Kept
 
 
 @dataclass(frozen=True, repr=False)
@@ -58,7 +61,7 @@ class IMEXMultistep(OfTableau):
 
     @property
     def costs(self) -> Work:
-        return Work(1, 1, 1, 0, 0)
+        return Work(0, 0, 0, 0, 0)
 
     @property
     def work(self) -> Work:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -70,7 +73,21 @@ class IMEXMultistep(OfTableau):
         repeated = lambda x: jnp.broadcast_to(real_vector(x), (before, real_vector(x).size))
         far = jnp.full((), jnp.inf, jnp.finfo(y.dtype).dtype)
         widths, known = jnp.ones(before, t.dtype), jnp.ones((), jnp.int32)
-        return Memory(slopes, repeated(y), repeated(slopes[-1]), widths, known, far)
+        system, v = System(f.implicit, y), real_vector(y)
+        kept = chord.none(system, t, self._matrix(system, (t, v, args), v[0]), chord.pays(system))
+        return Memory(slopes, repeated(y), repeated(slopes[-1]), widths, known, far, kept)
+
+    def _matrix(self, system: System, at: tuple, shift: jax.Array) -> Matrix:
+        """Of a step from (t, v, args)."""
+        algebra = system.algebra
+
+        def factored(jacobian):
+            return algebra.factor(algebra.shifted(shift, None, jacobian))
+
+        def drift(jacobian, factors):
+            return chord.drift(system, lambda x: algebra.solve(factors, x), at, jacobian)
+
+        return Matrix(lambda: system.jacobian(*at)[1], factored, drift)
 
     def step(self, f: Field, start: State, t1: jax.Array, args: PyTree, tolerance: Any) -> Step:
         def go_on():
@@ -79,9 +96,10 @@ class IMEXMultistep(OfTableau):
         def begin():
             assert self.tableau.starter is not None
             method = DIRK(self.tableau.starter, self.newton)
-            taken = method.step(f, start._replace(memory=start.memory.slopes), t1, args, tolerance)
+            taken = method.step(f, start._replace(memory=(*start.memory.slopes, ())), t1, args, tolerance)
             after = taken.after
-            return self._taken(start, t1, after.y, after.memory, start.memory.rate, taken.ok, taken.work)
+            carried = start.memory.rate, start.memory.chord
+            return self._taken(start, t1, after.y, after.memory[:-1], carried, taken.ok, taken.work)
 
         if self.tableau.starter is None:
             return go_on()
@@ -106,13 +124,21 @@ class IMEXMultistep(OfTableau):
         base = y + (dt * push - blend(alpha[:, None], states[: alpha.size] - y[None])) / first
         shift = first / (now * dt)
         guess = blend(eta[:, None], states) - base if self.tableau.steps > 1 else slopes[0] / shift
-        found = self._solve(system, start, guess, Operands(t1, base, shift, args), tolerance)
+        fixed = lax.stop_gradient((start.t, y, args))
+        matrix = self._matrix(system, fixed, lax.stop_gradient(shift))
+        used, made = chord.renewed(memory.chord, matrix, lax.stop_gradient(shift), width)
+        floor = 10 * jnp.finfo(y.dtype).eps / jnp.max(tolerance.rtol)
+        scale = spread(tolerance.scale(start.y, start.y), start.y)
+        begin = Start(guess, used.factors, scale, floor, memory.rate)
+        found = solve_stage(self.newton, system, begin, Operands(t1, base, shift, args))
 
         y1 = like(base + found.z, start.y)
         after = (like(shift * found.z, start.y), *(() if f.parts is None else (f.parts[1](t1, y1, args),)))
         rate = jnp.maximum(found.rate, jnp.finfo(y.dtype).eps) ** 0.8
         n = found.iterations
-        return self._taken(start, t1, y1, after, lax.stop_gradient(rate), found.ok, Work(n, 0, 0, n, n))
+        kept = chord.handed_on(used, memory.chord, jnp.array(False), jnp.abs(width))
+        work = made._replace(f_evals=n + made.f_evals + made.jac_evals, linear_solves=n, newton_iterations=n)
+        return self._taken(start, t1, y1, after, (lax.stop_gradient(rate), kept), found.ok, work)
 
     def _weights(self, memory: Memory, width: jax.Array) -> tuple[jax.Array, jax.Array]:
         """αⱼ for j > 0, and η without β. Shapes: [len(alpha) - 1], [steps]."""
@@ -127,15 +153,9 @@ class IMEXMultistep(OfTableau):
         # the basis of the polynomial through y₁ as well has one factor more: θ/placeⱼ, which is zero at t₁
         return eta / places if len(self.tableau.alpha) > 2 else -jnp.ones(1, width.dtype), eta
 
-    def _solve(self, system: System, start: State, guess: jax.Array, operands: Operands, tolerance: Any) -> Found:
-        t, y, args = lax.stop_gradient((start.t, real_vector(start.y), operands.args))
-        _, jacobian = system.jacobian(t, y, args)
-        factors = system.algebra.factor(system.algebra.shifted(lax.stop_gradient(operands.c), None, jacobian))
-        floor = 10 * jnp.finfo(y.dtype).eps / jnp.max(tolerance.rtol)
-        scale = spread(tolerance.scale(start.y, start.y), start.y)
-        return solve_stage(self.newton, system, Start(guess, factors, scale, floor, start.memory.rate), operands)
-
-    def _taken(self, start: State, t1: jax.Array, y1: jax.Array, slopes: tuple, rate: Any, ok: Any, work: Work) -> Step:
+    def _taken(
+        self, start: State, t1: jax.Array, y1: jax.Array, slopes: tuple, newton: tuple, ok: Any, work: Work
+    ) -> Step:
         before = start.memory
 
         def pushed(row, rows):
@@ -145,7 +165,7 @@ class IMEXMultistep(OfTableau):
         pushes = pushed(real_vector(before.slopes[-1]), before.pushes)
         width = t1 - start.t
         known = jnp.minimum(before.known + 1, self.tableau.steps)
-        memory = Memory(tuple(slopes), states, pushes, pushed(width, before.widths), known, rate)
+        memory = Memory(tuple(slopes), states, pushes, pushed(width, before.widths), known, *newton)
         k0, k1 = (sum(k[1:], k[0]) for k in (before.slopes, memory.slopes))
         ok = jnp.asarray(ok) & jnp.all(jnp.isfinite(y1))
         return Step(State(t1, y1, memory), None, (start.y, y1, width.astype(y1.dtype), k0, k1), ok, work)

@@ -13,6 +13,8 @@ from jax import lax
 from jaxdiffeq.algebra.newton import Found, Newton, Start, root
 from jaxdiffeq.control import PIDController
 from jaxdiffeq.field import Field
+from jaxdiffeq.implicit import chord
+from jaxdiffeq.implicit.chord import Kept, Matrix
 from jaxdiffeq.implicit.system import System, like, real_vector, spread, velocity
 from jaxdiffeq.mix import blend, mix, total
 from jaxdiffeq.tableaux.multistep import change_of_step, harmonic, through_differences
@@ -24,27 +26,10 @@ CAP = 2.0
 """the largest factor to the next step: longer leaps carry small components beyond zero, where equations may run away"""
 WORTHWHILE = 0.9, 1.1
 """a change of the step within these factors is not made"""
-RENEWED = 4
-"""with up to so many unknowns a new Jacobian and its factors cost less than the iterations they save"""
-LASTS = 20
-"""steps with one Jacobian"""
 COLLAPSED = 0.05
 """of the last step: where several refusals have led there, only the first difference of the past is believed"""
 EASY = Newton(kappa=0.05)
 """predicted to an order more than it is solved for, a state needs fewer iterations than a stage; CVODE has 0.1"""
-
-
-class Chord(NamedTuple):
-    """What Newton's method uses from step to step. Constant to differentiation."""
-
-    jacobian: Any
-    factors: Any
-    """of c·M − J"""
-    c: jax.Array
-    left: jax.Array
-    """steps that the Jacobian still lasts"""
-    least: jax.Array
-    """|dt| of the next step, unless that was refused or cut short"""
 
 
 class Memory(NamedTuple):
@@ -61,8 +46,7 @@ class Memory(NamedTuple):
     """log of the last error without its power of the step size; infinity: there is none of this order"""
     rate: jax.Array
     """of convergence of Newton's method"""
-    chord: Chord | tuple
-    """() where every step makes its own"""
+    chord: Kept
 
 
 class _Operands(NamedTuple):
@@ -131,20 +115,8 @@ class MultistepBDF:
         rest = jnp.zeros((self.order + 1, v.size), v.dtype)
         one = jnp.ones((), jnp.int32)
         far = jnp.full((), jnp.inf, v.dtype)
-        differences, chord = jnp.concatenate([slope[None], rest]), self._no_chord(system, t, v, args)
-        return Memory(differences, jnp.ones_like(t), one, jnp.zeros_like(one), far, far, chord)
-
-    def _no_chord(self, system: System, t: jax.Array, v: jax.Array, args: PyTree) -> Chord | tuple:
-        """Room for what the first step will make."""
-        if system.size <= RENEWED:
-            return ()
-
-        def make():
-            jacobian = system.tangent(t, v, v, v[0], args)
-            return jacobian, system.algebra.factor(system.matrix(v[0], args, jacobian))
-
-        jacobian, factors = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(make))
-        return Chord(jacobian, factors, jnp.zeros_like(v[0]), jnp.zeros((), jnp.int32), jnp.zeros_like(t))
+        kept = chord.none(system, t, self._matrix(system, _Operands(t, v, v, v[0], args)))
+        return Memory(jnp.concatenate([slope[None], rest]), jnp.ones_like(t), one, jnp.zeros_like(one), far, far, kept)
 
     def step(self, f: Field, start: State, t1: jax.Array, args: PyTree, tolerance: Any) -> Step:
         system, y, width = System(f.whole, start.y), real_vector(start.y), t1 - start.t
@@ -158,8 +130,10 @@ class MultistepBDF:
         at = _Operands(t1, base, blend(weights[:, None], past) / alpha, alpha / width.astype(y.dtype), args)
         floor = 10 * jnp.finfo(y.dtype).eps / jnp.max(tolerance.rtol)
         scale = spread(tolerance.scale(start.y, start.y), start.y)
-        chord, work = self._chord(system, lax.stop_gradient(at), memory.chord, width)
-        found = self._solve(system, at, Start(jnp.zeros_like(base), chord.factors, scale, floor, memory.rate))
+        fixed = lax.stop_gradient(at)
+        matrix, of_step = self._matrix(system, fixed), system.field.residual is not None
+        used, work = chord.renewed(memory.chord, matrix, fixed.c, width, of_step=of_step)
+        found = self._solve(system, at, Start(jnp.zeros_like(base), used.factors, scale, floor, memory.rate))
 
         y1 = like(base + found.z, start.y)
         differences = self._differences(memory.differences, past, found.z, k)
@@ -170,9 +144,8 @@ class MultistepBDF:
         rate = lax.stop_gradient(jnp.maximum(found.rate, jnp.finfo(y.dtype).eps) ** 0.8)
         n = found.iterations
         least = jnp.abs(width) * jnp.minimum(growth, 1).astype(width.dtype)
-        chord = chord._replace(left=jnp.where(n > 2, 0, chord.left), least=least)  # a slow one is not used again
-        chord = lax.stop_gradient(chord) if memory.chord else ()
-        after = State(t1, y1, Memory(differences, width, order, equal, level, rate, chord))
+        kept = chord.handed_on(used, memory.chord, n > 2, least)
+        after = State(t1, y1, Memory(differences, width, order, equal, level, rate, kept))
         return Step(
             after,
             like(constants[k - 1] * found.z, start.y),
@@ -207,8 +180,8 @@ class MultistepBDF:
         change = blend(self._table(change_of_step(self.order), rows), jnp.stack(powers)[:, None, None])
         return blend(change[:, :, None], rows[:, None]), jnp.where(same, memory.equal, 0)
 
-    def _chord(self, system: System, at: _Operands, kept: Chord | tuple, width: jax.Array) -> tuple[Chord, Work]:
-        """The factors for this step, and what they took."""
+    def _matrix(self, system: System, at: _Operands) -> Matrix:
+        """Of a step."""
 
         def make():
             return system.tangent(at.t, at.base, at.c * at.past, at.c, at.args)
@@ -216,19 +189,7 @@ class MultistepBDF:
         def factored(jacobian):
             return system.algebra.factor(system.matrix(at.c, at.args, jacobian))
 
-        if not isinstance(kept, Chord):
-            jacobian, none = make(), jnp.zeros((), jnp.int32)
-            return Chord(jacobian, factored(jacobian), at.c, none, jnp.abs(width)), Work(0, none + 1, none + 1, 0, 0)
-        renew = (kept.left <= 0) | (jnp.abs(width) < 0.99 * kept.least)
-        again = renew | ~(jnp.abs(at.c - kept.c) < 0.01 * jnp.abs(kept.c))
-        if system.field.residual is not None:  # its Jacobian depends on the step
-            renew = again
-        jacobian = lax.cond(renew, make, lambda: kept.jacobian)
-        factors = lax.cond(again, lambda: factored(jacobian), lambda: kept.factors)
-        left = jnp.where(renew, LASTS, kept.left - 1)
-        one = lambda flag: flag.astype(jnp.int32)
-        chord = Chord(jacobian, factors, jnp.where(again, at.c, kept.c), left, kept.least)
-        return chord, Work(0, one(renew), one(again), 0, 0)
+        return Matrix(make, factored)
 
     def _solve(self, system: System, at: _Operands, begin: Start) -> Found:
         """d = y₁ − y⁽⁰⁾."""
