@@ -238,10 +238,10 @@ def automatic_pair(nonstiff: Any, stiff: Any) -> None:
     for role, given in (("nonstiff", nonstiff), ("stiff", stiff)):
         if getattr(given, "error_order", None) is None or not hasattr(given, "measures"):
             raise TypeError(
-                f"`Auto({role}=...)` must be a Runge–Kutta or Rosenbrock method with an error estimate, such as "
-                f"Auto(Tsit5(), Rodas5P()), but is {given!r}."
+                f"`Auto({role}=...)` must be a Runge–Kutta or Rosenbrock method with an error estimate, or BDF() "
+                f"for the stiff one, such as Auto(Tsit5(), Rodas5P()), but is {given!r}."
             )
-    if getattr(nonstiff.tableau, "pair", None) is None:
+    if getattr(getattr(nonstiff, "tableau", None), "pair", None) is None:
         raise ValueError(
             f"`Auto(nonstiff={nonstiff!r})` cannot tell whether a problem is stiff, having no two stages at the same "
             "time. Take Tsit5(), DP5(), Vern7() or another method that has."

@@ -63,7 +63,7 @@ class Step(NamedTuple):
     error_order: jax.Array | None = None
     """the power of dt in the error, of methods whose order varies"""
     growth: jax.Array | None = None
-    """the factor by which the next step should differ; None: the controller concludes it from the error alone"""
+    """the factor by which the next step should differ; None, or 0: the controller concludes it from the error alone"""
 
 
 class Work(NamedTuple):

@@ -60,7 +60,8 @@ class Auto:
 
     @property
     def compact(self) -> Auto:
-        return replace(self, nonstiff=self.nonstiff.compact, stiff=self.stiff.compact)
+        compact = [getattr(method, "compact", method) for method in (self.nonstiff, self.stiff)]
+        return replace(self, nonstiff=compact[NONSTIFF], stiff=compact[STIFF])
 
     @property
     def regularisers(self) -> tuple[str, ...]:
@@ -122,10 +123,16 @@ class Auto:
             dense = [_zeros(shape.dense) for shape in shapes]
             dense[which] = step.dense
             after = step.after._replace(memory=tuple(carried))
-            order = jnp.asarray(methods[which].error_order, start.t.dtype)
-            work = self._work(which, step)
-            ok = jnp.asarray(step.ok)
-            return step._replace(after=after, dense=tuple(dense), ok=ok, work=work, error_order=order)
+            order = methods[which].error_order if step.error_order is None else step.error_order
+            growth = jnp.zeros_like(start.t) if step.growth is None else step.growth
+            return step._replace(
+                after=after,
+                dense=tuple(dense),
+                ok=jnp.asarray(step.ok),
+                work=self._work(which, step),
+                error_order=jnp.asarray(order, start.t.dtype),
+                growth=growth,
+            )
 
         step = lax.cond(memory.mode == STIFF, lambda: alike(STIFF), lambda: alike(NONSTIFF))
         after = step.after._replace(memory=self._vote(f, memory, step, jnp.abs(t1 - start.t), args))

@@ -11,6 +11,7 @@ import numpy as np
 from jax import lax
 
 from jaxdiffeq.algebra.newton import Found, Newton, Start, root
+from jaxdiffeq.algebra.structure import radius
 from jaxdiffeq.control import PIDController
 from jaxdiffeq.field import Field
 from jaxdiffeq.implicit import chord
@@ -79,6 +80,8 @@ class MultistepBDF:
 
     kappa: tuple[float, ...]
     newton: Newton = EASY
+    measures: bool = False
+    """every step estimates the fastest rate in the system, for those who switch on it"""
 
     regularisers: ClassVar[tuple[str, ...]] = ("error", "energy")
     controller: ClassVar[Any] = PIDController()
@@ -152,6 +155,7 @@ class MultistepBDF:
             (y1, differences[: self.order], k),
             found.ok & jnp.all(jnp.isfinite(y1)),
             work._replace(f_evals=n + work.jac_evals, linear_solves=n, newton_iterations=n),
+            speed=radius(system.algebra, used.jacobian, system.size) if self.measures else None,
             growth=growth.astype(width.dtype),
             error_order=k + 1,
         )

@@ -455,7 +455,8 @@ def test_float32(name):
 # ---- Auto
 
 
-def test_auto_goes_there_and_back():
+@pytest.mark.parametrize("method", [METHODS["Auto"], Auto(jde.Tsit5(), jde.BDF())], ids=repr)
+def test_auto_goes_there_and_back(method):
     """Fast decay in the middle third of the span only."""
 
     def field(t, y, args):
@@ -463,7 +464,7 @@ def test_auto_goes_there_and_back():
         return -rate * (y - jnp.sin(t)) + jnp.cos(t)
 
     problem = jde.ODEProblem(field, jnp.array([0.0]), (0.0, 30.0))
-    integrator = jde.Integrator(problem, METHODS["Auto"], stops=[10.0, 20.0], rtol=1e-5, atol=1e-7)
+    integrator = jde.Integrator(problem, method, stops=[10.0, 20.0], rtol=1e-5, atol=1e-7)
     state, seen = integrator.init(), []
     while state.t < 30:
         state = integrator.step(state)
@@ -473,6 +474,33 @@ def test_auto_goes_there_and_back():
     assert seen[-1][1] != STIFF
     assert len(seen) < 200  # a hundred thousand steps at the stability limit would be needed without
     np.testing.assert_allclose(state.y, np.sin(30.0), atol=1e-4)
+
+
+def test_auto_with_a_method_of_variable_order():
+    """Van der Pol's oscillator at μ = 100: its value and gradient, with turns where the methods change."""
+
+    def field(t, y, mu):
+        return jnp.stack([y[1], mu * (1 - y[0] ** 2) * y[1] - y[0]])
+
+    def reference(mu):
+        slope = jax.jit(field)
+        return solve_ivp(slope, (0, 200), [2.0, 0.0], "Radau", args=(mu,), rtol=1e-11, atol=1e-11).y[0, -1]
+
+    problem = jde.ODEProblem(field, jnp.array([2.0, 0.0]), (0.0, 200.0))
+
+    @functools.partial(jax.jit, static_argnums=1)
+    def end(mu, gradient=jde.ReverseAD()):
+        options = {"saveat": END, "rtol": 1e-8, "atol": 1e-8, "gradient": gradient}
+        sol = jde.solve(problem, Auto(jde.Tsit5(), jde.BDF()), args=mu, **options)
+        return sol.ys[0, 0], sol.stats
+
+    value, stats = end(100.0)
+    np.testing.assert_allclose(value, reference(100.0), rtol=1e-5)
+    assert 0.1 * int(stats.steps) < int(stats.jac_evals) < 0.9 * int(stats.steps)
+    slope = jax.grad(lambda mu: end(mu)[0])(100.0)
+    forward = jax.jvp(lambda mu: end(mu, jde.ForwardAD())[0], (100.0,), (1.0,))[1]
+    np.testing.assert_allclose(slope, forward, rtol=1e-8)
+    np.testing.assert_allclose(slope, (reference(100.1) - reference(99.9)) / 0.2, rtol=1e-3)
 
 
 def test_auto_costs_nothing_where_nothing_is_stiff():
@@ -489,6 +517,8 @@ def test_auto_costs_nothing_where_nothing_is_stiff():
 def test_auto_needs_methods_that_can_tell():
     with pytest.raises(ValueError, match="no two stages at the same time"):
         Auto(jde.BS3(), METHODS["Rodas4"])
+    with pytest.raises(ValueError, match="no two stages at the same time"):
+        Auto(jde.BDF(), METHODS["Rodas4"])
     with pytest.raises(TypeError, match=r"`Auto\(stiff=...\)` must be a Runge–Kutta or Rosenbrock method"):
         Auto(jde.Tsit5(), "Rodas4")
 
