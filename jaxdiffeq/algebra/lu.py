@@ -11,6 +11,7 @@ Numerical Algorithms, 2nd ed., 14.4 (Gauss–Jordan elimination).
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -128,7 +129,7 @@ def _invert(w: jax.Array) -> _Inverse:
 
 @_invert.def_vmap
 def _(_size: int, _batched: Any, w: jax.Array) -> tuple[_Inverse, Any]:
-    found = jax.vmap(_eliminate if w.size <= ELEMENTS else _inverted)(w)
+    found = jax.vmap(functools.partial(_eliminate, lanes=True) if w.size <= ELEMENTS else _inverted)(w)
     return found, jax.tree.map(lambda _: True, found)
 
 
@@ -142,40 +143,38 @@ def _inverted(w: jax.Array) -> _Inverse:
     return _Inverse(inverse, order, order)
 
 
-def _eliminate(w: jax.Array) -> _Inverse:
-    """Gauss–Jordan elimination in place, with row pivoting."""
+def _eliminate(w: jax.Array, lanes: bool = False) -> _Inverse:
+    """Gauss–Jordan elimination in place: the largest entry of column k in a row without a pivot is its pivot.
+
+    No rows change places meanwhile; at the end row k is the one that had pivot k, as the unknown k is found from it.
+    A row at a place that differs from system to system, as it does in `lanes`, is a sum over all with a mask.
+    """
+    several = lanes or w.ndim > 2
     n, batch = w.shape[0], w.shape[2:]
     numbers = jnp.arange(n, dtype=jnp.int32).reshape(n, *[1] * len(batch))
 
-    def pick(x, chosen):
-        return jnp.sum(jnp.where(chosen, x, 0), axis=0, keepdims=True, dtype=x.dtype)
-
-    def exchange(x, k, p):
-        """Rows k and p of x change places; p is one number for each of the batch."""
-        at_k, at_p = numbers == k, numbers == p
-        if x.ndim > numbers.ndim:
-            at_k, at_p = at_k[:, None], at_p[:, None]
-        return jnp.where(at_k, pick(x, at_p), jnp.where(at_p, pick(x, at_k), x))
-
     def eliminate(carry):
-        k, w, order = carry
-        column = lax.dynamic_index_in_dim(w, k, 1, keepdims=False)
-        height = jnp.where(numbers >= k, jnp.abs(column), -1)
-        top = jnp.max(height, axis=0, keepdims=True)
-        p = jnp.min(jnp.where(height == top, numbers, n), axis=0, keepdims=True)
-        w, order = exchange(w, k, p), exchange(order, k, p)
-        row = lax.dynamic_index_in_dim(w, k, 0)
+        k, w, free, order = carry
         column = lax.dynamic_index_in_dim(w, k, 1)
+        height = jnp.where(free, jnp.abs(column[:, 0]), -1)
+        top = jnp.max(height, axis=0, keepdims=True)
+        p = jnp.min(jnp.where(height == top, numbers, n), axis=0, keepdims=True)  # NaN has none: then no row is it
+        on_row, on_column = numbers == p, (numbers == k)[None]
+        if several:
+            row = jnp.sum(jnp.where(on_row[:, None], w, 0), axis=0, keepdims=True, dtype=w.dtype)
+        else:
+            row = lax.dynamic_index_in_dim(w, p[0], 0)
         pivot = lax.dynamic_index_in_dim(row, k, 1)
-        on_row, on_column = (numbers == k)[:, None], (numbers == k)[None]
         row = jnp.where(on_column, 1, row) / pivot
         rest = jnp.where(on_column, 0, w) - column * row
-        return k + 1, jnp.where(on_row, row, rest), order
+        w = jnp.where(on_row[:, None], row, rest)
+        return k + 1, w, free & ~on_row, jnp.where(numbers == k, p, order)
 
-    start = jnp.zeros((), jnp.int32), w, jnp.broadcast_to(numbers, w.shape[:1] + batch)
-    _, inverse, order = lax.while_loop(lambda c: c[0] < n, eliminate, start)
+    free = jnp.ones(w.shape[:1] + batch, bool)
+    start = jnp.zeros((), jnp.int32), w, free, jnp.broadcast_to(numbers, free.shape)
+    _, w, _, order = lax.while_loop(lambda c: c[0] < n, eliminate, start)
     place = jnp.sum(jnp.where(order[None] == numbers[:, None], numbers[None], 0), axis=1, dtype=jnp.int32)
-    return _Inverse(inverse, order, place)
+    return _Inverse(jnp.take_along_axis(w, order[:, None], axis=0), order, place)
 
 
 class _Lapack(NamedTuple):
