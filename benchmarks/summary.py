@@ -40,6 +40,10 @@ def saved_101(row: dict) -> bool:
     return row["problem"].startswith("Lotka") and row["saved"] == 101
 
 
+def used_again(row: dict) -> bool:
+    return row["chosen"] == "again"
+
+
 CLAIMS = (
     ("small solve at equal error, against diffrax", "small_solves", "0.6", lambda r: span(r, "ours / diffrax")),
     (
@@ -70,6 +74,7 @@ CLAIMS = (
     ("against LSODA, compiled", "stiff", "1 on most, 2", lambda r: span(r, "ours / LSODA")),
     ("calls of f, BDF over CVODE's", "stiff", "1.3", lambda r: span(r, "BDF / CVODE")),
     ("compile time of Kvaerno5, against diffrax", "stiff", "0.5", lambda r: span(r, f"compile, {KVAERNO5}")),
+    ("Jacobians used again, where chosen", "chords", "–", lambda r: span(r, "again / anew", used_again)),
     ("factor and six solves, n = 1 to 200, over LAPACK", "linear_algebra", "–", lambda r: span(r, "chosen / LAPACK")),
     ("parameters up to 1000: forward over reverse", "forward_or_reverse", "–", lambda r: span(r, "forward / reverse")),
 )
