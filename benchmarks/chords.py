@@ -143,7 +143,9 @@ def contests() -> Iterator[dict[str, Any]]:
 def main() -> None:
     rows = common.gather(contests())
     common.report("chords", f"Jacobians used again; diffusion in {EQUAL} equal steps", rows)
-    groups = {f"{r['problem']}, {r['method']}, {r['tolerance']:.0e}": {"again / anew": r["again / anew"]} for r in rows}
+    groups: dict[str, dict[str, float]] = {}
+    for r in rows:
+        groups.setdefault(f"{r['problem']}, {r['tolerance']:.0e}", {})[r["method"]] = r["again / anew"]
     common.bars("chords", "Jacobians used again", groups, "time, over a new one in every step")
 
 
