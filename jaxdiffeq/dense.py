@@ -36,20 +36,21 @@ def hermite(y0: jax.Array, y1: jax.Array, d0: jax.Array, d1: jax.Array) -> jax.A
 
 def evaluate(coefficients: jax.Array, theta: jax.Array) -> jax.Array:
     """Σₚ coefficients[p] θᵖ by Horner's rule. Shapes: [degree + 1, *state], [] ↦ [*state]."""
-    degree = coefficients.shape[0] - 1
-    value = coefficients[degree]
-    for p in reversed(range(degree)):
-        value = value * theta + coefficients[p]
-    return value
+    return _horner([coefficients[p : p + 1] for p in range(coefficients.shape[0])], theta)
 
 
 def slope(coefficients: jax.Array, theta: jax.Array) -> jax.Array:
     """d/dθ of `evaluate`."""
     degree = coefficients.shape[0] - 1
-    value = degree * coefficients[degree]
-    for p in reversed(range(1, degree)):
-        value = value * theta + p * coefficients[p]
-    return value
+    return _horner([p * coefficients[p : p + 1] for p in range(min(1, degree), degree + 1)], theta)
+
+
+def _horner(rows: Sequence[jax.Array], theta: jax.Array) -> jax.Array:
+    """Rows keep their leading 1 to the end: XLA moves a reshape over one operation in each round of its simplifier."""
+    value = rows[-1]
+    for row in reversed(rows[:-1]):
+        value = value * theta + row
+    return value[0]
 
 
 def sample(coefficients: jax.Array, y1: jax.Array, t0: jax.Array, t1: jax.Array, at: jax.Array) -> jax.Array:

@@ -34,6 +34,7 @@ OPERATIONS = frozenset(
 )
 CONTAINERS = frozenset(
     {
+        "as_one",
         "cond",
         "custom_jvp_call",
         "custom_linear_solve",

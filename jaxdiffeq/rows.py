@@ -36,7 +36,9 @@ def write(buffer: PyTree, row: jax.Array, values: PyTree, wanted: jax.Array) -> 
 
 
 def read(buffer: PyTree, row: jax.Array) -> PyTree:
-    return jax.tree.map(lambda b: lax.dynamic_index_in_dim(b, row, 0, keepdims=False), buffer)
+    return jax.tree.map(
+        lambda b: lax.dynamic_index_in_dim(b, row, 0, keepdims=False, allow_negative_indices=False), buffer
+    )
 
 
 def put_row(buffer: jax.Array, row: jax.Array, value: jax.Array) -> jax.Array:
@@ -50,7 +52,7 @@ def _bind(buffer: jax.Array, row: jax.Array, value: jax.Array, lanes: bool) -> j
 
 
 def _put(buffer: jax.Array, row: jax.Array, value: jax.Array, *, lanes: bool, inside: str | None) -> jax.Array:
-    put = functools.partial(lax.dynamic_update_index_in_dim, axis=0)
+    put = functools.partial(lax.dynamic_update_index_in_dim, axis=0, allow_negative_indices=False)
     if not lanes:
         return put(buffer, value, row)
     if inside != "kernel":

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.extend.core import ClosedJaxpr, Literal, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
@@ -94,19 +95,33 @@ def _run(*operands, body, counts, length, reverse, recompute, written_out):
     n = len(carry)
     run = functools.partial(jaxpr_as_fun(body), *consts)
     if not written_out or length == 0:
-
-        def trip(carry, row):
-            out = run(*carry, *row)
-            return out[:n], out[n:]
-
-        carry, ys = lax.scan(trip, carry, xs, length=length, reverse=reverse)
-        return [*carry, *ys]
+        return _rolled(run, carry, xs, body.out_avals[n:], (length, reverse))
     rows: list[list] = []
     for i in reversed(range(length)) if reverse else range(length):
         out = run(*carry, *(lax.index_in_dim(x, i, keepdims=False) for x in xs))
         carry, row = out[:n], out[n:]
         rows.append(row)
     return [*carry, *(jnp.stack(column[::-1] if reverse else column) for column in zip(*rows, strict=True))]
+
+
+def _rolled(run: Callable, carry: list, xs: list, rows: Sequence, how: tuple[int, bool]) -> list:
+    """A loop like that of `lax.scan`, but for the index of a reverse one: XLA, which folds constants after it has moved
+    them out of loops, needs a round of its passes for each loop around `length - i - 1`."""
+    (length, reverse), n = how, len(carry)
+    ys = [vary(lax.empty((length, *a.shape), a.dtype), axes_of(a)) for a in rows]
+
+    def trip(state):
+        k, carry, ys = state
+        i = np.int32(length - 1) - k if reverse else k
+        out = run(*carry, *(lax.dynamic_index_in_dim(x, i, keepdims=False, allow_negative_indices=False) for x in xs))
+        ys = [
+            lax.dynamic_update_index_in_dim(y, row, i, 0, allow_negative_indices=False)
+            for y, row in zip(ys, out[n:], strict=True)
+        ]
+        return k + 1, out[:n], ys
+
+    _, carry, ys = lax.while_loop(lambda state: state[0] < length, trip, (jnp.zeros((), jnp.int32), carry, ys))
+    return [*carry, *ys]
 
 
 # ---- derivatives

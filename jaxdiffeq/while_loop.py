@@ -284,7 +284,7 @@ def _lower_on_cpu(ctx, *operands, body, cond, inside, **params):
     return mlir.lower_fun(run, multiple_results=True)(ctx, *operands)
 
 
-def _no_reverse(*_, **__):
+def no_reverse(*_, **__):
     raise NotImplementedError(
         "reverse-mode differentiation reached the inside of a solve. Take second derivatives with forward mode on the "
         "outside: jax.hessian, or jax.jacfwd(jax.grad(...))."
@@ -296,5 +296,5 @@ frozen_while_p.def_abstract_eval(lambda *_, body, **__: body.out_avals)
 mlir.register_lowering(frozen_while_p, mlir.lower_fun(_run, multiple_results=True))
 mlir.register_lowering(frozen_while_p, _lower_on_cpu, platform="cpu")
 ad.primitive_jvps[frozen_while_p] = _jvp
-ad.primitive_transposes[frozen_while_p] = _no_reverse
+ad.primitive_transposes[frozen_while_p] = no_reverse
 batching.primitive_batchers[frozen_while_p] = _batch

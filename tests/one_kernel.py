@@ -1,5 +1,6 @@
 """Loops of many kinds, each compared with `lax.while_loop`: run as `python one_kernel.py BATCH` by test_while_loop.py.
 
+With a second argument, `whole`, each is one kernel with what stands before it and after it.
 The name of a case is printed before it is compiled, so when XLA aborts the process the last name says which one it was.
 """
 
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxdiffeq.as_one import as_one
 from jaxdiffeq.while_loop import frozen_while
 
 jax.config.update("jax_enable_x64", True)
@@ -34,10 +36,23 @@ def plain(body, carry, n=3):
     return loop(body, carry, n, None)
 
 
+def whole(body, carry, n=3, ours=True):
+    """A trip, the loop and another trip."""
+
+    def run(c, n):
+        c, k = (loop if ours else plain)(body, body(c), n)
+        return body(c), k
+
+    return as_one(run, carry, n) if ours else run(carry, n)
+
+
+OURS, THEIRS = (whole, functools.partial(whole, ours=False)) if "whole" in sys.argv else (loop, plain)
+
+
 def check(name, with_loop, *args, transform=jax.jit):
     """`with_loop(loop)` is a function of `args`."""
     print(name, flush=True)
-    ours, theirs = transform(with_loop(loop))(*args), transform(with_loop(plain))(*args)
+    ours, theirs = transform(with_loop(OURS))(*args), transform(with_loop(THEIRS))(*args)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14), ours, theirs)
 
 

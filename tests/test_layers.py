@@ -17,7 +17,7 @@ LAYERS = (  # from the bottom; a folder stands for all that is in it
     {"types", "tableaux"},
     {"_checks", "mix", "one_kernel"},
     {"while_loop"},
-    {"scan", "rows"},
+    {"as_one", "scan", "rows"},
     {"algebra", "noise", "dense", "field", "state", "save", "bundle"},
     {"implicit", "control"},
     {"steppers", "record", "events", "history"},  # the parts of the loop

@@ -235,11 +235,17 @@ def test_big_bodies_do_not_become_one_kernel():
 
 
 @needs_cpu
-@pytest.mark.parametrize("batch", ["shapes", "structure", "operations", "transformations", "nesting", "fuzz"])
+@pytest.mark.parametrize(
+    "batch",
+    [
+        *("shapes", "structure", "operations", "transformations", "nesting", "fuzz"),
+        *("structure whole", "transformations whole", "nesting whole"),
+    ],
+)
 def test_no_body_aborts_the_process(batch):
     """XLA aborts where its emitter cannot go on, so each batch runs in a process of its own and is compared there."""
     script = Path(__file__).with_name("one_kernel.py")
-    command = [sys.executable, str(script), batch]
+    command = [sys.executable, str(script), *batch.split()]
     env = {**os.environ, "PYTHONPATH": str(script.parent.parent)}
     done = subprocess.run(command, capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stdout + done.stderr

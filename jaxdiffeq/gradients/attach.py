@@ -13,6 +13,7 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jax.dtypes import float0
 
+from jaxdiffeq.as_one import as_one
 from jaxdiffeq.gradients.linear_call import REVERSE_OVER_REVERSE, linear_call
 from jaxdiffeq.record import SaveTimes
 from jaxdiffeq.types import Inputs, Knobs, PyTree, Result
@@ -100,10 +101,14 @@ def differentiable(strategy: Any, integration: Any, inputs: Inputs, knobs: Knobs
             return poison(push_instant(integration, active, lin, d_outputs), constants.result)
 
         def cotangent(res, bars):
+            return as_one(pulled, res, bars)[0]
+
+        def pulled(res, bars):
             some, rest, knobs, constants, residuals = res
             active = Active(join(some, rest), tuple(real[k] for k in live))
             bars = poison(bars, constants.result)
-            return poison(strategy.pull(integration, active, knobs, constants, residuals, bars), constants.result)
+            found = strategy.pull(integration, active, knobs, constants, residuals, bars)
+            return poison(found, constants.result), ()
 
         residuals = some, rest, knobs, constants, residuals
         lin = [tangents[0][k] for k in live]
@@ -127,8 +132,7 @@ class Constants(NamedTuple):
 
 def plain(integration: Any, inputs: Inputs, knobs: Knobs) -> tuple[Outputs, Constants]:
     """Run with nothing attached."""
-    outputs, constants = parts_of(integration.run(inputs, knobs))
-    return outputs, lax.stop_gradient(constants)
+    return as_one(lambda inputs, knobs: parts_of(integration.run(inputs, knobs)), inputs, knobs)
 
 
 def parts_of(carry: Any) -> tuple[Outputs, Constants]:

@@ -1,0 +1,85 @@
+"""A part of a program that becomes one kernel on the CPU, with the loops in it, where it is small enough.
+
+What stands before and after a loop is a dozen operations. Each becomes a module of its own, ten milliseconds to
+compile, which is together as long as the loop takes; in the kernel of the loop they are a few lines more.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, Primitive, jaxpr_as_fun
+from jax.interpreters import ad, batching, mlir
+
+from jaxdiffeq.one_kernel import fits, lower_as_one, nest, partitioned, pays
+from jaxdiffeq.while_loop import consts_first, dependencies, is_live, no_reverse, put, symbolic_zero
+
+as_one_p = Primitive("as_one")
+as_one_p.multiple_results = True
+
+
+def as_one(fun: Callable, *operands: Any) -> tuple[Any, Any]:
+    """`moving, fixed = fun(*operands)`, of which `fixed` is constant to differentiation. Forward mode only."""
+    flat, tree = jax.tree.flatten(operands)
+    closed, out = jax.make_jaxpr(lambda *xs: fun(*tree.unflatten(xs)), return_shape=True)(*flat)
+    moving = len(jax.tree.leaves(out[0]))
+    found = as_one_p.bind(*closed.consts, *flat, jaxpr=consts_first(closed), moving=moving, inside=None)
+    return jax.tree.structure(out).unflatten(found)
+
+
+def _run(*operands, jaxpr: ClosedJaxpr, moving, inside):
+    return jaxpr_as_fun(jaxpr)(*operands)
+
+
+def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, jaxpr: ClosedJaxpr, moving, inside):
+    live = [i for i, d in enumerate(tangents) if is_live(d, primals[i])]
+    if not live:
+        out = as_one_p.bind(*primals, jaxpr=jaxpr, moving=moving, inside=inside)
+        return out, [symbolic_zero(x) for x in out]
+    real = [k for k in range(moving) if jnp.issubdtype(jaxpr.out_avals[k].dtype, jnp.inexact)]
+
+    def derivative(xs, d_live):
+        of_live = lambda some: jaxpr_as_fun(jaxpr)(*put(xs, live, some))
+        out, d_out = jax.jvp(of_live, ([xs[i] for i in live],), (d_live,))
+        return (out[:moving], [d_out[k] for k in real]), out[moving:]
+
+    (out, d_out), fixed = as_one(derivative, list(primals), [tangents[i] for i in live])
+    everything = [*out, *fixed]
+    return everything, put([symbolic_zero(x) for x in everything], real, d_out)
+
+
+def _batch(operands, dims, *, jaxpr: ClosedJaxpr, moving, inside):
+    size = next(x.shape[d] for x, d in zip(operands, dims, strict=True) if d is not None)
+    front = [x if d is None else jnp.moveaxis(x, d, 0) for x, d in zip(operands, dims, strict=True)]
+    lanes = [any(dims[i] is not None for i in inputs) for inputs in dependencies(jaxpr.jaxpr)]
+    axes = lambda flags: [0 if flag else None for flag in flags]
+    every_lane = jax.vmap(jaxpr_as_fun(jaxpr), axes([d is not None for d in dims]), axes(lanes), axis_size=size)
+
+    def split(*xs):
+        out = every_lane(*xs)
+        return out[:moving], out[moving:]
+
+    moved, fixed = as_one(split, *front)
+    return [*moved, *fixed], axes(lanes)
+
+
+def _lower_on_cpu(ctx, *operands, jaxpr: ClosedJaxpr, moving, inside):
+    one = pays(inside, ctx.avals_in) and fits(jaxpr.jaxpr) and not partitioned(ctx)
+    within = "kernel" if one else inside
+    run = jaxpr_as_fun(jaxpr if within is None else nest(jaxpr, within))
+    if one:
+        return lower_as_one(ctx, run, len(jaxpr.out_avals), operands)
+    return mlir.lower_fun(run, multiple_results=True)(ctx, *operands)
+
+
+as_one_p.def_impl(lambda *xs, **params: jax.jit(functools.partial(_run, **params))(*xs))
+as_one_p.def_abstract_eval(lambda *_, jaxpr, **__: jaxpr.out_avals)
+mlir.register_lowering(as_one_p, mlir.lower_fun(_run, multiple_results=True))
+mlir.register_lowering(as_one_p, _lower_on_cpu, platform="cpu")
+ad.primitive_jvps[as_one_p] = _jvp
+ad.primitive_transposes[as_one_p] = no_reverse
+batching.primitive_batchers[as_one_p] = _batch
