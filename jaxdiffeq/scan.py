@@ -94,7 +94,9 @@ def _run(*operands, body, counts, length, reverse, recompute, written_out):
     consts, carry, xs = _split(operands, counts)
     n = len(carry)
     run = functools.partial(jaxpr_as_fun(body), *consts)
-    if not written_out or length == 0:
+    if length == 0:
+        return [*carry, *(jnp.zeros((0, *a.shape), a.dtype) for a in body.out_avals[n:])]
+    if not written_out:
         return _rolled(run, carry, xs, body.out_avals[n:], (length, reverse))
     rows: list[list] = []
     for i in reversed(range(length)) if reverse else range(length):
