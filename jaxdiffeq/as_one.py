@@ -22,37 +22,42 @@ as_one_p = Primitive("as_one")
 as_one_p.multiple_results = True
 
 
-def as_one(fun: Callable, *operands: Any) -> tuple[Any, Any]:
-    """`moving, fixed = fun(*operands)`, of which `fixed` is constant to differentiation. Forward mode only."""
+def as_one(fun: Callable, *operands: Any, derivative: bool = True) -> tuple[Any, Any]:
+    """`moving, fixed = fun(*operands)`, of which `fixed` is constant to differentiation.
+
+    Its `derivative` is one kernel as well, in forward mode only; or it is that of the parts, in every mode.
+    """
     flat, tree = jax.tree.flatten(operands)
     closed, out = jax.make_jaxpr(lambda *xs: fun(*tree.unflatten(xs)), return_shape=True)(*flat)
     moving = len(jax.tree.leaves(out[0]))
-    found = as_one_p.bind(*closed.consts, *flat, jaxpr=consts_first(closed), moving=moving, inside=None)
+    how = {"moving": moving, "derivative": derivative, "inside": None}
+    found = as_one_p.bind(*closed.consts, *flat, jaxpr=consts_first(closed), **how)
     return jax.tree.structure(out).unflatten(found)
 
 
-def _run(*operands, jaxpr: ClosedJaxpr, moving, inside):
+def _run(*operands, jaxpr: ClosedJaxpr, moving, derivative, inside):
     return jaxpr_as_fun(jaxpr)(*operands)
 
 
-def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, jaxpr: ClosedJaxpr, moving, inside):
+def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, jaxpr: ClosedJaxpr, moving, derivative, inside):
     live = [i for i, d in enumerate(tangents) if is_live(d, primals[i])]
     if not live:
-        out = as_one_p.bind(*primals, jaxpr=jaxpr, moving=moving, inside=inside)
+        out = as_one_p.bind(*primals, jaxpr=jaxpr, moving=moving, derivative=derivative, inside=inside)
         return out, [symbolic_zero(x) for x in out]
     real = [k for k in range(moving) if jnp.issubdtype(jaxpr.out_avals[k].dtype, jnp.inexact)]
 
-    def derivative(xs, d_live):
+    def of_parts(xs, d_live):
         of_live = lambda some: jaxpr_as_fun(jaxpr)(*put(xs, live, some))
         out, d_out = jax.jvp(of_live, ([xs[i] for i in live],), (d_live,))
         return (out[:moving], [d_out[k] for k in real]), out[moving:]
 
-    (out, d_out), fixed = as_one(derivative, list(primals), [tangents[i] for i in live])
+    at = list(primals), [tangents[i] for i in live]
+    (out, d_out), fixed = as_one(of_parts, *at) if derivative else of_parts(*at)
     everything = [*out, *fixed]
     return everything, put([symbolic_zero(x) for x in everything], real, d_out)
 
 
-def _batch(operands, dims, *, jaxpr: ClosedJaxpr, moving, inside):
+def _batch(operands, dims, *, jaxpr: ClosedJaxpr, moving, derivative, inside):
     size = next(x.shape[d] for x, d in zip(operands, dims, strict=True) if d is not None)
     front = [x if d is None else jnp.moveaxis(x, d, 0) for x, d in zip(operands, dims, strict=True)]
     lanes = [any(dims[i] is not None for i in inputs) for inputs in dependencies(jaxpr.jaxpr)]
@@ -63,11 +68,11 @@ def _batch(operands, dims, *, jaxpr: ClosedJaxpr, moving, inside):
         out = every_lane(*xs)
         return out[:moving], out[moving:]
 
-    moved, fixed = as_one(split, *front)
+    moved, fixed = as_one(split, *front, derivative=derivative)
     return [*moved, *fixed], axes(lanes)
 
 
-def _lower_on_cpu(ctx, *operands, jaxpr: ClosedJaxpr, moving, inside):
+def _lower_on_cpu(ctx, *operands, jaxpr: ClosedJaxpr, moving, derivative, inside):
     one = pays(inside, ctx.avals_in) and fits(jaxpr.jaxpr) and not partitioned(ctx)
     within = "kernel" if one else inside
     run = jaxpr_as_fun(jaxpr if within is None else nest(jaxpr, within))

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxdiffeq.as_one import as_one
 from jaxdiffeq.control import FixedSteps
 from jaxdiffeq.gradients.attach import Constants, Outputs, poisoned
 from jaxdiffeq.gradients.reverse import ReverseAD
@@ -32,6 +33,10 @@ def marches(plan: Plan, arrays: Arrays) -> bool:
 
 def march(plan: Plan, parts: Lowered) -> tuple[Outputs, Constants]:
     """No error estimate, no controller, no interpolation: yᵢ₊₁ = step(t₀ + i·dt, yᵢ)."""
+    return as_one(lambda: _march(plan, parts), derivative=False)
+
+
+def _march(plan: Plan, parts: Lowered) -> tuple[Outputs, Constants]:
     integration, inputs, n = parts.integration, parts.inputs, parts.knobs.controller.n
 
     def step(carry, i):
@@ -60,7 +65,7 @@ def march(plan: Plan, parts: Lowered) -> tuple[Outputs, Constants]:
         marks=(done,) if plan.keep.steps else (),
     )
     outputs = Outputs(poisoned(y, good, last), (rows,) if plan.keep.steps else ())
-    return outputs, lax.stop_gradient(constants)
+    return outputs, constants
 
 
 def _width(inputs: Inputs, n: int) -> jax.Array:

@@ -82,6 +82,16 @@ def test_reverse_mode_says_what_to_do():
         jax.linear_transpose(tangent, X)(X)
 
 
+def test_a_derivative_of_the_parts_has_every_mode():
+    parts = lambda x: (jnp.sum(jnp.sin(x) * x[::-1]), jnp.sum(x))
+    together = lambda x: as_one(parts, x, derivative=False)
+    lanes = lambda f: lambda x: jax.vmap(jax.grad(f))(jnp.stack([x, 2 * x]))
+    for mode in (jax.grad, jax.jacfwd, jax.hessian, lanes, lambda f: jax.grad(jax.jit(f))):
+        ours, theirs = (jax.jit(mode(lambda x, fun=fun: fun(x)[0]))(X) for fun in (together, parts))
+        np.testing.assert_allclose(ours, theirs, rtol=1e-14)
+    np.testing.assert_array_equal(jax.grad(lambda x: together(x)[1])(X), 0)
+
+
 # -------------------- what XLA makes of it ----------------------------------------------------------------------------
 
 
