@@ -116,9 +116,9 @@ def _split(operands: Sequence[Any], consts: tuple[int, int], empty: Any = (), fi
 def _run(*operands, cond, body, consts, empty, moving, inside):
     of_cond, of_body, carry = _split(operands, consts, empty, lax.empty)
     carry = [vary(x, axes_of(like)) for x, like in zip(carry, body.out_avals, strict=True)]
-    return lax.while_loop(
-        lambda xs: jaxpr_as_fun(cond)(*of_cond, *xs)[0], lambda xs: jaxpr_as_fun(body)(*of_body, *xs), carry
-    )
+    counts = {"cond_nconsts": len(of_cond), "body_nconsts": len(of_body)}
+    # not lax.while_loop, which would trace both programs again
+    return lax.while_p.bind(*of_cond, *of_body, *carry, **counts, cond_jaxpr=cond, body_jaxpr=body)
 
 
 def _jvp(primals, tangents, *, cond, body, **params):
