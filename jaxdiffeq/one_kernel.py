@@ -22,13 +22,13 @@ from jax.interpreters import mlir
 OPERATIONS = frozenset(
     {
         *("abs", "add", "add_any", "and", "atan2", "broadcast_in_dim", "cbrt", "ceil", "clamp", "complex"),
-        *("concatenate", "conj", "convert_element_type", "copy", "copy_p", "cos", "cosh", "div", "dynamic_slice"),
-        *("dynamic_update_slice", "eq", "erf", "exp", "exp2", "expm1", "floor", "gather", "ge", "gt", "imag"),
-        *("integer_pow", "iota", "is_finite", "le", "log", "log1p", "logistic", "lt", "max", "min", "mul", "ne", "neg"),
-        *("nextafter", "not", "or", "pad", "pow", "real", "reduce_and", "reduce_max", "reduce_min", "reduce_or"),
-        *("reduce_prod", "reduce_sum", "rem", "reshape", "rev", "round", "rsqrt", "select_n", "sign", "sin", "sinh"),
-        *("slice", "split", "sqrt", "square", "squeeze", "stack", "stop_gradient", "sub", "tan", "tanh", "transpose"),
-        *("unstack", "xor"),
+        *("concatenate", "conj", "convert_element_type", "copy", "copy_p", "cos", "cosh", "device_put", "div"),
+        *("dynamic_slice", "dynamic_update_slice", "eq", "erf", "exp", "exp2", "expm1", "floor", "gather", "ge", "gt"),
+        *("imag", "integer_pow", "iota", "is_finite", "le", "log", "log1p", "logistic", "lt", "max", "min", "mul"),
+        *("ne", "neg", "nextafter", "not", "or", "pad", "pow", "real", "reduce_and", "reduce_max", "reduce_min"),
+        *("reduce_or", "reduce_prod", "reduce_sum", "rem", "reshape", "rev", "round", "rsqrt", "select_n", "sign"),
+        *("sin", "sinh", "slice", "split", "sqrt", "square", "squeeze", "stack", "stop_gradient", "sub", "tan", "tanh"),
+        *("transpose", "unstack", "xor"),
         *("mix", "put_row"),  # this library's own
     }
 )
@@ -60,7 +60,7 @@ def fits(jaxpr: Jaxpr) -> bool:
     """Whether every operation can be emitted in one kernel and is small enough to be better off there."""
     for eqn in jaxpr.eqns:
         name = eqn.primitive.name
-        if name not in OPERATIONS | CONTAINERS:
+        if name not in OPERATIONS | CONTAINERS or any(where is not None for where in eqn.params.get("devices", ())):
             return False
         seen = [*eqn.outvars, *(eqn.invars if name.startswith("reduce_") else ())]
         sizes = [getattr(v.aval, "size", 0) for v in seen]

@@ -197,6 +197,8 @@ def operations():
             ("cond", branch, RAMP),
             ("switch", lambda x: lax.switch(jnp.argmax(x), [jnp.sin, jnp.cos, lambda x: x * 2], x), RAMP),
             ("bitcast", lambda x: lax.bitcast_convert_type(lax.bitcast_convert_type(x, jnp.int64), float) * 1.1, RAMP),
+            ("device put", lambda x: jax.device_put(x) * 1.1, RAMP),
+            ("device put there", lambda x: jax.device_put(x, jax.devices()[0]) * 1.1, RAMP),
             ("checkpoint", jax.checkpoint(lambda x: jnp.sin(x) * 2), RAMP),
             ("jit inside", jax.jit(lambda x: jnp.sin(x) * 2), RAMP),
             ("grad inside", jax.grad(lambda x: jnp.sum(jnp.sin(x) ** 2)), RAMP),
