@@ -6,17 +6,16 @@ compile, which is together as long as the loop takes; in the kernel of the loop 
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Primitive, jaxpr_as_fun
-from jax.interpreters import ad, batching, mlir
+from jax.interpreters import mlir
 
 from jaxdiffeq.one_kernel import fits, lower_as_one, nest, partitioned, pays
-from jaxdiffeq.while_loop import consts_first, dependencies, is_live, no_reverse, put, symbolic_zero
+from jaxdiffeq.while_loop import consts_first, dependencies, is_live, lanes_first, put, register, symbolic_zero
 
 as_one_p = Primitive("as_one")
 as_one_p.multiple_results = True
@@ -58,8 +57,7 @@ def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, jaxpr: ClosedJaxpr,
 
 
 def _batch(operands, dims, *, jaxpr: ClosedJaxpr, moving, derivative, inside):
-    size = next(x.shape[d] for x, d in zip(operands, dims, strict=True) if d is not None)
-    front = [x if d is None else jnp.moveaxis(x, d, 0) for x, d in zip(operands, dims, strict=True)]
+    size, front = lanes_first(operands, dims)
     lanes = [any(dims[i] is not None for i in inputs) for inputs in dependencies(jaxpr.jaxpr)]
     axes = lambda flags: [0 if flag else None for flag in flags]
     every_lane = jax.vmap(jaxpr_as_fun(jaxpr), axes([d is not None for d in dims]), axes(lanes), axis_size=size)
@@ -81,10 +79,5 @@ def _lower_on_cpu(ctx, *operands, jaxpr: ClosedJaxpr, moving, derivative, inside
     return mlir.lower_fun(run, multiple_results=True)(ctx, *operands)
 
 
-as_one_p.def_impl(lambda *xs, **params: jax.jit(functools.partial(_run, **params))(*xs))
 as_one_p.def_abstract_eval(lambda *_, jaxpr, **__: jaxpr.out_avals)
-mlir.register_lowering(as_one_p, mlir.lower_fun(_run, multiple_results=True))
-mlir.register_lowering(as_one_p, _lower_on_cpu, platform="cpu")
-ad.primitive_jvps[as_one_p] = _jvp
-ad.primitive_transposes[as_one_p] = no_reverse
-batching.primitive_batchers[as_one_p] = _batch
+register(as_one_p, _run, _lower_on_cpu, _jvp, _batch)

@@ -172,8 +172,7 @@ def put(xs: Sequence[Any], where: Sequence[int], values: Sequence[Any]) -> list:
 
 
 def _batch(operands, dims, *, cond, body, consts, empty, moving, inside):
-    size = next(x.shape[d] for x, d in zip(operands, dims, strict=True) if d is not None)
-    front = [x if d is None else jnp.moveaxis(x, d, 0) for x, d in zip(operands, dims, strict=True)]
+    size, front = lanes_first(operands, dims)
     of_cond, of_body, carry = _split(front, consts, empty)
     m_cond, m_body, given = _split([d is not None for d in dims], consts, empty, lambda *_: False)
 
@@ -198,6 +197,12 @@ def _batch(operands, dims, *, cond, body, consts, empty, moving, inside):
 
     moved, fixed = frozen_while(any_lane, every_lane, carry[:moving], carry[moving:])
     return [*moved, *fixed], [0 if m else None for m in m_carry]
+
+
+def lanes_first(operands: Sequence[Any], dims: Sequence[Any]) -> tuple[int, list]:
+    """How many lanes there are, and the operands with the axis of lanes, where they have one, in front."""
+    size = next(x.shape[d] for x, d in zip(operands, dims, strict=True) if d is not None)
+    return size, [x if d is None else jnp.moveaxis(x, d, 0) for x, d in zip(operands, dims, strict=True)]
 
 
 def widen(x: Any, size: int) -> Any:
@@ -284,17 +289,22 @@ def _lower_on_cpu(ctx, *operands, body, cond, inside, **params):
     return mlir.lower_fun(run, multiple_results=True)(ctx, *operands)
 
 
-def no_reverse(*_, **__):
+def _no_reverse(*_, **__):
     raise NotImplementedError(
         "reverse-mode differentiation reached the inside of a solve. Take second derivatives with forward mode on the "
         "outside: jax.hessian, or jax.jacfwd(jax.grad(...))."
     )
 
 
-frozen_while_p.def_impl(lambda *xs, **params: jax.jit(functools.partial(_run, **params))(*xs))
+def register(primitive: Primitive, run: Callable, lower_on_cpu: Callable, jvp: Callable, batch: Callable) -> None:
+    """The rules of a primitive that is `run` wherever it is no kernel, and has forward mode only."""
+    primitive.def_impl(lambda *xs, **params: jax.jit(functools.partial(run, **params))(*xs))
+    mlir.register_lowering(primitive, mlir.lower_fun(run, multiple_results=True))
+    mlir.register_lowering(primitive, lower_on_cpu, platform="cpu")
+    ad.primitive_jvps[primitive] = jvp
+    ad.primitive_transposes[primitive] = _no_reverse
+    batching.primitive_batchers[primitive] = batch
+
+
 frozen_while_p.def_abstract_eval(lambda *_, body, **__: body.out_avals)
-mlir.register_lowering(frozen_while_p, mlir.lower_fun(_run, multiple_results=True))
-mlir.register_lowering(frozen_while_p, _lower_on_cpu, platform="cpu")
-ad.primitive_jvps[frozen_while_p] = _jvp
-ad.primitive_transposes[frozen_while_p] = no_reverse
-batching.primitive_batchers[frozen_while_p] = _batch
+register(frozen_while_p, _run, _lower_on_cpu, _jvp, _batch)
