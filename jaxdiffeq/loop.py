@@ -122,8 +122,12 @@ class Integration:
 
         if self.stepper.evaluations[2] == 0:
             return compute()
-        shape = jax.eval_shape(compute)
-        return lax.cond(wanted, compute, lambda: jnp.zeros(shape.shape, shape.dtype))
+        room = self.room(inputs)
+        return lax.cond(wanted, compute, lambda: jnp.zeros(room.shape, room.dtype))
+
+    def room(self, inputs: Inputs) -> jax.ShapeDtypeStruct:
+        """The shape of an interpolant, known without tracing a step."""
+        return jax.ShapeDtypeStruct((self.stepper.degree + 1, *inputs.y0.shape), inputs.y0.dtype)
 
     # ---- the loop
 
@@ -136,7 +140,7 @@ class Integration:
         start = self.begin(inputs)
         _, f = self.leg(inputs, inputs.t0)
         controller = knobs.controller.init(inputs.t0.dtype)
-        records, marks = self._begin(inputs, knobs, start, controller)
+        records, marks = self._begin(inputs, start, controller)
         result = jnp.where(inputs.t0 == inputs.t1, Result.success, Result.running)
         if knobs.consistent is not None:
             result = jnp.where(knobs.consistent, result, Result.initialisation_failed)
@@ -149,13 +153,8 @@ class Integration:
         )
         return Carry(start, records, steering)
 
-    def _begin(self, inputs: Inputs, knobs: Knobs, start: State, controller: PyTree) -> tuple[tuple, tuple]:
-        def coefficients():
-            dense = self.advance(inputs, knobs, start, jnp.ones_like(start.t)).dense
-            return self.polynomial(inputs, start, dense, jnp.array(True))
-
-        wanted = any(r.dense for r in self.recorders)
-        shapes = Shapes(jax.eval_shape(coefficients) if wanted else None, controller)
+    def _begin(self, inputs: Inputs, start: State, controller: PyTree) -> tuple[tuple, tuple]:
+        shapes = Shapes(self.room(inputs), controller)
         begun = [r.init(inputs, start, shapes) for r in self.recorders]
         return tuple(moving for moving, _ in begun), tuple(fixed for _, fixed in begun)
 

@@ -23,6 +23,7 @@ class Stub:
 
     how: Any
     order = error_order = 2
+    degree = 1
     evaluations = (1, 1, 0)
     work = ()
 

@@ -60,16 +60,10 @@ class Segment(NamedTuple):
         return jnp.where(count > 0, evaluate(coefficients, theta), y0)
 
 
-def empty(integration: Any, inputs: Inputs, knobs: Knobs) -> Segment:
+def empty(integration: Any, inputs: Inputs) -> Segment:
     """Uninitialised room for a segment."""
-
-    def coefficients():
-        start = integration.begin(inputs)
-        step = integration.advance(inputs, knobs, start, jnp.ones_like(start.t))
-        return integration.polynomial(inputs, start, step.dense, jnp.array(True))
-
     t = jax.ShapeDtypeStruct((), inputs.t0.dtype)
-    return Segment(*rows((t, t, jax.eval_shape(coefficients)), SEGMENT))
+    return Segment(*rows((t, t, integration.room(inputs)), SEGMENT))
 
 
 def load(integration: Any, inputs: Inputs, knobs: Knobs, tape: tuple[State, Marks], segment: Segment, span: Any):

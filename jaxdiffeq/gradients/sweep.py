@@ -309,7 +309,7 @@ class Sweep:
         parts = Parts(y1 if "y" in self.options.parts else None, lam, theta)
         held, steps = None, zero
         if self.options.parts[:1] != ("y",):
-            held = segments.empty(self.integration, inputs, self.knobs)
+            held = segments.empty(self.integration, inputs)
             steps = (self.constants.counts.steps + segments.SEGMENT - 1) // segments.SEGMENT
         # without an error estimate to correct it, the step is the one that was given
         first = self.knobs.first_step if not self.knobs.controller.needs_error else self.constants.dt
