@@ -172,6 +172,31 @@ def test_no_trip_copies_the_log():
         assert all("broadcast" in source for source in copies)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"gradient": jde.ReverseAD(memory=64)},
+        {"gradient": jde.ReverseAD(memory=64), "max_steps": 64},
+        {"gradient": jde.GaussAdjoint()},
+    ],
+    ids=["thinned", "whole", "segments"],
+)
+def test_no_state_is_looked_up_again_for_every_number_made_of_it(options):
+    """XLA fused the log into the forces among a hundred bodies: 59 ms where 20 are enough."""
+
+    def end(args):
+        f = lambda t, y, args: jnp.sum(jnp.tanh(args * (y[None] - y[:, None])), 1)
+        return jnp.sum(solve(f, jnp.linspace(0, 1, 70), args, saveat=jde.SaveAt(t1=True), **options).ys)
+
+    program = jax.jit(jax.grad(end)).lower(1.0).compile().as_text()
+    assert program is not None
+    kept = {f"f64[{shape}]" for shape in re.findall(r"f64\[(\d+(?:,\d+)?,70)\]", program)} - {"f64[70,70]", "f64[1,70]"}
+    assert kept  # the log, or the polynomials of a segment
+    pairs = re.findall(r"^%fused\S* \((.*?)\) -> f64\[70,70\]", program, re.MULTILINE)
+    assert pairs
+    assert not [operands for operands in pairs if any(shape in operands for shape in kept)]
+
+
 def carried(y0):
     """How many arrays the loop carries."""
     f = lambda t, y, args: jax.tree.map(jnp.negative, y)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxdiffeq.gradients.attach import Active, Constants, Outputs, plain, pull_instant
 from jaxdiffeq.record import Bars, Estimates, Log, Marks, Passage
@@ -133,11 +134,15 @@ class _Backward:
         return self._pull_start(bars)
 
     def _before(self, states: State, window: Any, n: jax.Array, live: jax.Array) -> tuple:
-        """The state before step n and its size, from the log or, where that was thinned, from a window replayed."""
-        slot = n // self.marks.stride
-        kept, size = read((self.slots, self.marks.dt), slot)
+        """The state before step n and its size, from the log or, where that was thinned, from a window replayed.
+
+        Each comes out of a branch, hence in memory: XLA's CPU backend puts what it can into one loop, where it would
+        look a state up again for every number made of it, thirty thousand times for the forces among a hundred bodies.
+        """
+        slot, log = n // self.marks.stride, (self.slots, self.marks.dt)
         if not self.log.thins:
-            return states, window, kept, size
+            return states, window, *lax.cond(live, lambda: read(log, slot), lambda: read(log, jnp.zeros_like(slot)))
+        kept, size = read(log, slot)
         thinned = self.marks.stride > 1
         enters = live & thinned & (n < window[0])
         first = jnp.where(enters, jnp.maximum(slot * self.marks.stride, n + 1 - self.log.window.size), window[0])
@@ -149,8 +154,7 @@ class _Backward:
             (slot * self.marks.stride, jnp.where(enters, n + 1, 0)),
             (states, (first, window[1])),
         )
-        again, size_again = read((states, sizes), n - first)
-        start = jax.tree.map(lambda a, b: jnp.where(thinned, a, b), (again, size_again), (kept, size))
+        start = lax.cond(thinned, lambda: read((states, sizes), n - first), lambda: (kept, size))
         return states, (first, sizes), *start
 
     def _pull_step(

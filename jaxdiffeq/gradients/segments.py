@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxdiffeq.dense import evaluate
 from jaxdiffeq.record import Log, Marks, Passage, Shapes
@@ -57,7 +58,8 @@ class Segment(NamedTuple):
         t0, t1, coefficients = read(tuple(self), jnp.maximum(jnp.sum(passed, dtype=jnp.int32) - 1, 0))
         t0, t1 = jnp.where(count > 0, t0, 0), jnp.where(count > 0, t1, 1)
         theta = ((t - t0) / (t1 - t0)).astype(y0.dtype)
-        return jnp.where(count > 0, evaluate(coefficients, theta), y0)
+        # a branch, so that XLA does not evaluate it again for every number that f makes of it
+        return lax.cond(count > 0, lambda: evaluate(coefficients, theta), lambda: y0)
 
 
 def empty(integration: Any, inputs: Inputs) -> Segment:
