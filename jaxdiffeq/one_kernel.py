@@ -113,8 +113,8 @@ def nest(program: Any, inside: str) -> Any:
         if eqn.primitive.name not in LOOPED:
             return eqn
         params = {k: nest(v, inside) for k, v in eqn.params.items()}
-        if "written_out" in params and inside == "kernel":
-            params["written_out"] = False
+        if "in_kernel" in params and inside == "kernel":
+            params["in_kernel"] = True
         return eqn.replace(params=params)
 
     return program.replace(eqns=[told(eqn) for eqn in program.eqns])

@@ -18,6 +18,7 @@ from jax import lax
 from jax.extend.core import ClosedJaxpr, Literal, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 
+from jaxdiffeq.rows import read
 from jaxdiffeq.types import PyTree
 from jaxdiffeq.while_loop import (
     axes_of,
@@ -31,6 +32,8 @@ from jaxdiffeq.while_loop import (
     vary,
     widen,
 )
+
+APART = 100  # numbers in a row that are read in a branch, out of reach of XLA's fusion: see `gradients.reverse`
 
 scan_p = Primitive("faithful_scan")
 scan_p.multiple_results = True
@@ -54,7 +57,8 @@ def scan(
         ys, out_tree = jax.tree.flatten(y)
         return tree.flatten_up_to(carry), ys
 
-    how = {"length": rows[0].shape[0], "reverse": False, "recompute": recompute, "written_out": written_out}
+    how = {"length": rows[0].shape[0], "reverse": False, "recompute": recompute}
+    how |= {"written_out": written_out, "in_kernel": False}
     carry, ys = _scan(trip, [jnp.asarray(x) for x in flat], rows, how)
     assert out_tree is not None
     return tree.unflatten(carry), out_tree.unflatten(ys)
@@ -90,14 +94,14 @@ def _split(operands: Sequence, counts: tuple[int, int]) -> tuple[list, list, lis
     return list(operands[:a]), list(operands[a : a + b]), list(operands[a + b :])
 
 
-def _run(*operands, body, counts, length, reverse, recompute, written_out):
+def _run(*operands, body, counts, length, reverse, recompute, written_out, in_kernel):
     consts, carry, xs = _split(operands, counts)
     n = len(carry)
     run = functools.partial(jaxpr_as_fun(body), *consts)
     if length == 0:
         return [*carry, *(jnp.zeros((0, *a.shape), a.dtype) for a in body.out_avals[n:])]
-    if not written_out:
-        return _rolled(run, carry, xs, body.out_avals[n:], (length, reverse))
+    if in_kernel or not written_out:
+        return _rolled(run, carry, xs, body.out_avals[n:], (length, reverse, in_kernel))
     rows: list[list] = []
     for i in reversed(range(length)) if reverse else range(length):
         out = run(*carry, *(lax.index_in_dim(x, i, keepdims=False) for x in xs))
@@ -106,16 +110,18 @@ def _run(*operands, body, counts, length, reverse, recompute, written_out):
     return [*carry, *(jnp.stack(column[::-1] if reverse else column) for column in zip(*rows, strict=True))]
 
 
-def _rolled(run: Callable, carry: list, xs: list, rows: Sequence, how: tuple[int, bool]) -> list:
+def _rolled(run: Callable, carry: list, xs: list, rows: Sequence, how: tuple[int, bool, bool]) -> list:
     """A loop like that of `lax.scan`, but for the index of a reverse one: XLA, which folds constants after it has moved
     them out of loops, needs a round of its passes for each loop around `length - i - 1`."""
-    (length, reverse), n = how, len(carry)
+    (length, reverse, in_kernel), n = how, len(carry)
+    apart = not in_kernel and sum(x.size for x in xs) >= APART * length
     ys = [vary(lax.empty((length, *a.shape), a.dtype), axes_of(a)) for a in rows]
 
     def trip(state):
         k, carry, ys = state
         i = np.int32(length - 1) - k if reverse else k
-        out = run(*carry, *(lax.dynamic_index_in_dim(x, i, keepdims=False, allow_negative_indices=False) for x in xs))
+        given = lax.cond(i >= 0, lambda: read(xs, i), lambda: read(xs, np.int32(0))) if apart else read(xs, i)
+        out = run(*carry, *given)
         ys = [
             lax.dynamic_update_index_in_dim(y, row, i, 0, allow_negative_indices=False)
             for y, row in zip(ys, out[n:], strict=True)

@@ -178,8 +178,9 @@ def test_no_trip_copies_the_log():
         {"gradient": jde.ReverseAD(memory=64)},
         {"gradient": jde.ReverseAD(memory=64), "max_steps": 64},
         {"gradient": jde.GaussAdjoint()},
+        {"controller": jde.FixedSteps(40)},
     ],
-    ids=["thinned", "whole", "segments"],
+    ids=["thinned", "whole", "segments", "equal steps"],
 )
 def test_no_state_is_looked_up_again_for_every_number_made_of_it(options):
     """XLA fused the log into the forces among a hundred bodies: 59 ms where 20 are enough."""
@@ -191,7 +192,7 @@ def test_no_state_is_looked_up_again_for_every_number_made_of_it(options):
     program = jax.jit(jax.grad(end)).lower(1.0).compile().as_text()
     assert program is not None
     kept = {f"f64[{shape}]" for shape in re.findall(r"f64\[(\d+(?:,\d+)?,70)\]", program)} - {"f64[70,70]", "f64[1,70]"}
-    assert kept  # the log, or the polynomials of a segment
+    assert kept  # the states of a log or of equal steps, or the polynomials of a segment
     pairs = re.findall(r"^%fused\S* \((.*?)\) -> f64\[70,70\]", program, re.MULTILINE)
     assert pairs
     assert not [operands for operands in pairs if any(shape in operands for shape in kept)]

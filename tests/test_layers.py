@@ -17,7 +17,8 @@ LAYERS = (  # from the bottom; a folder stands for all that is in it
     {"types", "tableaux"},
     {"_checks", "mix", "one_kernel"},
     {"while_loop"},
-    {"as_one", "scan", "rows"},
+    {"as_one", "rows"},
+    {"scan"},
     {"algebra", "noise", "dense", "field", "state", "save", "bundle"},
     {"implicit", "control"},
     {"steppers", "record", "events", "history"},  # the parts of the loop
