@@ -120,7 +120,7 @@ def _rolled(run: Callable, carry: list, xs: list, rows: Sequence, how: tuple[int
     def trip(state):
         k, carry, ys = state
         i = np.int32(length - 1) - k if reverse else k
-        given = lax.cond(i >= 0, lambda: read(xs, i), lambda: read(xs, np.int32(0))) if apart else read(xs, i)
+        given = lax.cond(i >= 0, lambda: read(xs, i), lambda: read(xs, jnp.zeros_like(i))) if apart else read(xs, i)
         out = run(*carry, *given)
         ys = [
             lax.dynamic_update_index_in_dim(y, row, i, 0, allow_negative_indices=False)

@@ -6,6 +6,7 @@ import functools
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -112,6 +113,19 @@ class Solution:
     account: Any = field(metadata={"static": True}, default=None)
     """what `explain` knows before the result: method, controller, strategy"""
 
+    def __repr__(self) -> str:
+        shown = [f"{name}={eqx.tree_pformat(getattr(self, name), short_arrays=True)}" for name in ("ts", "ys")]
+        return f"Solution({', '.join([*shown, *self._outcome()])})"
+
+    def _outcome(self) -> list[str]:
+        """How it ended, or how many solves ended how; nothing under `jit`."""
+        if not hasattr(self.result, "__array__") or not _checks.concrete(self.result):
+            return []
+        if np.ndim(self.result) == 0:
+            return [f"{self.status} at t = {float(self.t_end):.6g}"]
+        codes, counts = np.unique(np.asarray(self.result), return_counts=True)
+        return [f"{count} × {Result(int(code)).name}" for code, count in zip(codes, counts, strict=True)]
+
     @property
     def ok(self) -> jax.Array:
         """Whether the solve reached its end, or an event that ends it; usable under `jit` and `vmap`."""
@@ -148,9 +162,10 @@ class Solution:
     def explain(self) -> str:
         """Which method, controller and gradient strategy were used, why, and what came of it."""
         lines = [f"{name:<12}{text}" for name, text in (self.account.lines() if self.account else ())]
-        if _checks.all_concrete(self.result) and np.ndim(self.result) == 0:
+        if outcome := self._outcome():
+            lines.append(f"{'result':<12}{', '.join(outcome)}")
+        if outcome and np.ndim(self.result) == 0:
             s = self.stats
-            lines.append(f"{'result':<12}{self.status} at t = {float(self.t_end):.6g}")
             lines.append(
                 f"{'cost':<12}{int(s.steps)} steps tried, {int(s.accepted)} accepted, {int(s.rejected_error)} rejected "
                 f"by the error test, {int(s.rejected_solver)} by a failure; {int(s.f_evals)} evaluations of f"

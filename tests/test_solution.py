@@ -259,3 +259,16 @@ def test_the_eager_gradient_of_a_failure_is_nan(options):
     assert jnp.isnan(jax.grad(lambda a: jde.solve(problem, jde.Tsit5(), args=a, **options).ys[-1])(1.0))
     with pytest.raises(jde.SolveError):
         jde.solve(problem, jde.Tsit5(), **options)
+
+
+def test_what_is_shown_fits_on_a_line():
+    f = lambda t, y, args: {"a": -y["a"]}
+    solve = lambda y0: jde.solve(jde.ODEProblem(f, {"a": y0}, (0.0, 2.0)), jde.Tsit5(), saveat=0.5)
+    assert repr(solve(1.0)) == "Solution(ts=f64[5], ys={'a': f64[5]}, success at t = 2)"
+    lanes = jax.vmap(solve)(jnp.array([1.0, 2.0, jnp.nan]))
+    assert repr(lanes) == "Solution(ts=f64[3,5], ys={'a': f64[3,5]}, 2 × success, 1 × nonfinite)"
+    assert lanes.explain().endswith("2 × success, 1 × nonfinite")
+    shown = []
+    jax.jit(lambda y0: shown.append(repr(solve(y0))))(1.0)
+    assert shown == ["Solution(ts=f64[5], ys={'a': f64[5]})"]
+    assert "ts=None" in repr(jax.tree.map(lambda x: None, lanes))
