@@ -172,7 +172,7 @@ def draw_phases(run: Training, out: Path) -> None:
             sol = animals(jnp.asarray(run.path[epoch]), dense=True)
             colour = plt.get_cmap("viridis_r")(shade)
             plotting.plot_solution(sol, (0, 1), ax, labels=("rabbits", "wolves"), color=colour, label=f"epoch {epoch}")
-        ax.legend(loc="center", bbox_to_anchor=(0.7, 0.4))  # between the first orbit and the next
+        ax.legend(loc="center", bbox_to_anchor=(0.75, 0.4))  # between the first orbit and the next
         figure.savefig(out / "lotka_volterra_phase.png", dpi=120)
         plt.close(figure)
 
