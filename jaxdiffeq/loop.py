@@ -14,7 +14,7 @@ from jaxdiffeq.control import starting_step
 from jaxdiffeq.implicit.system import settled
 from jaxdiffeq.record import Estimates, Passage, Shapes
 from jaxdiffeq.types import Counts, Inputs, Knobs, PyTree, Result, State, Step
-from jaxdiffeq.while_loop import frozen_while
+from jaxdiffeq.while_loop import frozen_while, vary_like
 
 STAGNATION = 50  # rejections in a row: at a fifth of the size each, 1e-35 of the first attempt
 
@@ -102,7 +102,7 @@ class Integration:
 
         def begun_again():
             y = self._consistent(beyond, inputs, knobs, after)
-            return after._replace(y=y, memory=self.stepper.init(beyond, after.t, y, inputs.args))
+            return after._replace(y=y, memory=self._memory(beyond, after.t, y, inputs.args))
 
         return step._replace(after=lax.cond(lands, begun_again, lambda: after))
 
@@ -123,7 +123,7 @@ class Integration:
         if self.stepper.evaluations[2] == 0:
             return compute()
         room = self.room(inputs)
-        return lax.cond(wanted, compute, lambda: jnp.zeros(room.shape, room.dtype))
+        return lax.cond(wanted, compute, lambda: vary_like(jnp.zeros(room.shape, room.dtype), inputs.y0))
 
     def room(self, inputs: Inputs) -> jax.ShapeDtypeStruct:
         """The shape of an interpolant, known without tracing a step."""
@@ -133,7 +133,10 @@ class Integration:
 
     def begin(self, inputs: Inputs) -> State:
         _, f = self.leg(inputs, inputs.t0)
-        return State(inputs.t0, inputs.y0, self.stepper.init(f, inputs.t0, inputs.y0, inputs.args))
+        return State(inputs.t0, inputs.y0, self._memory(f, inputs.t0, inputs.y0, inputs.args))
+
+    def _memory(self, f: Any, t: jax.Array, y: jax.Array, args: PyTree) -> PyTree:
+        return vary_like(self.stepper.init(f, t, y, args), y)
 
     def start(self, inputs: Inputs, knobs: Knobs) -> Carry:
         """The carry before the first trip."""

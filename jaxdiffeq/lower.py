@@ -32,7 +32,7 @@ from jaxdiffeq.state import (
     time_dtype,
 )
 from jaxdiffeq.types import Inputs, Knobs, PyTree
-from jaxdiffeq.while_loop import axes_of, vary
+from jaxdiffeq.while_loop import alike
 
 ROW_BYTES = 2**24  # the room for saved steps in one chunk of an eager solve
 
@@ -169,8 +169,7 @@ def _any_knobs(given: tuple, ravel: Ravel, y0: PyTree, dtype: Any) -> Knobs:
 
 def lower(plan: Plan, arrays: Arrays, capacity: int, traced: bool = True) -> Lowered:
     """The integration, with room for `capacity` rows of saved steps. f is traced here, once, if at all."""
-    axes = frozenset().union(*(axes_of(x) for x in jax.tree.leaves(arrays)))  # none outside of `shard_map`
-    arrays = jax.tree.map(lambda x: vary(x, axes), arrays)
+    arrays = alike(arrays)
     given, args = plan.parts.join(arrays.parts)
     rest, leaves = split(args)
     ravel = plan.ravel

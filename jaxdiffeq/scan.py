@@ -31,6 +31,7 @@ from jaxdiffeq.while_loop import (
     trace_trip,
     vary,
     widen,
+    zeros_of,
 )
 
 APART = 100  # numbers in a row that are read in a branch, out of reach of XLA's fusion: see `gradients.reverse`
@@ -239,7 +240,7 @@ def _transpose(cotangents, *operands, body, counts, **how):
     known = [i for i in range(len(operands)) if i not in places]
     of_consts, of_xs = [i for i in places if i < a], [i for i in places if i >= a + b]
     bars = [ad.instantiate_zeros(c) for c in cotangents]
-    sums = [jnp.zeros(operands[i].aval.shape, operands[i].aval.dtype) for i in of_consts]
+    sums = [zeros_of(operands[i].aval) for i in of_consts]
     kept = [i for i in known if i >= a + b]
 
     def trip(carry, rows):
@@ -249,7 +250,7 @@ def _transpose(cotangents, *operands, body, counts, **how):
         def of_unknown(*values):
             return jaxpr_as_fun(body)(*put(given, places, values))
 
-        at = [jnp.zeros(body.in_avals[i].shape, body.in_avals[i].dtype) for i in places]
+        at = [zeros_of(body.in_avals[i]) for i in places]
         pull = jax.vjp(of_unknown, *at)[1] if how["recompute"] else jax.linear_transpose(of_unknown, *at)
         found = pull([*bars, *rows[len(kept) :]])
         more, bars, d_row = _split(found, (len(of_consts), b))

@@ -26,7 +26,7 @@ from jaxdiffeq.problems import SteadyStateProblem
 from jaxdiffeq.solution import ERRORS, Stats
 from jaxdiffeq.state import Ravel, Split, as_array, at_least_float32, close, split
 from jaxdiffeq.types import PyTree, Result
-from jaxdiffeq.while_loop import frozen_while
+from jaxdiffeq.while_loop import alike, frozen_while
 
 SMALLEST = 2.0**-10  # the last damping factor that is tried
 FLOW = 10  # steps along the flow before Newton's method is tried again
@@ -121,28 +121,28 @@ def _raise_if_failed(found: SteadyState) -> None:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _search(plan: _Plan, arrays: _Arrays) -> SteadyState:
+    arrays = alike(arrays)
     field, y0, args = _lower(plan, arrays)
     system = System(field, np.zeros(y0.shape, y0.dtype))  # pyright: ignore[reportArgumentType]  its shape counts
 
-    @jax.custom_jvp
-    def root(args, rest):
-        start, tolerance, max_steps = rest
-        return _Search(system, args, tolerance, max_steps).run(start)
+    start = lax.stop_gradient(real_vector(y0))
+    search = _Search(system, lax.stop_gradient(args), arrays.tolerance, arrays.max_steps)
+    v, result, stats = search.run(start)
 
-    @root.defjvp
+    @jax.custom_jvp
+    def attached(v, args):
+        return v
+
+    @attached.defjvp
     def _(primals, tangents):
-        (args, rest), d_args = primals, tangents[0]
-        found, t = root(args, rest), jnp.zeros((), rest[0].dtype)
-        v = jnp.where(found[1] == Result.success, found[0], rest[0])
-        _, d_slope = jax.jvp(lambda args: system.slope(t, v, args), (args,), (d_args,))
+        v, args = attached(*primals), primals[1]
+        t = jnp.zeros((), v.dtype)
+        _, d_slope = jax.jvp(lambda args: system.slope(t, v, args), (args,), (tangents[1],))
         algebra = system.algebra
         w = algebra.shifted(jnp.zeros((), v.dtype), None, system.jacobian(t, v, args)[1])
-        dv = structure.solve(algebra, w, algebra.factor(lax.stop_gradient(w)), d_slope)
-        nothing = jax.tree.map(lambda x: np.zeros(np.shape(x), jax.dtypes.float0), found[1:])
-        return found, (dv, *nothing)
+        return v, structure.solve(algebra, w, algebra.factor(lax.stop_gradient(w)), d_slope)
 
-    rest = lax.stop_gradient((real_vector(y0), arrays.tolerance, arrays.max_steps))
-    v, result, stats = root(args, rest)
+    v = attached(jnp.where(result == Result.success, v, start), args)
     y = poisoned(like(v, y0), result == Result.success)
     return SteadyState(plan.ravel.unpack(y), stats, result)
 

@@ -16,11 +16,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.core import ShapedArray
-from jax.dtypes import float0
+from jax.custom_derivatives import SymbolicZero
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 
 from jaxdiffeq.one_kernel import fits, lower_as_one, nest, partitioned, pays
+from jaxdiffeq.types import PyTree
 
 frozen_while_p = Primitive("frozen_while")
 frozen_while_p.multiple_results = True
@@ -87,6 +88,24 @@ def vary(x: Any, axes: frozenset) -> Any:
     return lax.pcast(x, missing, to="varying") if missing else x
 
 
+def alike(tree: PyTree) -> PyTree:
+    """The tree with every leaf varying over the axes over which any of them does; no change outside of `shard_map`.
+
+    A derivative is then summed over these axes outside of what is done with the tree, whose loops differ in length.
+    """
+    axes = frozenset().union(*map(axes_of, jax.tree.leaves(tree)))
+    return jax.tree.map(lambda x: vary(x, axes), tree)
+
+
+def vary_like(tree: PyTree, y: jax.Array) -> PyTree:
+    """The tree with every leaf varying where `y` does: what begins as zeros, and is to be like y later on."""
+    return jax.tree.map(lambda x: vary(x, axes_of(y)), tree)
+
+
+def zeros_of(aval: Any) -> jax.Array:
+    return vary(jnp.zeros(aval.shape, aval.dtype), axes_of(aval))
+
+
 def _check_carry(outs: Sequence[Any], flat: Sequence[Any], tree: Any) -> None:
     before = [(x.shape, x.dtype) for x in flat]
     after = [(x.shape, x.dtype) for x in outs]
@@ -131,8 +150,6 @@ def _jvp(primals, tangents, *, cond, body, **params):
         out = frozen_while_p.bind(*primals, cond=cond, body=body, **params)
         return out, [symbolic_zero(x) for x in out]
 
-    d_real = [d_carry[i] for i in real]
-
     def derivative(c, f):
         (xs, dxs), fixed = c, f
 
@@ -147,7 +164,9 @@ def _jvp(primals, tangents, *, cond, body, **params):
     def test(c, f):
         return jaxpr_as_fun(cond)(*of_cond, *c[0], *f)[0]
 
-    start = carry[:moving], [d if isinstance(d, jax.ShapeDtypeStruct) else ad.instantiate_zeros(d) for d in d_real]
+    carry = [vary(x, axes_of(a)) for x, a in zip(carry, body.out_avals, strict=True)]
+    empty = lambda d, x: vary(d, axes_of(x)) if isinstance(d, jax.ShapeDtypeStruct) else ad.instantiate_zeros(d)
+    start = carry[:moving], [empty(d_carry[i], carry[i]) for i in real]
     (out, d_out), fixed = frozen_while(test, derivative, start, carry[moving:])
     everything = [*out, *fixed]
     zeros = [symbolic_zero(x) for x in everything]
@@ -156,8 +175,12 @@ def _jvp(primals, tangents, *, cond, body, **params):
 
 def symbolic_zero(x: Any) -> ad.Zero:
     """The tangent of what does not vary, in the space of the tangents of `x`."""
-    dtype = jnp.result_type(x)
-    return ad.Zero(ShapedArray(jnp.shape(x), dtype if jnp.issubdtype(dtype, jnp.inexact) else float0))
+    return ad.Zero(jax.typeof(x).to_tangent_aval())
+
+
+def zero_tangent(x: Any) -> SymbolicZero:
+    """The same for the rule of a `custom_jvp`."""
+    return SymbolicZero(jax.typeof(x).to_tangent_aval())
 
 
 def is_live(tangent: Any, primal: Any) -> bool:

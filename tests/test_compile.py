@@ -146,6 +146,47 @@ def test_shards(saveat):
     np.testing.assert_allclose(jax.jit(batch)(spread, rate), wanted, rtol=1e-13)
 
 
+SHARDED = {
+    "saved times": {"saveat": TIMES},
+    "equal steps": {"controller": jde.FixedSteps(20), "saveat": jde.SaveAt(t1=True)},
+    "dense and stops": {"method": jde.Vern7(), "saveat": [0.3], "stops": [1.0]},
+    "implicit": {"method": jde.Kvaerno3(), "saveat": jde.SaveAt(t1=True)},
+    "collocation": {"method": jde.RadauIIA3(), "saveat": jde.SaveAt(t1=True)},
+    "Rosenbrock": {"method": jde.Rosenbrock23(), "saveat": jde.SaveAt(t1=True)},
+    "multistep": {"method": jde.BDF(), "saveat": jde.SaveAt(t1=True)},
+    "forward": {"gradient": jde.ForwardAD(), "saveat": jde.SaveAt(t1=True)},
+    "Gauss": {"gradient": jde.GaussAdjoint(), "saveat": jde.SaveAt(t1=True)},
+}
+
+
+@pytest.mark.skipif(jax.device_count() < 2, reason="needs two devices")
+@pytest.mark.parametrize("options", SHARDED.values(), ids=SHARDED)
+def test_gradients_of_shards(options):
+    """What all devices share has one derivative, summed over them, as JAX has it for everything else."""
+    mesh = jax.make_mesh((2,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
+    ys, rate = jnp.arange(8.0).reshape(4, 2), jnp.array(2.0)
+
+    def total(ys, rate):
+        return jnp.sum(jax.vmap(lambda y: loss(oscillator, y, rate, **options))(ys))
+
+    gradient = jax.grad(total, (0, 1))
+    mapped = jax.shard_map(gradient, mesh=mesh, in_specs=(P("batch"), P()), out_specs=(P("batch"), P()))
+    for found, wanted in zip(jax.jit(mapped)(ys, rate), jax.jit(gradient)(ys, rate), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-11)
+
+
+@pytest.mark.skipif(jax.device_count() < 2, reason="needs two devices")
+def test_shards_of_what_is_chosen_or_steady():
+    mesh = jax.make_mesh((2,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
+    ys = jnp.arange(1.0, 9.0).reshape(4, 2)
+    chosen = jax.vmap(lambda y: solve(oscillator, y, jnp.array(2.0), method=None).ys[-1])
+    steady = jde.SteadyStateProblem(lambda y, a: y**2 - a, jnp.ones(2), ys[0])
+    root = jax.vmap(jax.grad(lambda a: jnp.sum(jde.solve(steady, args=a).ys)))
+    for batch in (chosen, root):
+        mapped = jax.shard_map(batch, mesh=mesh, in_specs=P("batch"), out_specs=P("batch"))
+        np.testing.assert_allclose(jax.jit(mapped)(ys), jax.jit(batch)(ys), rtol=1e-11)
+
+
 def test_memory_does_not_grow_with_the_bound_on_steps():
     def used(max_steps):
         run = jax.jit(lambda y, a: solve(oscillator, y, a, max_steps=max_steps).ys)

@@ -21,6 +21,7 @@ from jax.custom_batching import custom_vmap
 from jax.scipy.linalg import lu_factor, lu_solve
 
 from jaxdiffeq.one_kernel import ELEMENTS
+from jaxdiffeq.while_loop import vary_like
 
 SCALAR = 4
 ROLLED = 24
@@ -171,7 +172,7 @@ def _eliminate(w: jax.Array, lanes: bool = False) -> _Inverse:
         return k + 1, w, free & ~on_row, jnp.where(numbers == k, p, order)
 
     free = jnp.ones(w.shape[:1] + batch, bool)
-    start = jnp.zeros((), jnp.int32), w, free, jnp.broadcast_to(numbers, free.shape)
+    start = jnp.zeros((), jnp.int32), w, *vary_like((free, jnp.broadcast_to(numbers, free.shape)), w)
     _, w, _, order = lax.while_loop(lambda c: c[0] < n, eliminate, start)
     place = jnp.sum(jnp.where(order[None] == numbers[:, None], numbers[None], 0), axis=1, dtype=jnp.int32)
     return _Inverse(jnp.take_along_axis(w, order[:, None], axis=0), order, place)

@@ -8,9 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
-from jax.dtypes import float0
 
 from jaxdiffeq import _checks
 from jaxdiffeq.algebra import structure
@@ -89,23 +87,24 @@ def implied(search: Callable, residual: Callable, algebra: Any, exact: Callable,
     residual, of_residual = jax.closure_convert(residual, start.z, operands)
     exact, of_exact = jax.closure_convert(exact, start.z, operands)
 
-    @jax.custom_jvp
-    def find(start, operands):
-        return search(lambda z: residual(z, *operands[0]), start)
+    operands = (operands, *of_residual), (operands, *of_exact)
+    fixed = lax.stop_gradient(operands[0])
+    found = search(lambda z: residual(z, *fixed), lax.stop_gradient(start))
 
-    @find.defjvp
+    @jax.custom_jvp
+    def attached(z, operands):
+        return z
+
+    @attached.defjvp
     def _(primals, tangents):
-        start, operands = primals
-        found = find(start, operands)
-        # where the iteration failed the step is refused: a derivative there need only be finite
-        z = jnp.where(found.ok, found.z, lax.stop_gradient(start.z))
+        z, operands = attached(*primals), primals[1]
         _, d_residual = jax.jvp(lambda operands: residual(z, *operands[0]), (operands,), (tangents[1],))
         w = exact(z, *operands[1])
-        dz = structure.solve(algebra, w, algebra.factor(lax.stop_gradient(w)), d_residual)
-        nothing = np.zeros((), float0)
-        return found, Found(dz, nothing, nothing, jnp.zeros_like(found.rate))  # pyright: ignore[reportArgumentType]
+        return z, structure.solve(algebra, w, algebra.factor(lax.stop_gradient(w)), d_residual)
 
-    return find(lax.stop_gradient(start), ((operands, *of_residual), (operands, *of_exact)))
+    # where the iteration failed the step is refused: a derivative there need only be finite
+    z = attached(jnp.where(found.ok, found.z, lax.stop_gradient(start.z)), operands)
+    return found._replace(z=jnp.where(found.ok, z, found.z))
 
 
 def _iterate(newton: Newton, residual: Callable, algebra: Any, start: Start) -> Found:

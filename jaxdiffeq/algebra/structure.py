@@ -23,6 +23,7 @@ from jaxdiffeq import _checks
 from jaxdiffeq.algebra import lu
 from jaxdiffeq.algebra.blocks import Blocks, factor, matrix_vector, substitute
 from jaxdiffeq.algebra.order import bandwidth, colours, entries, groups, reverse_cuthill_mckee
+from jaxdiffeq.while_loop import vary_like
 
 Vector = jax.Array  # [n]
 Pairs = tuple[np.ndarray, np.ndarray]  # rows and columns
@@ -102,7 +103,7 @@ class Dense:
 
     def jacobian(self, g: Callable[[Vector], Vector], y: Vector) -> tuple[Vector, jax.Array]:
         """g(y), [n], and its Jacobian, [n, n]."""
-        basis = jnp.eye(y.size, dtype=y.dtype)
+        basis = vary_like(jnp.eye(y.size, dtype=y.dtype), y)
         return jax.vmap(lambda v: jax.jvp(g, (y,), (v,)), out_axes=(None, -1))(basis)
 
     def given(self, jacobian: jax.Array) -> jax.Array:
@@ -222,7 +223,7 @@ class Layout:
     """for low, mid and up, [k, k, blocks]: where the entry is in [colours, n], flat; −1 for none"""
 
     def jacobian(self, g: Callable[[Vector], Vector], y: Vector) -> tuple[Vector, Blocks]:
-        seeds = self._seeds(y.dtype)
+        seeds = vary_like(self._seeds(y.dtype), y)
         value, columns = jax.vmap(lambda v: jax.jvp(g, (y,), (v,)), out_axes=(None, 0))(seeds)
         return value, self._fill(columns)
 

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxdiffeq.algebra import structure
 from jaxdiffeq.implicit.initial import projector
 from jaxdiffeq.implicit.system import like, real_vector
+from jaxdiffeq.while_loop import vary_like
 
 
 class Adjoint(NamedTuple):
@@ -54,7 +55,7 @@ class Adjoint(NamedTuple):
 
 
 def _matrix(linear: Callable, y: jax.Array) -> jax.Array:
-    basis = jnp.eye(real_vector(y).size, dtype=real_vector(y).dtype)
+    basis = vary_like(jnp.eye(real_vector(y).size, dtype=real_vector(y).dtype), y)
     return jax.vmap(lambda v: _real(linear(_cotangent(v, y))), out_axes=-1)(basis)
 
 

@@ -8,15 +8,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
-from jax.dtypes import float0
 
 from jaxdiffeq.as_one import as_one
 from jaxdiffeq.gradients.linear_call import REVERSE_OVER_REVERSE, linear_call
 from jaxdiffeq.record import SaveTimes
 from jaxdiffeq.types import Inputs, Knobs, PyTree, Result
+from jaxdiffeq.while_loop import vary_like, zero_tangent
 
 
 class Outputs(NamedTuple):
@@ -215,9 +214,9 @@ def forward_only(fun: Callable, some: list, *rest: Any) -> Any:
             d_some = [jnp.zeros_like(x) for x in some]
             for k, d in zip(live, lin, strict=True):
                 d_some[k] = d
-            d_out = jax.jvp(lambda xs: fun(xs, *rest), (some,), (d_some,))[1]
-            d_leaves = jax.tree.leaves(d_out)
-            return [d_leaves[i] for i in real]
+            moved = jax.jvp(lambda xs: fun(xs, *rest), (some,), (d_some,))
+            out, d_out = map(jax.tree.leaves, moved)
+            return [vary_like(d_out[i], out[i]) for i in real]
 
         found = linear_call(derivative, REVERSE_OVER_REVERSE, primals, [tangents[0][k] for k in live])
         for i, d in zip(real, found, strict=True):
@@ -226,12 +225,6 @@ def forward_only(fun: Callable, some: list, *rest: Any) -> Any:
 
     guarded.defjvp(rule, symbolic_zeros=True)
     return guarded(some, rest)
-
-
-def zero_tangent(x: Any) -> Any:
-    if jnp.issubdtype(x.dtype, jnp.inexact):
-        return jnp.zeros_like(x)
-    return np.zeros(x.shape, float0)
 
 
 def poison(tree: PyTree, result: jax.Array) -> PyTree:

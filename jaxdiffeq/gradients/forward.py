@@ -11,6 +11,7 @@ from jax import lax
 
 from jaxdiffeq.gradients.attach import Active, Constants, Outputs, plain, push_instant
 from jaxdiffeq.types import Inputs, Knobs, PyTree
+from jaxdiffeq.while_loop import vary_like
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def _by_columns(component: Any, leaves: list[jax.Array]) -> list[jax.Array]:
         columns = jnp.eye(total, dtype=jnp.finfo(x.dtype).dtype)[:, at : at + size]
         if jnp.iscomplexobj(x):
             columns = lax.complex(columns[:, : x.size], columns[:, x.size :])
-        directions.append(columns.astype(x.dtype).reshape(total, *x.shape))
+        directions.append(vary_like(columns.astype(x.dtype).reshape(total, *x.shape), x))
         at += size
     found, at, cotangents = jax.vmap(component)(directions), 0, []
     for x, size in zip(leaves, sizes, strict=True):

@@ -13,12 +13,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.core import ShapedArray
 from jax.extend.core import Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 
 from jaxdiffeq.types import PyTree
-from jaxdiffeq.while_loop import consts_first, is_live, put, symbolic_zero
+from jaxdiffeq.while_loop import consts_first, is_live, put, symbolic_zero, zeros_of
 
 linear_call_p = Primitive("linear_call")
 linear_call_p.multiple_results = True
@@ -66,7 +65,7 @@ def linear_call(
         there, consts = consts_first(closed), closed.consts
     else:
         shapes, out_tree = jax.tree.flatten(like)
-        there, consts = Lazy(forward, [ShapedArray(x.shape, x.dtype) for x in shapes]), []
+        there, consts = Lazy(forward, [jax.typeof(x) for x in shapes]), []
     assert out_tree is not None
     tree: Any = out_tree
     if isinstance(transpose, str):
@@ -76,7 +75,7 @@ def linear_call(
         def backward(*xs):
             return jax.tree.leaves(transpose(res_tree.unflatten(xs[:n]), tree.unflatten(xs[n:])))
 
-        closed = jax.make_jaxpr(backward)(*res, *[jax.ShapeDtypeStruct(x.shape, x.dtype) for x in there.out_avals])
+        closed = jax.make_jaxpr(backward)(*res, *there.out_avals)
         back, more = consts_first(closed), closed.consts
     operands = [*consts, *more, *res, *lin]
     sides = (there, len(consts)), (back, len(more))
@@ -127,7 +126,7 @@ def _transpose(cotangents, *operands, sides, count):
     if isinstance(back, str):
         raise NotImplementedError(back)
     given = zip(cotangents, program.out_avals, strict=True)
-    cotangents = [jnp.zeros(a.shape, a.dtype) if type(c) is ad.Zero else c for c, a in given]
+    cotangents = [zeros_of(a) if type(c) is ad.Zero else c for c, a in given]
     flipped = _swap(operands[:count], sides)
     return [None] * count + list(linear_call_p.bind(*flipped, *cotangents, sides=sides[::-1], count=count))
 
@@ -153,13 +152,12 @@ def _batch(operands, dims, *, sides, count):
     res = front[:count]
     mine, theirs = [*res[:a], *res[a + b :], *lin], [*res[a : a + b], *res[a + b :]]
     if isinstance(fun, Lazy):
-        lanes = [ShapedArray((size, *x.shape), x.dtype) for x in fun.out_avals]
+        lanes = [x.update(shape=(size, *x.shape)) for x in fun.out_avals]
         there = Lazy(lambda *xs: over_lanes(fun, axes[:a])(xs), lanes)
     else:
         there = jax.make_jaxpr(over_lanes(fun, axes[:a]))(mine)
     if not isinstance(back, str):
-        cotangents = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in there.out_avals]
-        back = jax.make_jaxpr(over_lanes(back, axes[a : a + b]))([*theirs, *cotangents])
+        back = jax.make_jaxpr(over_lanes(back, axes[a : a + b]))([*theirs, *there.out_avals])
     out = linear_call_p.bind(*res, *lin, sides=((there, a), (back, b)), count=count)
     return out, [0] * len(out)
 

@@ -13,6 +13,7 @@ from jaxdiffeq import _checks
 from jaxdiffeq.control import PredictiveController
 from jaxdiffeq.field import Field
 from jaxdiffeq.types import PyTree, State, Step, Work
+from jaxdiffeq.while_loop import vary_like
 
 NONSTIFF, STIFF = 0, 1
 PATIENCE = 10, 5
@@ -103,7 +104,7 @@ class Auto:
     def init(self, f: Field, t: jax.Array, y: jax.Array, args: PyTree) -> Memory:
         zero = jnp.zeros((), jnp.int32)
         shape = jax.eval_shape(lambda: self.stiff.init(f, t, y, args))
-        return Memory(zero, zero, self.nonstiff.init(f, t, y, args), _zeros(shape))
+        return Memory(zero, zero, self.nonstiff.init(f, t, y, args), _zeros(shape, y))
 
     def step(self, f: Field, start: State, t1: jax.Array, args: PyTree, tolerance: Any) -> Step:
         memory = start.memory
@@ -120,12 +121,12 @@ class Auto:
             step = attempt(which)
             carried = [memory.nonstiff, memory.stiff]
             carried[which] = step.after.memory
-            dense = [_zeros(shape.dense) for shape in shapes]
+            dense = [_zeros(shape.dense, start.y) for shape in shapes]
             dense[which] = step.dense
             after = step.after._replace(memory=tuple(carried))
             order = methods[which].error_order if step.error_order is None else step.error_order
             growth = jnp.zeros_like(start.t) if step.growth is None else step.growth
-            return step._replace(
+            step = step._replace(
                 after=after,
                 dense=tuple(dense),
                 ok=jnp.asarray(step.ok),
@@ -133,6 +134,7 @@ class Auto:
                 error_order=jnp.asarray(order, start.t.dtype),
                 growth=growth,
             )
+            return vary_like(step, start.y)
 
         step = lax.cond(memory.mode == STIFF, lambda: alike(STIFF), lambda: alike(NONSTIFF))
         after = step.after._replace(memory=self._vote(f, memory, step, jnp.abs(t1 - start.t), args))
@@ -156,7 +158,7 @@ class Auto:
         t, y, carried = step.after
 
         def begin():
-            return tuple(method.init(f, t, y, args) for method in (self.nonstiff, self.stiff))
+            return vary_like(tuple(method.init(f, t, y, args) for method in (self.nonstiff, self.stiff)), y)
 
         nonstiff, stiff_memory = lax.cond(switch, begin, lambda: carried)
         return Memory(mode, jnp.where(switch, 0, votes), nonstiff, stiff_memory)
@@ -174,5 +176,5 @@ class Auto:
         return lax.cond(mode == STIFF, lambda: of(STIFF), lambda: of(NONSTIFF))
 
 
-def _zeros(shapes: PyTree) -> PyTree:
-    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+def _zeros(shapes: PyTree, y: jax.Array) -> PyTree:
+    return vary_like(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes), y)
