@@ -190,15 +190,16 @@ def _again(trip: Callable, outs: int, consts: list, carry: list, xs: list, how: 
 
 def _kept(trip: Callable, outs: int, consts: list, carry: list, xs: list, how: dict) -> tuple[list, list, Callable]:
     """The same, by what the derivative of a trip needs. What is the same in all of them is computed once."""
-    tree: Any = None
+    program: Any = None
     m = len(carry)
 
     def forward(carry, row):
-        nonlocal tree
+        nonlocal program
         of_live, at = trip([*consts, *carry, *row])
         _, linear, out = jax.linearize(of_live, *at, has_aux=True)
-        residuals, tree = jax.tree.flatten(linear)
-        return out[:m], [*out[m:], *residuals]
+        closed = jax.make_jaxpr(linear)(*at)  # its constants are all that it needs; older JAX keeps some out of sight
+        program = consts_first(closed)
+        return out[:m], [*out[m:], *closed.consts]
 
     carry, closed = _trace(forward, carry, xs)
     body, given = consts_first(closed), len(closed.consts)
@@ -214,7 +215,7 @@ def _kept(trip: Callable, outs: int, consts: list, carry: list, xs: list, how: d
     def linear(row, tangents):
         values = dict(zip([*once, *stacked], [*steady, *row[len(xs) :]], strict=True))
         values |= {k: row[i] for k, i in handed.items()}
-        return tree.unflatten([values[k] for k in needed])(*tangents)
+        return jaxpr_as_fun(program)(*[values[k] for k in needed], *tangents)
 
     return [*carry, *ys[: outs - m]], [*xs, *ys[outs - m :]], linear
 

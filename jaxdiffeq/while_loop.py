@@ -85,7 +85,9 @@ def vary(x: Any, axes: frozenset) -> Any:
     missing = tuple(axes - axes_of(x))
     if isinstance(x, jax.ShapeDtypeStruct) and missing:
         x = lax.empty(x.shape, x.dtype)
-    return lax.pcast(x, missing, to="varying") if missing else x
+    if not missing:
+        return x
+    return lax.pcast(x, missing, to="varying") if hasattr(lax, "pcast") else lax.pvary(x, missing)  # JAX 0.7
 
 
 def alike(tree: PyTree) -> PyTree:

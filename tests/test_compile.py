@@ -148,7 +148,7 @@ def test_shards(saveat):
 
 SHARDED = {
     "saved times": {"saveat": TIMES},
-    "equal steps": {"controller": jde.FixedSteps(20), "saveat": jde.SaveAt(t1=True)},
+    "equal steps": {"method": jde.Kvaerno3(), "controller": jde.FixedSteps(20), "saveat": jde.SaveAt(t1=True)},
     "dense and stops": {"method": jde.Vern7(), "saveat": [0.3], "stops": [1.0]},
     "implicit": {"method": jde.Kvaerno3(), "saveat": jde.SaveAt(t1=True)},
     "collocation": {"method": jde.RadauIIA3(), "saveat": jde.SaveAt(t1=True)},
@@ -160,6 +160,7 @@ SHARDED = {
 
 
 @pytest.mark.skipif(jax.device_count() < 2, reason="needs two devices")
+@pytest.mark.smoke
 @pytest.mark.parametrize("options", SHARDED.values(), ids=SHARDED)
 def test_gradients_of_shards(options):
     """What all devices share has one derivative, summed over them, as JAX has it for everything else."""
