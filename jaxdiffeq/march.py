@@ -18,6 +18,7 @@ from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.lower import Arrays, Lowered, Plan
 from jaxdiffeq.scan import scan
 from jaxdiffeq.types import Counts, Inputs, Result, State
+from jaxdiffeq.while_loop import vary_like
 
 MOST = 2**28  # bytes of states that a gradient keeps unless told otherwise
 
@@ -106,7 +107,7 @@ def _failure(parts: Lowered, inputs: Inputs, first: State, good: jax.Array) -> t
         return i, carry[0], after, i + 1, ok
 
     zero = jnp.zeros((), jnp.int32)
-    start = zero, first.y, (first.y, first.memory), zero, jnp.array(True)
+    start = vary_like((zero, first.y, (first.y, first.memory), zero, jnp.array(True)), first.y)
     done, y, _, _, ok = lax.while_loop(finite, again, start)
     return jnp.where(good, n, done), y, ok
 

@@ -147,7 +147,8 @@ def _jvp(primals, tangents, *, body, counts, **how):
         out = scan_p.bind(*primals, body=body, counts=counts, **how)
         return out, [symbolic_zero(x) for x in out]
     parts = _split(list(enumerate(tangents)), counts)
-    d_consts, d_carry, d_xs = ([ad.instantiate_zeros(d) for i, d in part if i in live] for part in parts)
+    full = lambda i, d: vary(ad.instantiate_zeros(d), axes_of(primals[i]))
+    d_consts, d_carry, d_xs = ([full(i, d) for i, d in part if i in live] for part in parts)
 
     def trip(operands):
         """One trip as a function of what varies, which hands out everything as well."""
@@ -208,7 +209,7 @@ def _kept(trip: Callable, outs: int, consts: list, carry: list, xs: list, how: d
     once = [k for k in needed if all(i < given for i in touched[k])]
     handed = {k: rows.index(v) for k in needed if (v := body.jaxpr.outvars[k]) in rows}
     stacked = [k for k in needed if k not in once and k not in handed]
-    unused = [jnp.zeros(v.aval.shape, v.aval.dtype) for v in rows]
+    unused = [zeros_of(v.aval) for v in rows]
     steady = jaxpr_as_fun(_only(body, once))(*closed.consts, *carry, *unused)
     carry, ys = _bind(_only(body, [*range(outs), *stacked]), closed.consts, carry, xs, how)
 

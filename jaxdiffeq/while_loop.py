@@ -87,7 +87,9 @@ def vary(x: Any, axes: frozenset) -> Any:
         x = lax.empty(x.shape, x.dtype)
     if not missing:
         return x
-    return lax.pcast(x, missing, to="varying") if hasattr(lax, "pcast") else lax.pvary(x, missing)  # JAX 0.7
+    if hasattr(lax, "pcast"):
+        return lax.pcast(x, missing, to="varying")
+    return lax.pvary(x, missing)  # pyright: ignore[reportAttributeAccessIssue]  before JAX 0.8.2
 
 
 def alike(tree: PyTree) -> PyTree:
