@@ -169,8 +169,8 @@ def _jvp(primals, tangents, *, cond, body, **params):
         return jaxpr_as_fun(cond)(*of_cond, *c[0], *f)[0]
 
     carry = [vary(x, axes_of(a)) for x, a in zip(carry, body.out_avals, strict=True)]
-    empty = lambda d, x: vary(d, axes_of(x)) if isinstance(d, jax.ShapeDtypeStruct) else ad.instantiate_zeros(d)
-    start = carry[:moving], [empty(d_carry[i], carry[i]) for i in real]
+    full = lambda d: d if isinstance(d, jax.ShapeDtypeStruct) else ad.instantiate_zeros(d)
+    start = carry[:moving], [vary(full(d_carry[i]), axes_of(body.out_avals[i])) for i in real]
     (out, d_out), fixed = frozen_while(test, derivative, start, carry[moving:])
     everything = [*out, *fixed]
     zeros = [symbolic_zero(x) for x in everything]

@@ -23,9 +23,10 @@ class ReverseAD:
     """The exact gradient of the computed solution, by replaying its accepted steps from a log. The default.
 
     `memory` is the number of states that are kept (256, less for a state of more than 64 KiB), "sqrt" (the square root
-    of `max_steps`) or "all". While it suffices no step is recomputed before its own reversal; beyond that the log is
-    thinned and steps are recomputed, most of them once, from the nearest state that was kept. No rejected step has a
-    part in the derivative, so nothing that was thrown away reaches a gradient.
+    of `max_steps`) or "all": room for `max_steps` of them, which a CPU fills before it starts, so bound that too. While
+    it suffices no step is recomputed before its own reversal; beyond that the log is thinned and steps are recomputed,
+    most of them once, from the nearest state that was kept. No rejected step has a part in the derivative, so nothing
+    that was thrown away reaches a gradient.
     Source: Griewank, Walther, Evaluating Derivatives, 2008, ch. 12 (checkpointing).
     """
 
