@@ -100,7 +100,7 @@ def partitioned(ctx: Any) -> bool:
 
 
 def nest(program: Any, inside: str) -> Any:
-    """The program with whatever asks told what it is inside of. In a kernel a scan need not be written out."""
+    """The program with whatever asks told what it is inside of."""
     if isinstance(program, tuple):
         return tuple(nest(x, inside) for x in program)
     if not isinstance(program, Jaxpr):  # newer versions of JAX have made one class of the two
@@ -112,10 +112,7 @@ def nest(program: Any, inside: str) -> Any:
             return eqn.replace(params={**eqn.params, "inside": inside})
         if eqn.primitive.name not in LOOPED:
             return eqn
-        params = {k: nest(v, inside) for k, v in eqn.params.items()}
-        if "in_kernel" in params and inside == "kernel":
-            params["in_kernel"] = True
-        return eqn.replace(params=params)
+        return eqn.replace(params={k: nest(v, inside) for k, v in eqn.params.items()})
 
     return program.replace(eqns=[told(eqn) for eqn in program.eqns])
 

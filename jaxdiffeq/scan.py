@@ -18,6 +18,7 @@ from jax import lax
 from jax.extend.core import ClosedJaxpr, Literal, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 
+from jaxdiffeq.one_kernel import fits, lower_as_one, nest, partitioned, pays
 from jaxdiffeq.rows import read
 from jaxdiffeq.types import PyTree
 from jaxdiffeq.while_loop import (
@@ -59,7 +60,7 @@ def scan(
         return tree.flatten_up_to(carry), ys
 
     how = {"length": rows[0].shape[0], "reverse": False, "recompute": recompute}
-    how |= {"written_out": written_out, "in_kernel": False}
+    how |= {"written_out": written_out, "inside": None}
     carry, ys = _scan(trip, [jnp.asarray(x) for x in flat], rows, how)
     assert out_tree is not None
     return tree.unflatten(carry), out_tree.unflatten(ys)
@@ -95,14 +96,14 @@ def _split(operands: Sequence, counts: tuple[int, int]) -> tuple[list, list, lis
     return list(operands[:a]), list(operands[a : a + b]), list(operands[a + b :])
 
 
-def _run(*operands, body, counts, length, reverse, recompute, written_out, in_kernel):
+def _run(*operands, body, counts, length, reverse, recompute, written_out, inside):
     consts, carry, xs = _split(operands, counts)
     n = len(carry)
     run = functools.partial(jaxpr_as_fun(body), *consts)
     if length == 0:
         return [*carry, *(jnp.zeros((0, *a.shape), a.dtype) for a in body.out_avals[n:])]
-    if in_kernel or not written_out:
-        return _rolled(run, carry, xs, body.out_avals[n:], (length, reverse, in_kernel))
+    if inside == "kernel" or not written_out:
+        return _rolled(run, carry, xs, body.out_avals[n:], (length, reverse, inside == "kernel"))
     rows: list[list] = []
     for i in reversed(range(length)) if reverse else range(length):
         out = run(*carry, *(lax.index_in_dim(x, i, keepdims=False) for x in xs))
@@ -131,6 +132,18 @@ def _rolled(run: Callable, carry: list, xs: list, rows: Sequence, how: tuple[int
 
     _, carry, ys = lax.while_loop(lambda state: state[0] < length, trip, (jnp.zeros((), jnp.int32), carry, ys))
     return [*carry, *ys]
+
+
+def _lower_on_cpu(ctx, *operands, body, written_out, inside, **params):
+    loop = params["length"] > 0 and not written_out
+    one = loop and pays(inside, ctx.avals_in) and fits(body.jaxpr) and not partitioned(ctx)
+    within = "kernel" if one else inside
+    inner = "loop" if loop and within != "kernel" else within
+    body = body if inner is None else nest(body, inner)
+    run = functools.partial(_run, body=body, written_out=written_out, inside=within, **params)
+    if one:
+        return lower_as_one(ctx, run, len(body.out_avals), operands)
+    return mlir.lower_fun(run, multiple_results=True)(ctx, *operands)
 
 
 # ---- derivatives
@@ -298,6 +311,7 @@ def _(*_, body, counts, length, **how):
 
 
 mlir.register_lowering(scan_p, mlir.lower_fun(_run, multiple_results=True))
+mlir.register_lowering(scan_p, _lower_on_cpu, platform="cpu")
 ad.primitive_jvps[scan_p] = _jvp
 ad.primitive_transposes[scan_p] = _transpose
 batching.primitive_batchers[scan_p] = _batch

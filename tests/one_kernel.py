@@ -1,6 +1,6 @@
 """Loops of many kinds, each compared with `lax.while_loop`: run as `python one_kernel.py BATCH` by test_while_loop.py.
 
-With a second argument, `whole`, each is one kernel with what stands before it and after it.
+With a second argument, `whole`, each is one kernel with what stands before it and after it; with `rows`, a scan.
 The name of a case is printed before it is compiled, so when XLA aborts the process the last name says which one it was.
 """
 
@@ -13,6 +13,7 @@ import numpy as np
 from jax import lax
 
 from jaxdiffeq.as_one import as_one
+from jaxdiffeq.scan import scan
 from jaxdiffeq.while_loop import frozen_while
 
 jax.config.update("jax_enable_x64", True)
@@ -46,7 +47,18 @@ def whole(body, carry, n=3, ours=True):
     return as_one(run, carry, n) if ours else run(carry, n)
 
 
-OURS, THEIRS = (whole, functools.partial(whole, ours=False)) if "whole" in sys.argv else (loop, plain)
+def rows(body, carry, n=3, ours=True):
+    """A scan of four trips, of which `n` do something, with a row of each."""
+
+    def trip(c, k):
+        c = jax.tree.map(lambda new, old: jnp.where(k < n, new, old), body(c), c)
+        return c, c
+
+    return (scan if ours else lax.scan)(trip, carry, jnp.arange(4))
+
+
+MODES = {"whole": (whole, functools.partial(whole, ours=False)), "rows": (rows, functools.partial(rows, ours=False))}
+OURS, THEIRS = MODES[sys.argv[2]] if len(sys.argv) > 2 else (loop, plain)
 
 
 def check(name, with_loop, *args, transform=jax.jit):

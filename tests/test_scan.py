@@ -156,3 +156,19 @@ def test_a_carry_that_changes_type():
 def test_written_out_has_no_loop(written_out):
     run = jax.jit(lambda y: scan(lambda y, x: (jnp.sin(y) * x, y), y, XS, written_out=written_out))
     assert ("while" in run.lower(Y).as_text()) is not written_out
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="a lowering for the CPU")
+@pytest.mark.parametrize("matrix", [None, jnp.eye(2)], ids=["kernels", "a product is none"])
+def test_a_scan_and_its_derivative_are_a_kernel_each(matrix):
+    def end(y):
+        trip = lambda y, x: (jnp.sin(y if matrix is None else matrix @ y) * x, None)
+        return jnp.sum(scan(trip, y, XS, recompute=True)[0])
+
+    def marks(f):
+        text = jax.jit(f).lower(Y).compile().as_text()
+        assert text is not None
+        return text.count('inlineable="false"')
+
+    assert bool(marks(end)) is (matrix is None)
+    assert marks(jax.grad(end)) == 2 * marks(end)

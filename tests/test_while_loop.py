@@ -240,6 +240,7 @@ def test_big_bodies_do_not_become_one_kernel():
     [
         *("shapes", "structure", "operations", "transformations", "nesting", "fuzz"),
         *("structure whole", "transformations whole", "nesting whole"),
+        *("shapes rows", "structure rows", "nesting rows", "fuzz rows"),
     ],
 )
 def test_no_body_aborts_the_process(batch):
