@@ -12,9 +12,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Primitive, jaxpr_as_fun
-from jax.interpreters import mlir
 
-from jaxdiffeq.one_kernel import fits, lower_as_one, nest, partitioned, pays
+from jaxdiffeq.one_kernel import becomes_one, lower, nest
 from jaxdiffeq.while_loop import consts_first, dependencies, is_live, lanes_first, put, register, symbolic_zero
 
 as_one_p = Primitive("as_one")
@@ -71,12 +70,10 @@ def _batch(operands, dims, *, jaxpr: ClosedJaxpr, moving, derivative, inside):
 
 
 def _lower_on_cpu(ctx, *operands, jaxpr: ClosedJaxpr, moving, derivative, inside):
-    one = pays(inside, ctx.avals_in) and fits(jaxpr.jaxpr) and not partitioned(ctx)
+    one = becomes_one(ctx, inside, jaxpr)
     within = "kernel" if one else inside
     run = jaxpr_as_fun(jaxpr if within is None else nest(jaxpr, within))
-    if one:
-        return lower_as_one(ctx, run, len(jaxpr.out_avals), operands)
-    return mlir.lower_fun(run, multiple_results=True)(ctx, *operands)
+    return lower(ctx, run, len(jaxpr.out_avals), operands, one)
 
 
 as_one_p.def_abstract_eval(lambda *_, jaxpr, **__: jaxpr.out_avals)

@@ -99,6 +99,11 @@ def partitioned(ctx: Any) -> bool:
     return getattr(context, "num_devices", 1) > 1
 
 
+def becomes_one(ctx: Any, inside: str | None, *programs: ClosedJaxpr) -> bool:
+    """Whether what runs these programs is lowered as a kernel."""
+    return pays(inside, ctx.avals_in) and all(fits(p.jaxpr) for p in programs) and not partitioned(ctx)
+
+
 def nest(program: Any, inside: str) -> Any:
     """The program with whatever asks told what it is inside of."""
     if isinstance(program, tuple):
@@ -115,6 +120,13 @@ def nest(program: Any, inside: str) -> Any:
         return eqn.replace(params={k: nest(v, inside) for k, v in eqn.params.items()})
 
     return program.replace(eqns=[told(eqn) for eqn in program.eqns])
+
+
+def lower(ctx: Any, run: Callable, results: int, operands: Any, one: bool) -> Any:
+    """Lower `run(*operands)` as a kernel, or as its parts."""
+    if one:
+        return lower_as_one(ctx, run, results, operands)
+    return mlir.lower_fun(run, multiple_results=True)(ctx, *operands)
 
 
 def lower_as_one(ctx: Any, run: Callable, results: int, operands: Any) -> Any:

@@ -18,7 +18,7 @@ from jax import lax
 from jax.extend.core import ClosedJaxpr, Literal, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 
-from jaxdiffeq.one_kernel import fits, lower_as_one, nest, partitioned, pays
+from jaxdiffeq.one_kernel import becomes_one, lower, nest
 from jaxdiffeq.rows import read
 from jaxdiffeq.types import PyTree
 from jaxdiffeq.while_loop import (
@@ -136,14 +136,12 @@ def _rolled(run: Callable, carry: list, xs: list, rows: Sequence, how: tuple[int
 
 def _lower_on_cpu(ctx, *operands, body, written_out, inside, **params):
     loop = params["length"] > 0 and not written_out
-    one = loop and pays(inside, ctx.avals_in) and fits(body.jaxpr) and not partitioned(ctx)
+    one = loop and becomes_one(ctx, inside, body)
     within = "kernel" if one else inside
     inner = "loop" if loop and within != "kernel" else within
     body = body if inner is None else nest(body, inner)
     run = functools.partial(_run, body=body, written_out=written_out, inside=within, **params)
-    if one:
-        return lower_as_one(ctx, run, len(body.out_avals), operands)
-    return mlir.lower_fun(run, multiple_results=True)(ctx, *operands)
+    return lower(ctx, run, len(body.out_avals), operands, one)
 
 
 # ---- derivatives

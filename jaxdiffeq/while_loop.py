@@ -20,7 +20,7 @@ from jax.custom_derivatives import SymbolicZero
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 
-from jaxdiffeq.one_kernel import fits, lower_as_one, nest, partitioned, pays
+from jaxdiffeq.one_kernel import becomes_one, lower, nest
 from jaxdiffeq.types import PyTree
 
 frozen_while_p = Primitive("frozen_while")
@@ -308,12 +308,10 @@ def _loop_dependencies(cond, body, consts, empty, moving, inside) -> list[frozen
 
 
 def _lower_on_cpu(ctx, *operands, body, cond, inside, **params):
-    one = pays(inside, ctx.avals_in) and fits(body.jaxpr) and fits(cond.jaxpr) and not partitioned(ctx)
+    one = becomes_one(ctx, inside, body, cond)
     inner = nest(body, "kernel" if one or inside == "kernel" else "loop")
     run = functools.partial(_run, body=inner, cond=cond, inside=inside, **params)
-    if one:
-        return lower_as_one(ctx, run, len(body.out_avals), operands)
-    return mlir.lower_fun(run, multiple_results=True)(ctx, *operands)
+    return lower(ctx, run, len(body.out_avals), operands, one)
 
 
 def _no_reverse(*_, **__):
