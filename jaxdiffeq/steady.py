@@ -15,6 +15,7 @@ from jaxdiffeq import _checks
 from jaxdiffeq.algebra import structure
 from jaxdiffeq.algebra.detect import Detected, detect
 from jaxdiffeq.algebra.krylov import MatrixFree
+from jaxdiffeq.algebra.newton import attached
 from jaxdiffeq.algebra.norm import rms
 from jaxdiffeq.control import Tolerance
 from jaxdiffeq.field import Field
@@ -129,20 +130,14 @@ def _search(plan: _Plan, arrays: _Arrays) -> SteadyState:
     search = _Search(system, lax.stop_gradient(args), arrays.tolerance, arrays.max_steps)
     v, result, stats = search.run(start)
 
-    @jax.custom_jvp
-    def attached(v, args):
-        return v
+    def slope(v, args):
+        return system.slope(jnp.zeros((), v.dtype), v, args)
 
-    @attached.defjvp
-    def _(primals, tangents):
-        v, args = attached(*primals), primals[1]
+    def exact(v, args):
         t = jnp.zeros((), v.dtype)
-        _, d_slope = jax.jvp(lambda args: system.slope(t, v, args), (args,), (tangents[1],))
-        algebra = system.algebra
-        w = algebra.shifted(jnp.zeros((), v.dtype), None, system.jacobian(t, v, args)[1])
-        return v, structure.solve(algebra, w, algebra.factor(lax.stop_gradient(w)), d_slope)
+        return system.algebra.shifted(t, None, system.jacobian(t, v, args)[1])
 
-    v = attached(jnp.where(result == Result.success, v, start), args)
+    v = attached(jnp.where(result == Result.success, v, start), slope, system.algebra, exact, args)
     y = poisoned(like(v, y0), result == Result.success)
     return SteadyState(plan.ravel.unpack(y), stats, result)
 

@@ -90,21 +90,30 @@ def implied(search: Callable, residual: Callable, algebra: Any, exact: Callable,
     operands = (operands, *of_residual), (operands, *of_exact)
     fixed = lax.stop_gradient(operands[0])
     found = search(lambda z: residual(z, *fixed), lax.stop_gradient(start))
+    # where the iteration failed the step is refused: a derivative there need only be finite
+    z = jnp.where(found.ok, found.z, lax.stop_gradient(start.z))
+    z = attached(z, lambda z, at: residual(z, *at[0]), algebra, lambda z, at: exact(z, *at[1]), operands)
+    return found._replace(z=jnp.where(found.ok, z, found.z))
+
+
+def attached(z: Vector, residual: Callable, algebra: Any, exact: Callable, operands: PyTree) -> Vector:
+    """The root z of residual(z, operands), with the derivative that the implicit function theorem gives it.
+
+    `exact(z, operands)` is −∂residual/∂z; neither function may close over what is differentiated.
+    """
 
     @jax.custom_jvp
-    def attached(z, operands):
+    def root(z, operands):
         return z
 
-    @attached.defjvp
+    @root.defjvp
     def _(primals, tangents):
-        z, operands = attached(*primals), primals[1]
-        _, d_residual = jax.jvp(lambda operands: residual(z, *operands[0]), (operands,), (tangents[1],))
-        w = exact(z, *operands[1])
+        z, operands = root(*primals), primals[1]
+        _, d_residual = jax.jvp(lambda operands: residual(z, operands), (operands,), (tangents[1],))
+        w = exact(z, operands)
         return z, structure.solve(algebra, w, algebra.factor(lax.stop_gradient(w)), d_residual)
 
-    # where the iteration failed the step is refused: a derivative there need only be finite
-    z = attached(jnp.where(found.ok, found.z, lax.stop_gradient(start.z)), operands)
-    return found._replace(z=jnp.where(found.ok, z, found.z))
+    return root(z, operands)
 
 
 def _iterate(newton: Newton, residual: Callable, algebra: Any, start: Start) -> Found:
