@@ -21,8 +21,8 @@ import numpy as np
 from jax import lax
 
 from jaxdiffeq.algebra import lu
-from jaxdiffeq.one_kernel import ELEMENTS
-from jaxdiffeq.while_loop import frozen_while
+from jaxdiffeq.primitives.cpu_kernel import ELEMENTS
+from jaxdiffeq.primitives.while_loop import frozen_while
 
 SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 100, 200)
 LANES = (1, 64)

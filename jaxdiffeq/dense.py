@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdiffeq.mix import mix
+from jaxdiffeq.primitives.constant_matmul import mix
 
 
 def combine(weights: Sequence[float], slopes: Sequence[jax.Array]) -> jax.Array:

@@ -12,9 +12,9 @@ from jax import lax
 from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.loop import Carry
 from jaxdiffeq.lower import Arrays, Plan, lower, prepare
+from jaxdiffeq.primitives.row_buffer import read, rows
 from jaxdiffeq.problems import lower_problem
 from jaxdiffeq.record import Window
-from jaxdiffeq.rows import read, rows
 from jaxdiffeq.save import SaveAt
 from jaxdiffeq.solve import _settle
 from jaxdiffeq.types import PyTree, Result

@@ -17,6 +17,7 @@ from jaxdiffeq.equation import Arguments, Given, OnArrays, field_of, packed_mass
 from jaxdiffeq.field import Field
 from jaxdiffeq.implicit.system import like, settled
 from jaxdiffeq.loop import Integration
+from jaxdiffeq.primitives.while_loop import alike
 from jaxdiffeq.problems import Terms
 from jaxdiffeq.record import SaveSteps, SaveTimes
 from jaxdiffeq.regularise import MEANINGS, Tally
@@ -32,7 +33,6 @@ from jaxdiffeq.state import (
     time_dtype,
 )
 from jaxdiffeq.types import Inputs, Knobs, PyTree
-from jaxdiffeq.while_loop import alike
 
 ROW_BYTES = 2**24  # the room for saved steps in one chunk of an eager solve
 

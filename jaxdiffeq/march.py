@@ -11,14 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdiffeq.as_one import as_one
 from jaxdiffeq.control import FixedSteps
 from jaxdiffeq.gradients.attach import Constants, Outputs, poisoned
 from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.lower import Arrays, Lowered, Plan
-from jaxdiffeq.scan import scan
+from jaxdiffeq.primitives.fused_region import as_one
+from jaxdiffeq.primitives.scan import scan
+from jaxdiffeq.primitives.while_loop import vary_like
 from jaxdiffeq.types import Counts, Inputs, Result, State
-from jaxdiffeq.while_loop import vary_like
 
 MOST = 2**28  # bytes of states that a gradient keeps unless told otherwise
 

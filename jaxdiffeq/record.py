@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiffeq.dense import sample
-from jaxdiffeq.rows import read, rows, write
+from jaxdiffeq.primitives.row_buffer import read, rows, write
+from jaxdiffeq.primitives.while_loop import frozen_while
 from jaxdiffeq.types import Inputs, PyTree, State
-from jaxdiffeq.while_loop import frozen_while
 
 Observe = Callable[[jax.Array, jax.Array, PyTree], PyTree]  # (t, y, args) ↦ what is saved
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiffeq.algebra.norm import mean_square, safe_sqrt
-from jaxdiffeq.mix import mix
+from jaxdiffeq.primitives.constant_matmul import mix
 from jaxdiffeq.record import Bars, Estimates, Passage, Shapes
 from jaxdiffeq.types import Inputs, PyTree, State
 

@@ -23,11 +23,11 @@ from jaxdiffeq.gradients.attach import poisoned
 from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.gradients.steady import SteadyStateAdjoint
 from jaxdiffeq.implicit.system import System, like, real_vector, spread
+from jaxdiffeq.primitives.while_loop import alike, frozen_while
 from jaxdiffeq.problems import SteadyStateProblem
 from jaxdiffeq.solution import ERRORS, Stats
 from jaxdiffeq.state import Ravel, Split, as_array, at_least_float32, close, split
 from jaxdiffeq.types import PyTree, Result
-from jaxdiffeq.while_loop import alike, frozen_while
 
 SMALLEST = 2.0**-10  # the last damping factor that is tried
 FLOW = 10  # steps along the flow before Newton's method is tried again

@@ -12,8 +12,8 @@ from jaxdiffeq.control import Tolerance
 from jaxdiffeq.dense import hermite
 from jaxdiffeq.field import Field
 from jaxdiffeq.loop import Integration
+from jaxdiffeq.primitives.row_buffer import read, rows, write
 from jaxdiffeq.record import Log, Marks, Passage, SaveSteps, SaveTimes, Shapes, Window
-from jaxdiffeq.rows import read, rows, write
 from jaxdiffeq.types import Inputs, Knobs, State
 
 NAN = jnp.array(jnp.nan)

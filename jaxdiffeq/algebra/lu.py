@@ -20,8 +20,8 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 from jax.scipy.linalg import lu_factor, lu_solve
 
-from jaxdiffeq.one_kernel import ELEMENTS
-from jaxdiffeq.while_loop import vary_like
+from jaxdiffeq.primitives.cpu_kernel import ELEMENTS
+from jaxdiffeq.primitives.while_loop import vary_like
 
 SCALAR = 4
 ROLLED = 24

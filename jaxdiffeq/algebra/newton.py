@@ -13,8 +13,8 @@ from jax import lax
 from jaxdiffeq import _checks
 from jaxdiffeq.algebra import structure
 from jaxdiffeq.algebra.norm import rms
+from jaxdiffeq.primitives.while_loop import frozen_while
 from jaxdiffeq.types import PyTree
-from jaxdiffeq.while_loop import frozen_while
 
 Vector = jax.Array  # [n]
 

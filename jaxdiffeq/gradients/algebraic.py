@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxdiffeq.algebra import structure
 from jaxdiffeq.implicit.initial import projector
 from jaxdiffeq.implicit.system import like, real_vector
-from jaxdiffeq.while_loop import vary_like
+from jaxdiffeq.primitives.while_loop import vary_like
 
 
 class Adjoint(NamedTuple):

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiffeq.dense import evaluate
+from jaxdiffeq.primitives.while_loop import frozen_while
 from jaxdiffeq.record import Passage, Shapes
 from jaxdiffeq.types import Inputs, PyTree, State
-from jaxdiffeq.while_loop import frozen_while
 
 # Nodes in [0, 1) by symmetry, the outermost first, and their weights in Kronrod's rule of 15 points and Gauss's of 7.
 # Source: Piessens et al., QUADPACK, 1983, routine QK15.

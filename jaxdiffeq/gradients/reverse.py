@@ -11,11 +11,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdiffeq.gradients.attach import Active, Constants, Outputs, plain, pull_instant
+from jaxdiffeq.primitives.row_buffer import read, rows
+from jaxdiffeq.primitives.while_loop import frozen_while
 from jaxdiffeq.record import Bars, Estimates, Log, Marks, Passage
 from jaxdiffeq.regularise import Tally
-from jaxdiffeq.rows import read, rows
 from jaxdiffeq.types import Inputs, Knobs, PyTree, State
-from jaxdiffeq.while_loop import frozen_while
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from jaxdiffeq.gradients.attach import Active, Constants, Outputs
 from jaxdiffeq.gradients.equations import OfMass, OfResidual, OfSlope
 from jaxdiffeq.gradients.quadrature import Quadrature
 from jaxdiffeq.implicit.system import settled
+from jaxdiffeq.primitives.row_buffer import read
+from jaxdiffeq.primitives.while_loop import frozen_while
 from jaxdiffeq.record import SaveTimes
-from jaxdiffeq.rows import read
 from jaxdiffeq.types import Inputs, Knobs, PyTree, Result
-from jaxdiffeq.while_loop import frozen_while
 
 
 class Parts(NamedTuple):

@@ -13,9 +13,9 @@ from jaxdiffeq.gradients.continuous import (
     QuadratureAdjoint,
 )
 from jaxdiffeq.gradients.forward import ForwardAD
-from jaxdiffeq.gradients.linear_call import REVERSE_OVER_REVERSE
 from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.gradients.steady import SteadyStateAdjoint
+from jaxdiffeq.primitives.linear_call import REVERSE_OVER_REVERSE
 
 STRATEGIES: dict[type, tuple[str, str]] = {  # what it is, good for
     ReverseAD: (

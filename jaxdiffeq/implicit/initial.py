@@ -11,8 +11,8 @@ from jax import lax
 from jaxdiffeq.algebra import structure
 from jaxdiffeq.algebra.newton import Found, implied
 from jaxdiffeq.algebra.norm import rms
+from jaxdiffeq.primitives.while_loop import frozen_while
 from jaxdiffeq.types import PyTree
-from jaxdiffeq.while_loop import frozen_while
 
 TRIES = 100
 SMALLEST = 2.0**-20

@@ -12,7 +12,7 @@ from jax import lax
 
 from jaxdiffeq.control import PIDController
 from jaxdiffeq.field import Field
-from jaxdiffeq.mix import blend, mix, total
+from jaxdiffeq.primitives.constant_matmul import blend, mix, total
 from jaxdiffeq.steppers.multistep import choose
 from jaxdiffeq.types import PyTree, State, Step, Work
 

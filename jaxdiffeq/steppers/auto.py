@@ -12,8 +12,8 @@ from jax import lax
 from jaxdiffeq import _checks
 from jaxdiffeq.control import PredictiveController
 from jaxdiffeq.field import Field
+from jaxdiffeq.primitives.while_loop import vary_like
 from jaxdiffeq.types import PyTree, State, Step, Work
-from jaxdiffeq.while_loop import vary_like
 
 NONSTIFF, STIFF = 0, 1
 PATIENCE = 10, 5

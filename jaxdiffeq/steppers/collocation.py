@@ -18,7 +18,7 @@ from jaxdiffeq.field import Field
 from jaxdiffeq.implicit import chord
 from jaxdiffeq.implicit.chord import Matrix
 from jaxdiffeq.implicit.system import System, like, real_vector, spread, velocity
-from jaxdiffeq.mix import blend, mix
+from jaxdiffeq.primitives.constant_matmul import blend, mix
 from jaxdiffeq.steppers.base import OfTableau
 from jaxdiffeq.tableaux.collocation import CollocationTableau
 from jaxdiffeq.types import PyTree, State, Step, Work

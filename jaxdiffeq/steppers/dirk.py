@@ -19,7 +19,7 @@ from jaxdiffeq.field import Field
 from jaxdiffeq.implicit import chord
 from jaxdiffeq.implicit.chord import Matrix
 from jaxdiffeq.implicit.system import System, like, real_vector, spread, velocity
-from jaxdiffeq.scan import scan
+from jaxdiffeq.primitives.scan import scan
 from jaxdiffeq.steppers.base import OfTableau
 from jaxdiffeq.steppers.stages import Slopes, combined, in_order, nothing_yet, push, table
 from jaxdiffeq.tableaux.dirk import DIRKTableau

@@ -13,7 +13,7 @@ from jaxdiffeq.algebra.norm import safe_sqrt
 from jaxdiffeq.control import PIDController
 from jaxdiffeq.dense import combine, hermite, weigh
 from jaxdiffeq.field import Field
-from jaxdiffeq.scan import scan
+from jaxdiffeq.primitives.scan import scan
 from jaxdiffeq.steppers.base import OfTableau
 from jaxdiffeq.steppers.stages import combined, in_order, nothing_yet, push, table
 from jaxdiffeq.tableaux.explicit import ButcherTableau

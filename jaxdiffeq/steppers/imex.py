@@ -16,7 +16,7 @@ from jaxdiffeq.field import Field
 from jaxdiffeq.implicit import chord
 from jaxdiffeq.implicit.chord import Kept, Matrix
 from jaxdiffeq.implicit.system import System, like, real_vector, spread
-from jaxdiffeq.mix import blend
+from jaxdiffeq.primitives.constant_matmul import blend
 from jaxdiffeq.steppers.base import OfTableau
 from jaxdiffeq.steppers.dirk import DIRK, Operands, solve_stage
 from jaxdiffeq.tableaux.multistep import IMEXTableau

@@ -17,7 +17,7 @@ from jaxdiffeq.field import Field
 from jaxdiffeq.implicit import chord
 from jaxdiffeq.implicit.chord import Kept, Matrix
 from jaxdiffeq.implicit.system import System, like, real_vector, spread, velocity
-from jaxdiffeq.mix import blend, mix, total
+from jaxdiffeq.primitives.constant_matmul import blend, mix, total
 from jaxdiffeq.tableaux.multistep import change_of_step, harmonic, through_differences
 from jaxdiffeq.types import PyTree, State, Step, Work
 

@@ -20,7 +20,7 @@ from jax.custom_derivatives import SymbolicZero
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 
-from jaxdiffeq.one_kernel import becomes_one, lower, nest
+from jaxdiffeq.primitives.cpu_kernel import becomes_one, lower, nest
 from jaxdiffeq.types import PyTree
 
 frozen_while_p = Primitive("frozen_while")

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdiffeq.as_one import as_one
-from jaxdiffeq.scan import scan
-from jaxdiffeq.while_loop import frozen_while
+from jaxdiffeq.primitives.fused_region import as_one
+from jaxdiffeq.primitives.scan import scan
+from jaxdiffeq.primitives.while_loop import frozen_while
 
 jax.config.update("jax_enable_x64", True)
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdiffeq.mix import mix, total
+from jaxdiffeq.primitives.constant_matmul import mix, total
 
 RNG = np.random.default_rng(3)
 MATRIX = np.array([[1.0, 0.0, -2.0], [0.0, 0.0, 0.0]])

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import jaxdiffeq as jde
-from jaxdiffeq.as_one import as_one
-from jaxdiffeq.while_loop import frozen_while
+from jaxdiffeq.primitives.fused_region import as_one
+from jaxdiffeq.primitives.while_loop import frozen_while
 
 needs_cpu = pytest.mark.skipif(jax.default_backend() != "cpu", reason="kernels are made on the CPU")
 X = jnp.array([0.3, -0.7, 1.1])

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdiffeq.gradients.linear_call import linear_call
+from jaxdiffeq.primitives.linear_call import linear_call
 
 A = jnp.array([[1.0, 2.0], [3.0, 5.0]])
 X = jnp.array([0.3, -0.7])

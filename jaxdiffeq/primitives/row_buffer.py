@@ -15,8 +15,8 @@ from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+from jaxdiffeq.primitives.while_loop import axes_of, vary
 from jaxdiffeq.types import PyTree
-from jaxdiffeq.while_loop import axes_of, vary
 
 put_row_p = Primitive("put_row")
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from jaxdiffeq.scan import scan
+from jaxdiffeq.primitives.scan import scan
 
 Y, P, XS = jnp.array([0.3, 0.4]), jnp.array([0.2, 0.1]), jnp.array([0.2, 0.5, 1.0])
 HOW = [{"recompute": a, "written_out": b} for a in (False, True) for b in (False, True)]

@@ -18,10 +18,9 @@ from jax import lax
 from jax.extend.core import ClosedJaxpr, Literal, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 
-from jaxdiffeq.one_kernel import becomes_one, lower, nest
-from jaxdiffeq.rows import read
-from jaxdiffeq.types import PyTree
-from jaxdiffeq.while_loop import (
+from jaxdiffeq.primitives.cpu_kernel import becomes_one, lower, nest
+from jaxdiffeq.primitives.row_buffer import read
+from jaxdiffeq.primitives.while_loop import (
     axes_of,
     consts_first,
     dependencies,
@@ -34,6 +33,7 @@ from jaxdiffeq.while_loop import (
     widen,
     zeros_of,
 )
+from jaxdiffeq.types import PyTree
 
 APART = 100  # numbers in a row that are read in a branch, out of reach of XLA's fusion: see `gradients.reverse`
 

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdiffeq.rows import put_row
-from jaxdiffeq.while_loop import frozen_while
+from jaxdiffeq.primitives.row_buffer import put_row
+from jaxdiffeq.primitives.while_loop import frozen_while
 
 RNG = np.random.default_rng(5)
 ROWS, LANES = 4, 3

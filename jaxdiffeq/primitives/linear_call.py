@@ -16,8 +16,8 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 
+from jaxdiffeq.primitives.while_loop import consts_first, is_live, put, symbolic_zero, zeros_of
 from jaxdiffeq.types import PyTree
-from jaxdiffeq.while_loop import consts_first, is_live, put, symbolic_zero, zeros_of
 
 linear_call_p = Primitive("linear_call")
 linear_call_p.multiple_results = True

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from jaxdiffeq.while_loop import consts_first, dependencies, frozen_while
+from jaxdiffeq.primitives.while_loop import consts_first, dependencies, frozen_while
 
 
 def repeat(x, n, rate):

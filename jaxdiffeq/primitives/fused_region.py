@@ -13,8 +13,16 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Primitive, jaxpr_as_fun
 
-from jaxdiffeq.one_kernel import becomes_one, lower, nest
-from jaxdiffeq.while_loop import consts_first, dependencies, is_live, lanes_first, put, register, symbolic_zero
+from jaxdiffeq.primitives.cpu_kernel import becomes_one, lower, nest
+from jaxdiffeq.primitives.while_loop import (
+    consts_first,
+    dependencies,
+    is_live,
+    lanes_first,
+    put,
+    register,
+    symbolic_zero,
+)
 
 as_one_p = Primitive("as_one")
 as_one_p.multiple_results = True
