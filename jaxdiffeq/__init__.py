@@ -29,10 +29,10 @@ from jaxdiffeq.gradients.reverse import ReverseAD as ReverseAD
 from jaxdiffeq.gradients.steady import SteadyStateAdjoint as SteadyStateAdjoint
 from jaxdiffeq.integrator import Integrator as Integrator
 from jaxdiffeq.methods import *  # noqa: F403  every method by the name it has in the literature
-from jaxdiffeq.problems import DAEProblem as DAEProblem
-from jaxdiffeq.problems import ODEProblem as ODEProblem
-from jaxdiffeq.problems import SplitODEProblem as SplitODEProblem
-from jaxdiffeq.problems import SteadyStateProblem as SteadyStateProblem
+from jaxdiffeq.problems.definitions import DAEProblem as DAEProblem
+from jaxdiffeq.problems.definitions import ODEProblem as ODEProblem
+from jaxdiffeq.problems.definitions import SplitODEProblem as SplitODEProblem
+from jaxdiffeq.problems.definitions import SteadyStateProblem as SteadyStateProblem
 from jaxdiffeq.save import SaveAt as SaveAt
 from jaxdiffeq.solution import Solution as Solution
 from jaxdiffeq.solution import SolveError as SolveError

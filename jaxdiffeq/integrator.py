@@ -13,7 +13,7 @@ from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.loop import Carry
 from jaxdiffeq.lower import Arrays, Plan, lower, prepare
 from jaxdiffeq.primitives.row_buffer import read, rows
-from jaxdiffeq.problems import lower_problem
+from jaxdiffeq.problems.definitions import lower_problem
 from jaxdiffeq.record import Window
 from jaxdiffeq.save import SaveAt
 from jaxdiffeq.solve import _settle

@@ -13,16 +13,11 @@ from jax import lax
 
 from jaxdiffeq import _checks
 from jaxdiffeq.control import FixedSteps, Tolerance
-from jaxdiffeq.equation import Arguments, Given, OnArrays, field_of, packed_mass
-from jaxdiffeq.field import Field
 from jaxdiffeq.implicit.system import like, settled
 from jaxdiffeq.loop import Integration
 from jaxdiffeq.primitives.while_loop import alike
-from jaxdiffeq.problems import Terms
-from jaxdiffeq.record import SaveSteps, SaveTimes
-from jaxdiffeq.regularise import MEANINGS, Tally
-from jaxdiffeq.save import Keep, normalise, one_array, sorted_times, times
-from jaxdiffeq.state import (
+from jaxdiffeq.problems.definitions import Terms
+from jaxdiffeq.problems.ravel import (
     Ravel,
     Split,
     as_array,
@@ -32,6 +27,11 @@ from jaxdiffeq.state import (
     split,
     time_dtype,
 )
+from jaxdiffeq.problems.user_functions import Arguments, Given, OnArrays, field_of, packed_mass
+from jaxdiffeq.problems.vector_field import Field
+from jaxdiffeq.record import SaveSteps, SaveTimes
+from jaxdiffeq.regularise import MEANINGS, Tally
+from jaxdiffeq.save import Keep, normalise, one_array, sorted_times, times
 from jaxdiffeq.types import Inputs, Knobs, PyTree
 
 ROW_BYTES = 2**24  # the room for saved steps in one chunk of an eager solve

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiffeq import _checks, dense
-from jaxdiffeq.state import Ravel
+from jaxdiffeq.problems.ravel import Ravel
 from jaxdiffeq.types import PyTree, Result
 
 

@@ -21,7 +21,7 @@ from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.lower import Arrays, Lowered, Plan, chunk, lower, prepare, row_bytes
 from jaxdiffeq.march import march, marches
 from jaxdiffeq.methods.choice import Recommendation, Traits, choose
-from jaxdiffeq.problems import SteadyStateProblem, Terms, lower_problem, replaced
+from jaxdiffeq.problems.definitions import SteadyStateProblem, Terms, lower_problem, replaced
 from jaxdiffeq.record import SaveTimes
 from jaxdiffeq.regularise import Tally
 from jaxdiffeq.solution import Interpolant, Solution, Stats, raise_failure

@@ -18,15 +18,15 @@ from jaxdiffeq.algebra.krylov import MatrixFree
 from jaxdiffeq.algebra.newton import attached
 from jaxdiffeq.algebra.norm import rms
 from jaxdiffeq.control import Tolerance
-from jaxdiffeq.field import Field
 from jaxdiffeq.gradients.attach import poisoned
 from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.gradients.steady import SteadyStateAdjoint
 from jaxdiffeq.implicit.system import System, like, real_vector, spread
 from jaxdiffeq.primitives.while_loop import alike, frozen_while
-from jaxdiffeq.problems import SteadyStateProblem
+from jaxdiffeq.problems.definitions import SteadyStateProblem
+from jaxdiffeq.problems.ravel import Ravel, Split, as_array, at_least_float32, close, split
+from jaxdiffeq.problems.vector_field import Field
 from jaxdiffeq.solution import ERRORS, Stats
-from jaxdiffeq.state import Ravel, Split, as_array, at_least_float32, close, split
 from jaxdiffeq.types import PyTree, Result
 
 SMALLEST = 2.0**-10  # the last damping factor that is tried

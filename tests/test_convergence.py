@@ -22,7 +22,7 @@ import jaxdiffeq as jde
 from jaxdiffeq import methods
 from jaxdiffeq.algebra.newton import Newton
 from jaxdiffeq.control import Tolerance
-from jaxdiffeq.field import Field
+from jaxdiffeq.problems.vector_field import Field
 from jaxdiffeq.steppers.explicit import ExplicitRK
 from jaxdiffeq.types import State
 

@@ -10,8 +10,8 @@ import pytest
 
 from jaxdiffeq import FixedSteps, IController, PIDController, Result
 from jaxdiffeq.control import Tolerance
-from jaxdiffeq.field import Field
 from jaxdiffeq.loop import STAGNATION, Integration
+from jaxdiffeq.problems.vector_field import Field
 from jaxdiffeq.types import Inputs, Knobs, State, Step, Verdict
 
 ZERO = jnp.zeros(())

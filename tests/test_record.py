@@ -10,9 +10,9 @@ import pytest
 import jaxdiffeq as jde
 from jaxdiffeq.control import Tolerance
 from jaxdiffeq.dense import hermite
-from jaxdiffeq.field import Field
 from jaxdiffeq.loop import Integration
 from jaxdiffeq.primitives.row_buffer import read, rows, write
+from jaxdiffeq.problems.vector_field import Field
 from jaxdiffeq.record import Log, Marks, Passage, SaveSteps, SaveTimes, Shapes, Window
 from jaxdiffeq.types import Inputs, Knobs, State
 

@@ -12,9 +12,9 @@ from typing import Any
 import jax
 
 from jaxdiffeq.algebra.structure import times_mass
-from jaxdiffeq.field import Field
 from jaxdiffeq.gradients.algebraic import Adjoint
 from jaxdiffeq.implicit.system import velocity
+from jaxdiffeq.problems.vector_field import Field
 from jaxdiffeq.types import PyTree
 
 

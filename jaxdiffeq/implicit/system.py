@@ -11,8 +11,8 @@ from jax import lax
 
 from jaxdiffeq.algebra import structure
 from jaxdiffeq.algebra.krylov import Krylov, MatrixFree
-from jaxdiffeq.field import Field
 from jaxdiffeq.implicit.initial import Consistent, consistent, moving
+from jaxdiffeq.problems.vector_field import Field
 from jaxdiffeq.types import PyTree
 
 

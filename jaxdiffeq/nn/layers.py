@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.methods.explicit import Tsit5
-from jaxdiffeq.problems import ODEProblem
+from jaxdiffeq.problems.definitions import ODEProblem
 from jaxdiffeq.save import SaveAt
 from jaxdiffeq.solve import solve
 from jaxdiffeq.types import PyTree

@@ -11,8 +11,8 @@ import numpy as np
 from jax import lax
 
 from jaxdiffeq.control import PIDController
-from jaxdiffeq.field import Field
 from jaxdiffeq.primitives.constant_matmul import blend, mix, total
+from jaxdiffeq.problems.vector_field import Field
 from jaxdiffeq.steppers.multistep import choose
 from jaxdiffeq.types import PyTree, State, Step, Work
 

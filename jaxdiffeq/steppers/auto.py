@@ -11,8 +11,8 @@ from jax import lax
 
 from jaxdiffeq import _checks
 from jaxdiffeq.control import PredictiveController
-from jaxdiffeq.field import Field
 from jaxdiffeq.primitives.while_loop import vary_like
+from jaxdiffeq.problems.vector_field import Field
 from jaxdiffeq.types import PyTree, State, Step, Work
 
 NONSTIFF, STIFF = 0, 1

@@ -14,11 +14,11 @@ from jax import lax
 from jaxdiffeq.algebra import structure
 from jaxdiffeq.algebra.newton import NEWTON, Found, Newton, Start, root
 from jaxdiffeq.dense import hermite
-from jaxdiffeq.field import Field
 from jaxdiffeq.implicit import chord
 from jaxdiffeq.implicit.chord import Matrix
 from jaxdiffeq.implicit.system import System, like, real_vector, spread, velocity
 from jaxdiffeq.primitives.constant_matmul import blend, mix
+from jaxdiffeq.problems.vector_field import Field
 from jaxdiffeq.steppers.base import OfTableau
 from jaxdiffeq.tableaux.collocation import CollocationTableau
 from jaxdiffeq.types import PyTree, State, Step, Work

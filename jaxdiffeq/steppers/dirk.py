@@ -15,11 +15,11 @@ from jax import lax
 from jaxdiffeq.algebra import lu, structure
 from jaxdiffeq.algebra.newton import NEWTON, Found, Newton, Start, root
 from jaxdiffeq.dense import combine, hermite, weigh
-from jaxdiffeq.field import Field
 from jaxdiffeq.implicit import chord
 from jaxdiffeq.implicit.chord import Matrix
 from jaxdiffeq.implicit.system import System, like, real_vector, spread, velocity
 from jaxdiffeq.primitives.scan import scan
+from jaxdiffeq.problems.vector_field import Field
 from jaxdiffeq.steppers.base import OfTableau
 from jaxdiffeq.steppers.stages import Slopes, combined, in_order, nothing_yet, push, table
 from jaxdiffeq.tableaux.dirk import DIRKTableau

@@ -12,8 +12,8 @@ import numpy as np
 from jaxdiffeq.algebra.norm import safe_sqrt
 from jaxdiffeq.control import PIDController
 from jaxdiffeq.dense import combine, hermite, weigh
-from jaxdiffeq.field import Field
 from jaxdiffeq.primitives.scan import scan
+from jaxdiffeq.problems.vector_field import Field
 from jaxdiffeq.steppers.base import OfTableau
 from jaxdiffeq.steppers.stages import combined, in_order, nothing_yet, push, table
 from jaxdiffeq.tableaux.explicit import ButcherTableau

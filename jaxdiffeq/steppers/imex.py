@@ -12,11 +12,11 @@ from jax import lax
 
 from jaxdiffeq.algebra.newton import NEWTON, Newton, Start
 from jaxdiffeq.dense import hermite
-from jaxdiffeq.field import Field
 from jaxdiffeq.implicit import chord
 from jaxdiffeq.implicit.chord import Kept, Matrix
 from jaxdiffeq.implicit.system import System, like, real_vector, spread
 from jaxdiffeq.primitives.constant_matmul import blend
+from jaxdiffeq.problems.vector_field import Field
 from jaxdiffeq.steppers.base import OfTableau
 from jaxdiffeq.steppers.dirk import DIRK, Operands, solve_stage
 from jaxdiffeq.tableaux.multistep import IMEXTableau

@@ -13,11 +13,11 @@ from jax import lax
 from jaxdiffeq.algebra.newton import Found, Newton, Start, root
 from jaxdiffeq.algebra.structure import radius
 from jaxdiffeq.control import PIDController
-from jaxdiffeq.field import Field
 from jaxdiffeq.implicit import chord
 from jaxdiffeq.implicit.chord import Kept, Matrix
 from jaxdiffeq.implicit.system import System, like, real_vector, spread, velocity
 from jaxdiffeq.primitives.constant_matmul import blend, mix, total
+from jaxdiffeq.problems.vector_field import Field
 from jaxdiffeq.tableaux.multistep import change_of_step, harmonic, through_differences
 from jaxdiffeq.types import PyTree, State, Step, Work
 

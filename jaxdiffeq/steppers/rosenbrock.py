@@ -13,9 +13,9 @@ from jax import lax
 
 from jaxdiffeq.algebra.structure import radius, solve, times_mass
 from jaxdiffeq.dense import combine, hermite, weigh
-from jaxdiffeq.field import Field
 from jaxdiffeq.implicit.system import System, like, real_vector, velocity
 from jaxdiffeq.primitives.scan import scan
+from jaxdiffeq.problems.vector_field import Field
 from jaxdiffeq.steppers.base import OfTableau
 from jaxdiffeq.steppers.stages import combined, in_order, nothing_yet, push, table
 from jaxdiffeq.tableaux.rosenbrock import RosenbrockTableau

@@ -9,7 +9,7 @@ import pytest
 
 import jaxdiffeq as jde
 from jaxdiffeq.control import Tolerance
-from jaxdiffeq.field import Field
+from jaxdiffeq.problems.vector_field import Field
 from jaxdiffeq.steppers.imex import Memory
 from jaxdiffeq.types import State
 

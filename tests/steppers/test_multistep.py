@@ -13,7 +13,7 @@ from scipy.integrate import solve_ivp
 import jaxdiffeq as jde
 from jaxdiffeq.algebra.structure import Banded
 from jaxdiffeq.control import Tolerance
-from jaxdiffeq.field import Field
+from jaxdiffeq.problems.vector_field import Field
 from jaxdiffeq.types import State
 
 END = jde.SaveAt(t1=True)

@@ -9,7 +9,7 @@ import pytest
 
 import jaxdiffeq as jde
 from jaxdiffeq import methods
-from jaxdiffeq.field import Field
+from jaxdiffeq.problems.vector_field import Field
 from jaxdiffeq.steppers import stages
 from jaxdiffeq.steppers.dirk import DIRK
 from jaxdiffeq.steppers.explicit import ExplicitRK

@@ -14,9 +14,9 @@ from jaxdiffeq import _checks
 from jaxdiffeq.algebra.detect import Detected, detect
 from jaxdiffeq.algebra.krylov import MatrixFree
 from jaxdiffeq.algebra.structure import times_mass
-from jaxdiffeq.field import Field
 from jaxdiffeq.primitives.while_loop import dependencies
-from jaxdiffeq.state import Program, Ravel, Split, as_array, close, inexact, real_dtype
+from jaxdiffeq.problems.ravel import Program, Ravel, Split, as_array, close, inexact, real_dtype
+from jaxdiffeq.problems.vector_field import Field
 from jaxdiffeq.types import PyTree
 
 

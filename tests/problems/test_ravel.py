@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdiffeq.state import Ravel, as_array, close, common_dtype, inexact, inexact_dtype, split, time_dtype
+from jaxdiffeq.problems.ravel import Ravel, as_array, close, common_dtype, inexact, inexact_dtype, split, time_dtype
 
 DTYPES = {
     "int": (3, jnp.float64),

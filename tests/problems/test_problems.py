@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxdiffeq as jde
-from jaxdiffeq.problems import lower_problem
+from jaxdiffeq.problems.definitions import lower_problem
 
 
 def relax(t, y, args):
