@@ -12,8 +12,8 @@ import numpy as np
 from jax import lax
 
 from jaxdiffeq import _checks
+from jaxdiffeq.engine.integration import Carry
 from jaxdiffeq.integrator import Integrator
-from jaxdiffeq.loop import Carry
 from jaxdiffeq.lower import Arrays, Plan, lower
 from jaxdiffeq.types import Counts, PyTree, Result, State, Work
 

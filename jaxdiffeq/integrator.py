@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxdiffeq.engine.integration import Carry
+from jaxdiffeq.engine.recorders import Window
 from jaxdiffeq.gradients.reverse import ReverseAD
-from jaxdiffeq.loop import Carry
 from jaxdiffeq.lower import Arrays, Plan, lower, prepare
 from jaxdiffeq.primitives.row_buffer import read, rows
 from jaxdiffeq.problems.definitions import lower_problem
-from jaxdiffeq.record import Window
 from jaxdiffeq.save import SaveAt
 from jaxdiffeq.solve import _settle
 from jaxdiffeq.types import PyTree, Result

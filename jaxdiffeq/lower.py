@@ -12,9 +12,11 @@ import numpy as np
 from jax import lax
 
 from jaxdiffeq import _checks
-from jaxdiffeq.control import FixedSteps, Tolerance
+from jaxdiffeq.engine.control import FixedSteps, Tolerance
+from jaxdiffeq.engine.integration import Integration
+from jaxdiffeq.engine.recorders import SaveSteps, SaveTimes
+from jaxdiffeq.engine.regularisers import MEANINGS, Tally
 from jaxdiffeq.implicit.system import like, settled
-from jaxdiffeq.loop import Integration
 from jaxdiffeq.primitives.while_loop import alike
 from jaxdiffeq.problems.definitions import Terms
 from jaxdiffeq.problems.ravel import (
@@ -29,8 +31,6 @@ from jaxdiffeq.problems.ravel import (
 )
 from jaxdiffeq.problems.user_functions import Arguments, Given, OnArrays, field_of, packed_mass
 from jaxdiffeq.problems.vector_field import Field
-from jaxdiffeq.record import SaveSteps, SaveTimes
-from jaxdiffeq.regularise import MEANINGS, Tally
 from jaxdiffeq.save import Keep, normalise, one_array, sorted_times, times
 from jaxdiffeq.types import Inputs, Knobs, PyTree
 

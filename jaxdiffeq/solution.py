@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiffeq import _checks, dense
+from jaxdiffeq import _checks
+from jaxdiffeq.engine import interpolant
 from jaxdiffeq.problems.ravel import Ravel
 from jaxdiffeq.types import PyTree, Result
 
@@ -63,7 +64,7 @@ class Interpolant:
         if len(self.coefficients) == 0:
             return self.ravel.unpack(jnp.where(t == self.times[0], self.y_end, jnp.nan))
         coefficients, theta, _, inside = self._locate(t)
-        y = jnp.where(self.count > 0, dense.evaluate(coefficients, theta), self.y_end)
+        y = jnp.where(self.count > 0, interpolant.evaluate(coefficients, theta), self.y_end)
         return self.ravel.unpack(jnp.where(inside, y, jnp.nan))
 
     def slope(self, t: jax.Array) -> PyTree:
@@ -72,7 +73,7 @@ class Interpolant:
         coefficients, theta, width, inside = self._locate(t)
         width = jnp.where(width == 0, 1, width).astype(theta.dtype)
         real = inside & (self.count > 0)
-        return self.ravel.unpack(jnp.where(real, dense.slope(coefficients, theta) / width, jnp.nan))
+        return self.ravel.unpack(jnp.where(real, interpolant.slope(coefficients, theta) / width, jnp.nan))
 
 
 @functools.partial(jax.jit, static_argnames="what")
@@ -109,7 +110,7 @@ class Solution:
     """the step size that would have come next: `first_step` for going on"""
     interpolant: Interpolant | None = None
     regularisers: dict[str, jax.Array] = field(default_factory=dict)
-    """the sums asked for, by name; see `jaxdiffeq.regularise`"""
+    """the sums asked for, by name; see `jaxdiffeq.engine.regularisers`"""
     account: Any = field(metadata={"static": True}, default=None)
     """what `explain` knows before the result: method, controller, strategy"""
 

@@ -14,16 +14,16 @@ import numpy as np
 
 from jaxdiffeq import _checks
 from jaxdiffeq.bundle import Bundle
-from jaxdiffeq.control import FixedSteps
+from jaxdiffeq.engine.control import FixedSteps
+from jaxdiffeq.engine.fixed_steps import march, marches
+from jaxdiffeq.engine.recorders import SaveTimes
+from jaxdiffeq.engine.regularisers import Tally
 from jaxdiffeq.gradients import table
 from jaxdiffeq.gradients.attach import Constants, Outputs, differentiable, parts_of, poisoned
 from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.lower import Arrays, Lowered, Plan, chunk, lower, prepare, row_bytes
-from jaxdiffeq.march import march, marches
 from jaxdiffeq.methods.choice import Recommendation, Traits, choose
 from jaxdiffeq.problems.definitions import SteadyStateProblem, Terms, lower_problem, replaced
-from jaxdiffeq.record import SaveTimes
-from jaxdiffeq.regularise import Tally
 from jaxdiffeq.solution import Interpolant, Solution, Stats, raise_failure
 from jaxdiffeq.steady import solve_steady
 from jaxdiffeq.types import Inputs, PyTree, Result, Work
@@ -55,9 +55,9 @@ def solve(
     is None for every accepted step, an array of times, a spacing, or a `SaveAt`. An error of one is rtol·|y| + atol;
     both may be pytrees like y0. `first_step`, the tolerances, the times and the controller's numbers are dynamic: a new
     value does not recompile. `stops` are times to land on exactly, where f may jump. `regularisers` are names out of
-    "error", "stiffness", "energy", for `sol.regularisers`; see `jaxdiffeq.regularise`. `gradient` is the strategy for
-    derivatives. `progress` shows a bar, or gives reports to a function; see `jaxdiffeq.progress`. `replacements` are
-    fields of the problem: `solve(problem, args=p)`.
+    "error", "stiffness", "energy", for `sol.regularisers`; see `jaxdiffeq.engine.regularisers`. `gradient` is the
+    strategy for derivatives. `progress` shows a bar, or gives reports to a function; see `jaxdiffeq.progress`.
+    `replacements` are fields of the problem: `solve(problem, args=p)`.
     Units: `first_step`, `stops` and `saveat` are in the unit of t, `atol` in that of y.
     Errors: `TypeError` and `ValueError` for bad input, before anything is compiled; a `SolveError` for a solve that
     fails outside `jit`, unless `throw=False`: then, and inside `jit`, `sol.result` says what happened.

@@ -17,7 +17,7 @@ from jaxdiffeq.algebra.detect import Detected, detect
 from jaxdiffeq.algebra.krylov import MatrixFree
 from jaxdiffeq.algebra.newton import attached
 from jaxdiffeq.algebra.norm import rms
-from jaxdiffeq.control import Tolerance
+from jaxdiffeq.engine.control import Tolerance
 from jaxdiffeq.gradients.attach import poisoned
 from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.gradients.steady import SteadyStateAdjoint

@@ -21,7 +21,7 @@ import pytest
 import jaxdiffeq as jde
 from jaxdiffeq import methods
 from jaxdiffeq.algebra.newton import Newton
-from jaxdiffeq.control import Tolerance
+from jaxdiffeq.engine.control import Tolerance
 from jaxdiffeq.problems.vector_field import Field
 from jaxdiffeq.steppers.explicit import ExplicitRK
 from jaxdiffeq.types import State

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
+from jaxdiffeq.engine.recorders import SaveTimes
 from jaxdiffeq.primitives.fused_region import as_one
 from jaxdiffeq.primitives.linear_call import REVERSE_OVER_REVERSE, linear_call
 from jaxdiffeq.primitives.while_loop import vary_like, zero_tangent
-from jaxdiffeq.record import SaveTimes
 from jaxdiffeq.types import Inputs, Knobs, PyTree, Result
 
 

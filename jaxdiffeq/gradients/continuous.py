@@ -19,11 +19,11 @@ from typing import Any
 import jax
 
 from jaxdiffeq import _checks
+from jaxdiffeq.engine.recorders import SaveSteps
 from jaxdiffeq.gradients.attach import Active, Constants, Outputs, plain
 from jaxdiffeq.gradients.reverse import power_of_two
 from jaxdiffeq.gradients.segments import SEGMENT, Checkpoints
 from jaxdiffeq.gradients.sweep import Sweep
-from jaxdiffeq.record import SaveSteps
 from jaxdiffeq.types import Inputs, Knobs, PyTree
 
 

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiffeq.dense import evaluate
+from jaxdiffeq.engine.interpolant import evaluate
+from jaxdiffeq.engine.recorders import Passage, Shapes
 from jaxdiffeq.primitives.while_loop import frozen_while
-from jaxdiffeq.record import Passage, Shapes
 from jaxdiffeq.types import Inputs, PyTree, State
 
 # Nodes in [0, 1) by symmetry, the outermost first, and their weights in Kronrod's rule of 15 points and Gauss's of 7.

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdiffeq.dense import evaluate
+from jaxdiffeq.engine.interpolant import evaluate
+from jaxdiffeq.engine.recorders import Log, Marks, Passage, Shapes
 from jaxdiffeq.primitives.row_buffer import read, rows, write
-from jaxdiffeq.record import Log, Marks, Passage, Shapes
 from jaxdiffeq.types import Inputs, Knobs, PyTree, State
 
 SEGMENT = 32  # steps whose polynomials are held at a time

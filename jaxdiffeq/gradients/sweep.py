@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxdiffeq.engine.recorders import SaveTimes
 from jaxdiffeq.gradients import segments
 from jaxdiffeq.gradients.attach import Active, Constants, Outputs
 from jaxdiffeq.gradients.equations import OfMass, OfResidual, OfSlope
@@ -21,7 +22,6 @@ from jaxdiffeq.implicit.system import settled
 from jaxdiffeq.primitives.row_buffer import read
 from jaxdiffeq.primitives.while_loop import frozen_while
 from jaxdiffeq.problems.vector_field import Field
-from jaxdiffeq.record import SaveTimes
 from jaxdiffeq.types import Inputs, Knobs, PyTree, Result
 
 

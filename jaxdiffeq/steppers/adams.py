@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdiffeq.control import PIDController
+from jaxdiffeq.engine.control import PIDController
 from jaxdiffeq.primitives.constant_matmul import blend, mix, total
 from jaxdiffeq.problems.vector_field import Field
 from jaxdiffeq.steppers.multistep import choose

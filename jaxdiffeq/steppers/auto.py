@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdiffeq import _checks
-from jaxdiffeq.control import PredictiveController
+from jaxdiffeq.engine.control import PredictiveController
 from jaxdiffeq.primitives.while_loop import vary_like
 from jaxdiffeq.problems.vector_field import Field
 from jaxdiffeq.types import PyTree, State, Step, Work

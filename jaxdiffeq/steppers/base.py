@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, ClassVar, Self
 
-from jaxdiffeq.control import PredictiveController
+from jaxdiffeq.engine.control import PredictiveController
 from jaxdiffeq.types import Work
 
 
@@ -27,7 +27,7 @@ class OfTableau:
     takes_residual: ClassVar[bool] = False
     """it solves F(t, y, dy/dt) = 0"""
     regularisers: ClassVar[Any] = ("energy",)
-    """those whose derivative is exact; see `jaxdiffeq.regularise`"""
+    """those whose derivative is exact; see `jaxdiffeq.engine.regularisers`"""
     controller: ClassVar[Any] = PredictiveController()
     """what sizes the steps unless the user says otherwise"""
     work: ClassVar[Any] = ()

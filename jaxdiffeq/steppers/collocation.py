@@ -13,7 +13,7 @@ from jax import lax
 
 from jaxdiffeq.algebra import structure
 from jaxdiffeq.algebra.newton import NEWTON, Found, Newton, Start, root
-from jaxdiffeq.dense import hermite
+from jaxdiffeq.engine.interpolant import hermite
 from jaxdiffeq.implicit import chord
 from jaxdiffeq.implicit.chord import Matrix
 from jaxdiffeq.implicit.system import System, like, real_vector, spread, velocity

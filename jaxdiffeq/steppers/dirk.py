@@ -14,7 +14,7 @@ from jax import lax
 
 from jaxdiffeq.algebra import lu, structure
 from jaxdiffeq.algebra.newton import NEWTON, Found, Newton, Start, root
-from jaxdiffeq.dense import combine, hermite, weigh
+from jaxdiffeq.engine.interpolant import combine, hermite, weigh
 from jaxdiffeq.implicit import chord
 from jaxdiffeq.implicit.chord import Matrix
 from jaxdiffeq.implicit.system import System, like, real_vector, spread, velocity

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiffeq.algebra.norm import safe_sqrt
-from jaxdiffeq.control import PIDController
-from jaxdiffeq.dense import combine, hermite, weigh
+from jaxdiffeq.engine.control import PIDController
+from jaxdiffeq.engine.interpolant import combine, hermite, weigh
 from jaxdiffeq.primitives.scan import scan
 from jaxdiffeq.problems.vector_field import Field
 from jaxdiffeq.steppers.base import OfTableau

@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 
 from jaxdiffeq.algebra.newton import NEWTON, Newton, Start
-from jaxdiffeq.dense import hermite
+from jaxdiffeq.engine.interpolant import hermite
 from jaxdiffeq.implicit import chord
 from jaxdiffeq.implicit.chord import Kept, Matrix
 from jaxdiffeq.implicit.system import System, like, real_vector, spread

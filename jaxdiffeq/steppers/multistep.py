@@ -12,7 +12,7 @@ from jax import lax
 
 from jaxdiffeq.algebra.newton import Found, Newton, Start, root
 from jaxdiffeq.algebra.structure import radius
-from jaxdiffeq.control import PIDController
+from jaxdiffeq.engine.control import PIDController
 from jaxdiffeq.implicit import chord
 from jaxdiffeq.implicit.chord import Kept, Matrix
 from jaxdiffeq.implicit.system import System, like, real_vector, spread, velocity

@@ -12,7 +12,7 @@ import numpy as np
 from jax import lax
 
 from jaxdiffeq.algebra.structure import radius, solve, times_mass
-from jaxdiffeq.dense import combine, hermite, weigh
+from jaxdiffeq.engine.interpolant import combine, hermite, weigh
 from jaxdiffeq.implicit.system import System, like, real_vector, velocity
 from jaxdiffeq.primitives.scan import scan
 from jaxdiffeq.problems.vector_field import Field

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import jaxdiffeq as jde
-from jaxdiffeq import march
 from jaxdiffeq.algebra import newton
+from jaxdiffeq.engine import fixed_steps as march
 from jaxdiffeq.implicit import chord
 
 END = jde.SaveAt(t1=True)

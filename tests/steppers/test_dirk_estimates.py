@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxdiffeq as jde
-from jaxdiffeq.control import Tolerance
+from jaxdiffeq.engine.control import Tolerance
 from jaxdiffeq.problems.vector_field import Field
 from jaxdiffeq.steppers.dirk import DIRK
 from jaxdiffeq.tableaux import dirk

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdiffeq.dense import evaluate, slope
+from jaxdiffeq.engine.interpolant import evaluate, slope
 from jaxdiffeq.steppers.explicit import ExplicitRK
 from jaxdiffeq.tableaux import explicit
 from jaxdiffeq.tableaux.explicit import ButcherTableau

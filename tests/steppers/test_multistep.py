@@ -12,7 +12,7 @@ from scipy.integrate import solve_ivp
 
 import jaxdiffeq as jde
 from jaxdiffeq.algebra.structure import Banded
-from jaxdiffeq.control import Tolerance
+from jaxdiffeq.engine.control import Tolerance
 from jaxdiffeq.problems.vector_field import Field
 from jaxdiffeq.types import State
 

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiffeq.algebra.norm import mean_square, safe_sqrt
+from jaxdiffeq.engine.recorders import Bars, Estimates, Passage, Shapes
 from jaxdiffeq.primitives.constant_matmul import mix
-from jaxdiffeq.record import Bars, Estimates, Passage, Shapes
 from jaxdiffeq.types import Inputs, PyTree, State
 
 MEANINGS = {

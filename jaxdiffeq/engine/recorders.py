@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdiffeq.dense import sample
+from jaxdiffeq.engine.interpolant import sample
 from jaxdiffeq.primitives.row_buffer import read, rows, write
 from jaxdiffeq.primitives.while_loop import frozen_while
 from jaxdiffeq.types import Inputs, PyTree, State

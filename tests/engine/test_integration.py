@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from jaxdiffeq import FixedSteps, IController, PIDController, Result
-from jaxdiffeq.control import Tolerance
-from jaxdiffeq.loop import STAGNATION, Integration
+from jaxdiffeq.engine.control import Tolerance
+from jaxdiffeq.engine.integration import STAGNATION, Integration
 from jaxdiffeq.problems.vector_field import Field
 from jaxdiffeq.types import Inputs, Knobs, State, Step, Verdict
 

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import jaxdiffeq as jde
-from jaxdiffeq.regularise import MEANINGS
+from jaxdiffeq.engine.regularisers import MEANINGS
 
 ALL = tuple(MEANINGS)
 END = jde.SaveAt(t1=True)

@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdiffeq.control import starting_step
+from jaxdiffeq.engine.control import starting_step
+from jaxdiffeq.engine.recorders import Estimates, Passage, Shapes
 from jaxdiffeq.implicit.system import settled
 from jaxdiffeq.primitives.while_loop import frozen_while, vary_like
-from jaxdiffeq.record import Estimates, Passage, Shapes
 from jaxdiffeq.types import Counts, Inputs, Knobs, PyTree, Result, State, Step
 
 STAGNATION = 50  # rejections in a row: at a fifth of the size each, 1e-35 of the first attempt

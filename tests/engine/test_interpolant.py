@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.polynomial import polynomial
 
-from jaxdiffeq.dense import combine, evaluate, hermite, sample, slope, weigh
+from jaxdiffeq.engine.interpolant import combine, evaluate, hermite, sample, slope, weigh
 
 RNG = np.random.default_rng(0)
 THETAS = np.array([0.0, 0.1, 0.5, 1.0, 1.3])

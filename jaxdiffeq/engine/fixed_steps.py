@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdiffeq.control import FixedSteps
+from jaxdiffeq.engine.control import FixedSteps
 from jaxdiffeq.gradients.attach import Constants, Outputs, poisoned
 from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.lower import Arrays, Lowered, Plan

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 import jaxdiffeq as jde
-from jaxdiffeq.control import Tolerance
-from jaxdiffeq.dense import hermite
-from jaxdiffeq.loop import Integration
+from jaxdiffeq.engine.control import Tolerance
+from jaxdiffeq.engine.integration import Integration
+from jaxdiffeq.engine.interpolant import hermite
+from jaxdiffeq.engine.recorders import Log, Marks, Passage, SaveSteps, SaveTimes, Shapes, Window
 from jaxdiffeq.primitives.row_buffer import read, rows, write
 from jaxdiffeq.problems.vector_field import Field
-from jaxdiffeq.record import Log, Marks, Passage, SaveSteps, SaveTimes, Shapes, Window
 from jaxdiffeq.types import Inputs, Knobs, State
 
 NAN = jnp.array(jnp.nan)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxdiffeq as jde
-from jaxdiffeq.control import (
+from jaxdiffeq.engine.control import (
     FixedSteps,
     IController,
     PIController,
