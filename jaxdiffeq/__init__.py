@@ -19,6 +19,7 @@ from jaxdiffeq.engine.control import IController as IController
 from jaxdiffeq.engine.control import PIController as PIController
 from jaxdiffeq.engine.control import PIDController as PIDController
 from jaxdiffeq.engine.control import PredictiveController as PredictiveController
+from jaxdiffeq.frontend.saveat import SaveAt as SaveAt
 from jaxdiffeq.gradients.check import check_gradients as check_gradients
 from jaxdiffeq.gradients.continuous import BacksolveAdjoint as BacksolveAdjoint
 from jaxdiffeq.gradients.continuous import GaussAdjoint as GaussAdjoint
@@ -33,7 +34,6 @@ from jaxdiffeq.problems.definitions import DAEProblem as DAEProblem
 from jaxdiffeq.problems.definitions import ODEProblem as ODEProblem
 from jaxdiffeq.problems.definitions import SplitODEProblem as SplitODEProblem
 from jaxdiffeq.problems.definitions import SteadyStateProblem as SteadyStateProblem
-from jaxdiffeq.save import SaveAt as SaveAt
 from jaxdiffeq.solution import Solution as Solution
 from jaxdiffeq.solution import SolveError as SolveError
 from jaxdiffeq.solution import Stats as Stats

@@ -13,8 +13,8 @@ from jax import lax
 
 from jaxdiffeq import _checks
 from jaxdiffeq.engine.integration import Carry
+from jaxdiffeq.frontend.plan import Arrays, Plan, lower
 from jaxdiffeq.integrator import Integrator
-from jaxdiffeq.lower import Arrays, Plan, lower
 from jaxdiffeq.types import Counts, PyTree, Result, State, Work
 
 AT_ONCE = 64  # attempts in one call of the compiled program

@@ -11,11 +11,11 @@ from jax import lax
 
 from jaxdiffeq.engine.integration import Carry
 from jaxdiffeq.engine.recorders import Window
+from jaxdiffeq.frontend.plan import Arrays, Plan, lower, prepare
+from jaxdiffeq.frontend.saveat import SaveAt
 from jaxdiffeq.gradients.reverse import ReverseAD
-from jaxdiffeq.lower import Arrays, Plan, lower, prepare
 from jaxdiffeq.primitives.row_buffer import read, rows
 from jaxdiffeq.problems.definitions import lower_problem
-from jaxdiffeq.save import SaveAt
 from jaxdiffeq.solve import _settle
 from jaxdiffeq.types import PyTree, Result
 

@@ -13,19 +13,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiffeq import _checks
-from jaxdiffeq.bundle import Bundle
 from jaxdiffeq.engine.control import FixedSteps
 from jaxdiffeq.engine.fixed_steps import march, marches
 from jaxdiffeq.engine.recorders import SaveTimes
 from jaxdiffeq.engine.regularisers import Tally
+from jaxdiffeq.frontend.packed import Bundle
+from jaxdiffeq.frontend.plan import Arrays, Lowered, Plan, chunk, lower, prepare, row_bytes
+from jaxdiffeq.frontend.steady_state import solve_steady
 from jaxdiffeq.gradients import table
 from jaxdiffeq.gradients.attach import Constants, Outputs, differentiable, parts_of, poisoned
 from jaxdiffeq.gradients.reverse import ReverseAD
-from jaxdiffeq.lower import Arrays, Lowered, Plan, chunk, lower, prepare, row_bytes
 from jaxdiffeq.methods.choice import Recommendation, Traits, choose
 from jaxdiffeq.problems.definitions import SteadyStateProblem, Terms, lower_problem, replaced
 from jaxdiffeq.solution import Interpolant, Solution, Stats, raise_failure
-from jaxdiffeq.steady import solve_steady
 from jaxdiffeq.types import Inputs, PyTree, Result, Work
 
 

@@ -26,8 +26,8 @@ LAYERS = (  # from the bottom; a folder without files of its own here stands for
         "engine.interpolant",
         "problems.vector_field",
         "problems.ravel",
-        "save",
-        "bundle",
+        "frontend.saveat",
+        "frontend.packed",
     },
     {"algebra.blocks"},
     {"algebra.structure"},
@@ -50,8 +50,8 @@ LAYERS = (  # from the bottom; a folder without files of its own here stands for
     {"gradients.continuous"},
     {"gradients.check", "gradients.table"},
     {"solution"},
-    {"lower"},
-    {"engine.fixed_steps", "steady"},
+    {"frontend.plan"},
+    {"engine.fixed_steps", "frontend.steady_state"},
     {"solve"},
     {"integrator", "diffeq"},
     {"debug"},
@@ -241,7 +241,7 @@ def test_a_breach_of_the_layers_is_seen(module, source, message):
     assert message in found
 
 
-@pytest.mark.parametrize("line", ["from jaxdiffeq.save import *", "from jaxdiffeq.solve import solve"])
+@pytest.mark.parametrize("line", ["from jaxdiffeq.frontend.saveat import *", "from jaxdiffeq.solve import solve"])
 def test_a_name_that_is_not_spelt_out_is_seen(line):
     with pytest.raises(AssertionError):
         public_names(ast.parse(line))

@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiffeq.frontend.saveat import SaveAt
 from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.methods.explicit import Tsit5
 from jaxdiffeq.problems.definitions import ODEProblem
-from jaxdiffeq.save import SaveAt
 from jaxdiffeq.solve import solve
 from jaxdiffeq.types import PyTree
 

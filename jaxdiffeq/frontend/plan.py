@@ -16,6 +16,7 @@ from jaxdiffeq.engine.control import FixedSteps, Tolerance
 from jaxdiffeq.engine.integration import Integration
 from jaxdiffeq.engine.recorders import SaveSteps, SaveTimes
 from jaxdiffeq.engine.regularisers import MEANINGS, Tally
+from jaxdiffeq.frontend.saveat import Keep, normalise, one_array, sorted_times, times
 from jaxdiffeq.implicit.system import like, settled
 from jaxdiffeq.primitives.while_loop import alike
 from jaxdiffeq.problems.definitions import Terms
@@ -31,7 +32,6 @@ from jaxdiffeq.problems.ravel import (
 )
 from jaxdiffeq.problems.user_functions import Arguments, Given, OnArrays, field_of, packed_mass
 from jaxdiffeq.problems.vector_field import Field
-from jaxdiffeq.save import Keep, normalise, one_array, sorted_times, times
 from jaxdiffeq.types import Inputs, Knobs, PyTree
 
 ROW_BYTES = 2**24  # the room for saved steps in one chunk of an eager solve

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxdiffeq as jde
-from jaxdiffeq.save import SaveAt, normalise, one_array, spaced, times
+from jaxdiffeq.frontend.saveat import SaveAt, normalise, one_array, spaced, times
 
 
 def decay(t, y, args):
