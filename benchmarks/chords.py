@@ -18,7 +18,7 @@ import numpy as np
 import stiff
 
 import jaxdiffeq as jde
-from jaxdiffeq.implicit import chord
+from jaxdiffeq.implicit import jacobian_reuse as chord
 from jaxdiffeq.steppers.collocation import Collocation
 from jaxdiffeq.steppers.dirk import DIRK
 

@@ -9,8 +9,6 @@ from jaxdiffeq.algebra.structure import BlockDiagonal as BlockDiagonal
 from jaxdiffeq.algebra.structure import Dense as Dense
 from jaxdiffeq.algebra.structure import Diagonal as Diagonal
 from jaxdiffeq.algebra.structure import Sparse as Sparse
-from jaxdiffeq.debug import Trace as Trace
-from jaxdiffeq.debug import trace as trace
 from jaxdiffeq.diffeq import diffeq_adjoint as diffeq_adjoint
 from jaxdiffeq.diffeq import diffeq_fd as diffeq_fd
 from jaxdiffeq.diffeq import diffeq_rd as diffeq_rd
@@ -20,11 +18,11 @@ from jaxdiffeq.engine.control import PIController as PIController
 from jaxdiffeq.engine.control import PIDController as PIDController
 from jaxdiffeq.engine.control import PredictiveController as PredictiveController
 from jaxdiffeq.frontend.saveat import SaveAt as SaveAt
+from jaxdiffeq.gradients.adjoint import BacksolveAdjoint as BacksolveAdjoint
+from jaxdiffeq.gradients.adjoint import GaussAdjoint as GaussAdjoint
+from jaxdiffeq.gradients.adjoint import InterpolatingAdjoint as InterpolatingAdjoint
+from jaxdiffeq.gradients.adjoint import QuadratureAdjoint as QuadratureAdjoint
 from jaxdiffeq.gradients.check import check_gradients as check_gradients
-from jaxdiffeq.gradients.continuous import BacksolveAdjoint as BacksolveAdjoint
-from jaxdiffeq.gradients.continuous import GaussAdjoint as GaussAdjoint
-from jaxdiffeq.gradients.continuous import InterpolatingAdjoint as InterpolatingAdjoint
-from jaxdiffeq.gradients.continuous import QuadratureAdjoint as QuadratureAdjoint
 from jaxdiffeq.gradients.forward import ForwardAD as ForwardAD
 from jaxdiffeq.gradients.reverse import ReverseAD as ReverseAD
 from jaxdiffeq.gradients.steady import SteadyStateAdjoint as SteadyStateAdjoint
@@ -39,4 +37,6 @@ from jaxdiffeq.solution import SolveError as SolveError
 from jaxdiffeq.solution import Stats as Stats
 from jaxdiffeq.solve import recommend as recommend
 from jaxdiffeq.solve import solve as solve
+from jaxdiffeq.trace import Trace as Trace
+from jaxdiffeq.trace import trace as trace
 from jaxdiffeq.types import Result as Result

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxdiffeq.gradients.continuous import InterpolatingAdjoint
+from jaxdiffeq.gradients.adjoint import InterpolatingAdjoint
 from jaxdiffeq.gradients.forward import ForwardAD
 from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.solution import Solution

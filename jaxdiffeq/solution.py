@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiffeq import _checks
+from jaxdiffeq import errors
 from jaxdiffeq.engine import interpolant
 from jaxdiffeq.problems.ravel import Ravel
 from jaxdiffeq.types import PyTree, Result
@@ -120,7 +120,7 @@ class Solution:
 
     def _outcome(self) -> list[str]:
         """How it ended, or how many solves ended how; nothing under `jit`."""
-        if not hasattr(self.result, "__array__") or not _checks.concrete(self.result):
+        if not hasattr(self.result, "__array__") or not errors.concrete(self.result):
             return []
         if np.ndim(self.result) == 0:
             return [f"{self.status} at t = {float(self.t_end):.6g}"]
@@ -144,13 +144,13 @@ class Solution:
 
     def __call__(self, t: Any) -> PyTree:
         """The state at time t, or at an array of times, from the dense output; NaN outside of the solve."""
-        _checks.is_dense(self)
+        errors.is_dense(self)
         assert self.interpolant is not None
         return _sample(self.interpolant, t, what="value")
 
     def derivative(self, t: Any) -> PyTree:
         """d/dt of the dense output, which is f(t, y) up to the error of the interpolant; NaN where t₀ = t₁."""
-        _checks.is_dense(self)
+        errors.is_dense(self)
         assert self.interpolant is not None
         return _sample(self.interpolant, t, what="slope")
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiffeq import _checks
+from jaxdiffeq import errors
 from jaxdiffeq.engine.control import FixedSteps
 from jaxdiffeq.engine.fixed_steps import march, marches
 from jaxdiffeq.engine.recorders import SaveTimes
@@ -20,9 +20,9 @@ from jaxdiffeq.engine.regularisers import Tally
 from jaxdiffeq.frontend.packed import Bundle
 from jaxdiffeq.frontend.plan import Arrays, Lowered, Plan, chunk, lower, prepare, row_bytes
 from jaxdiffeq.frontend.steady_state import solve_steady
-from jaxdiffeq.gradients import table
-from jaxdiffeq.gradients.attach import Constants, Outputs, differentiable, parts_of, poisoned
+from jaxdiffeq.gradients import support as table
 from jaxdiffeq.gradients.reverse import ReverseAD
+from jaxdiffeq.gradients.rule import Constants, Outputs, differentiable, parts_of, poisoned
 from jaxdiffeq.methods.choice import Recommendation, Traits, choose
 from jaxdiffeq.problems.definitions import SteadyStateProblem, Terms, lower_problem, replaced
 from jaxdiffeq.solution import Interpolant, Solution, Stats, raise_failure
@@ -78,7 +78,7 @@ def solve(
         raise solution  # from the user's function, with its traceback from there on
     account = Account(plan, method is not None, None if controller is None else type(controller))
     solution = dataclasses.replace(solution, account=account)
-    if throw and _checks.all_concrete((solution.result, solution.t_end, solution.y_end, solution.next_step)):
+    if throw and errors.all_concrete((solution.result, solution.t_end, solution.y_end, solution.next_step)):
         _raise_if_failed(plan, arrays, solution)
     return solution
 
@@ -87,11 +87,11 @@ def _settle(terms: Terms, method: Any, rtol: Any, first_step: Any, controller: A
     """The method, and the options that depend on one another, with what was left out chosen."""
     equal = isinstance(controller, FixedSteps)
     if equal and controller.dt is not None:
-        first_step = _checks.positive(controller.dt, "FixedSteps(dt)")
+        first_step = errors.positive(controller.dt, "FixedSteps(dt)")
     stepper = choose(rtol, traits_of(terms, equal)).method if method is None else method
-    _checks.method(stepper)
+    errors.method(stepper)
     control = stepper.controller if controller is None else controller
-    _checks.controlled(stepper, control, first_step)
+    errors.controlled(stepper, control, first_step)
     stepper = getattr(stepper, "on_equal_steps", stepper) if equal else stepper
     return stepper, {"rtol": rtol, "first_step": first_step, "controller": control}
 
@@ -115,9 +115,9 @@ def is_residual(terms: Terms) -> bool:
 
 def _run(plan: Plan, arrays: Arrays) -> Solution | Exception:
     try:
-        solution = _in_chunks(plan, arrays) if plan.every_step and _checks.all_concrete(arrays) else None
+        solution = _in_chunks(plan, arrays) if plan.every_step and errors.all_concrete(arrays) else None
         return _whole(plan, arrays).open() if solution is None else solution
-    except _checks.InUserCode as inside:
+    except errors.InUserCode as inside:
         return inside.error
 
 
@@ -146,7 +146,7 @@ class Ends(NamedTuple):
 @functools.partial(jax.jit, static_argnums=0)
 def _whole(plan: Plan, arrays: Arrays) -> Bundle:
     if plan.every_step:
-        _checks.buffer_size(plan.max_steps, row_bytes(plan), plan.max_steps)
+        errors.buffer_size(plan.max_steps, row_bytes(plan), plan.max_steps)
     parts = lower(plan, arrays, plan.max_steps)
     if marches(plan, arrays):
         outputs, constants = march(plan, parts)
@@ -203,7 +203,7 @@ def _in_chunks(plan: Plan, arrays: Arrays) -> Solution | None:
     kept = bool(np.size(arrays.ts)) + bool(plan.regularisers)  # these stay in their buffers, rows are taken away
     while True:
         bundle = _chunk(plan, arrays, bundle)
-        if not _checks.all_concrete(bundle):
+        if not errors.all_concrete(bundle):
             return None
         carry, ends, times = jax.device_get(bundle.open())
         outputs, constants = parts_of(carry)
@@ -380,5 +380,5 @@ def _place(plan: Plan, arrays: Arrays, solution: Solution) -> dict[str, str]:
                 size = float(sizes.max())
                 at = np.unravel_index(int(np.argmax(sizes)), sizes.shape)
                 index = f"[{', '.join(str(int(i)) for i in at)}]" if at else ""
-                worst = f"{_checks.path_of(path)}{index} = {np.asarray(value)[at]:.6g}"
+                worst = f"{errors.path_of(path)}{index} = {np.asarray(value)[at]:.6g}"
     return {"The next step would have been": f"{float(solution.next_step):.3g}", "the worst component is": worst}

@@ -14,7 +14,7 @@ import jax
 import pytest
 
 from jaxdiffeq import methods
-from jaxdiffeq.gradients import table as gradients
+from jaxdiffeq.gradients import support as gradients
 from jaxdiffeq.types import Result
 
 ROOT = Path(__file__).parent.parent

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdiffeq import _checks
+from jaxdiffeq import errors
 from jaxdiffeq.algebra.structure import Mass, radius, times_mass
 from jaxdiffeq.types import PyTree
 
@@ -44,10 +44,10 @@ class MatrixFree:
 
     def __post_init__(self) -> None:
         if self.preconditioner is not None:
-            _checks.callable_with(self.preconditioner, "preconditioner", ("t", "y", "args", "c", "v"))
-        _checks.positive(self.rtol, "MatrixFree(rtol)")
-        _checks.positive_integer(self.restart, "MatrixFree(restart)")
-        _checks.positive_integer(self.iterations, "MatrixFree(iterations)")
+            errors.callable_with(self.preconditioner, "preconditioner", ("t", "y", "args", "c", "v"))
+        errors.positive(self.rtol, "MatrixFree(rtol)")
+        errors.positive_integer(self.restart, "MatrixFree(restart)")
+        errors.positive_integer(self.iterations, "MatrixFree(iterations)")
 
     def bind(self, n: int) -> MatrixFree:
         """It needs the field, not just the size: see `Krylov`."""
@@ -61,7 +61,7 @@ class MatrixFree:
 
         def on_one_array(t, y, args, c, v):
             trees = ravel.unpack(y), arguments(args)
-            return ravel.pack(_checks.call(given, t, *trees, c, ravel.unpack(v)))
+            return ravel.pack(errors.call(given, t, *trees, c, ravel.unpack(v)))
 
         return replace(self, preconditioner=on_one_array)
 
@@ -164,7 +164,7 @@ class Krylov:
 
 
 def _no_collocation() -> Any:
-    _checks.unsupported(
+    errors.unsupported(
         "MatrixFree() does not serve methods whose stages are coupled, such as RadauIIA5(). Take KenCarp4(), BDF() or "
         "Rodas5P(), or another `jac_structure`."
     )

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdiffeq import _checks
+from jaxdiffeq import errors
 from jaxdiffeq.algebra import structure
 from jaxdiffeq.algebra.norm import rms
 from jaxdiffeq.primitives.while_loop import frozen_while
@@ -32,8 +32,8 @@ class Newton:
     iterations: int = 10
 
     def __post_init__(self) -> None:
-        _checks.positive(self.kappa, "Newton(kappa)")
-        _checks.positive_integer(self.iterations, "Newton(iterations)")
+        errors.positive(self.kappa, "Newton(kappa)")
+        errors.positive_integer(self.iterations, "Newton(iterations)")
 
 
 NEWTON = Newton()

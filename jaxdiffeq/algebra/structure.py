@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdiffeq import _checks
+from jaxdiffeq import errors
 from jaxdiffeq.algebra import lu
 from jaxdiffeq.algebra.blocks import Blocks, factor, matrix_vector, substitute
 from jaxdiffeq.algebra.order import bandwidth, colours, entries, groups, reverse_cuthill_mckee
@@ -145,14 +145,14 @@ class BlockDiagonal:
     size: int
 
     def __post_init__(self) -> None:
-        _checks.positive_integer(self.size, "BlockDiagonal(size)")
+        errors.positive_integer(self.size, "BlockDiagonal(size)")
 
     def bind(self, n: int) -> Layout:
-        _checks.divides(self.size, n)
+        errors.divides(self.size, n)
         return _blocks_of(n, self.size)
 
     def pairs(self, n: int) -> Pairs:
-        _checks.divides(self.size, n)
+        errors.divides(self.size, n)
         rows = np.repeat(np.arange(n), self.size)
         return rows, rows // self.size * self.size + np.tile(np.arange(self.size), n)
 
@@ -165,8 +165,8 @@ class Banded:
     upper: int
 
     def __post_init__(self) -> None:
-        _checks.not_negative_integer(self.lower, "Banded(lower)")
-        _checks.not_negative_integer(self.upper, "Banded(upper)")
+        errors.not_negative_integer(self.lower, "Banded(lower)")
+        errors.not_negative_integer(self.upper, "Banded(upper)")
 
     def bind(self, n: int) -> Layout | Dense:
         if max(self.lower, self.upper) == 0:
@@ -191,11 +191,11 @@ class Sparse:
         return Sparse(tuple(rows.tolist()), tuple(columns.tolist()))
 
     def bind(self, n: int) -> Layout | Dense:
-        _checks.pattern(self.rows, self.columns, n)
+        errors.pattern(self.rows, self.columns, n)
         return _arranged(n, self.rows, self.columns)
 
     def pairs(self, n: int) -> Pairs:
-        _checks.pattern(self.rows, self.columns, n)
+        errors.pattern(self.rows, self.columns, n)
         return np.asarray(self.rows, np.intp), np.asarray(self.columns, np.intp)
 
 

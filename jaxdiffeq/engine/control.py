@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdiffeq import _checks
+from jaxdiffeq import errors
 from jaxdiffeq.algebra.norm import rms
 from jaxdiffeq.types import Result, State, Step, Verdict
 
@@ -169,7 +169,7 @@ class FixedSteps:
     needs_error: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        _checks.fixed_steps(self.n, self.dt)
+        errors.fixed_steps(self.n, self.dt)
 
     def init(self, dtype: Any) -> Any:
         return ()

@@ -13,8 +13,8 @@ from jax import lax
 
 from jaxdiffeq.engine.control import FixedSteps
 from jaxdiffeq.frontend.plan import Arrays, Lowered, Plan
-from jaxdiffeq.gradients.attach import Constants, Outputs, poisoned
 from jaxdiffeq.gradients.reverse import ReverseAD
+from jaxdiffeq.gradients.rule import Constants, Outputs, poisoned
 from jaxdiffeq.primitives.fused_region import as_one
 from jaxdiffeq.primitives.scan import scan
 from jaxdiffeq.primitives.while_loop import vary_like

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdiffeq import _checks
+from jaxdiffeq import errors
 from jaxdiffeq.engine.control import FixedSteps, Tolerance
 from jaxdiffeq.engine.integration import Integration
 from jaxdiffeq.engine.recorders import SaveSteps, SaveTimes
@@ -91,8 +91,8 @@ class Lowered(NamedTuple):
 def prepare(terms: Terms, stepper: Any, options: dict[str, Any]) -> tuple[Plan, Arrays]:
     """Check everything that can be checked before tracing, and separate arrays from the rest."""
     f, args, y0, t0, t1, explicit, mass, jac, structure, residual, dy0 = terms
-    _checks.state(y0)
-    _checks.serves_equation(stepper, mass, residual)
+    errors.state(y0)
+    errors.serves_equation(stepper, mass, residual)
     ravel = Ravel.of(y0)
     dtype = time_dtype(ravel.dtype, (t0, t1))
     t0, t1 = as_array(t0, dtype), as_array(t1, dtype)
@@ -103,7 +103,7 @@ def prepare(terms: Terms, stepper: Any, options: dict[str, Any]) -> tuple[Plan, 
     parts, arrays = split((Given(f, explicit, jac, residual, varying), args), at_least_float32(ravel.dtype))
     leaves = [as_array(x, d) for x, d in zip(jax.tree.leaves(y0), ravel.dtypes, strict=True)]
     knobs = _knobs(options, ravel, y0, dtype)
-    names = _checks.regularisers(options["regularisers"], stepper, tuple(MEANINGS))
+    names = errors.regularisers(options["regularisers"], stepper, tuple(MEANINGS))
     if "stiffness" in names:
         stepper = replace(stepper, measures=True)
     given = options["dense"], names, options["gradient"], options["max_steps"]
@@ -118,7 +118,7 @@ def prepare(terms: Terms, stepper: Any, options: dict[str, Any]) -> tuple[Plan, 
 def _guess(dy0: PyTree, y0: PyTree, ravel: Ravel) -> list:
     if dy0 is None:
         return [np.zeros(shape, dtype) for shape, dtype in zip(ravel.shapes, ravel.dtypes, strict=True)]
-    _checks.slope_guess(dy0, y0)
+    errors.slope_guess(dy0, y0)
     return [as_array(x, d) for x, d in zip(jax.tree.leaves(dy0), ravel.dtypes, strict=True)]
 
 
@@ -127,8 +127,8 @@ def sorted_stops(stops: Any, t0: Any, t1: Any, dtype: Any) -> Any:
     if isinstance(stops, list | tuple) and not stops:
         return np.zeros(0, dtype)
     stops = one_array(stops)
-    _checks.stops(stops)
-    xp = np if _checks.all_concrete((stops, t0, t1)) else jnp
+    errors.stops(stops)
+    xp = np if errors.all_concrete((stops, t0, t1)) else jnp
     stops = xp.asarray(stops).astype(dtype).reshape(-1)
     direction = xp.sign(t1 - t0)
     inside = (direction * stops > direction * t0) & (direction * stops < direction * t1)
@@ -138,7 +138,7 @@ def sorted_stops(stops: Any, t0: Any, t1: Any, dtype: Any) -> Any:
 def _knobs(options: dict[str, Any], ravel: Ravel, y0: PyTree, dtype: Any) -> Knobs:
     given = tuple(options[name] for name in ("rtol", "atol", "first_step", "controller", "max_steps"))
     real = real_dtype(ravel.dtype)
-    _checks.tolerance_floor(given[0], real)
+    errors.tolerance_floor(given[0], real)
     if all(isinstance(x, float | int | None) for x in (*given[:3], *jax.tree.leaves(given[3]))):
         return _plain_knobs(*given, real, dtype)
     return _any_knobs(given, ravel, y0, dtype)
@@ -153,12 +153,12 @@ def _plain_knobs(rtol, atol, first_step, controller, max_steps, real, dtype) -> 
 
 def _any_knobs(given: tuple, ravel: Ravel, y0: PyTree, dtype: Any) -> Knobs:
     rtol, atol, first, controller, max_steps = given
-    _checks.tolerances(rtol, atol)
-    _checks.positive(first, "first_step")
-    _checks.positive_integer(max_steps, "max_steps")
+    errors.tolerances(rtol, atol)
+    errors.positive(first, "first_step")
+    errors.positive_integer(max_steps, "max_steps")
     for name, tol in (("rtol", rtol), ("atol", atol)):
         if not (jax.tree_util.all_leaves([tol]) and np.ndim(tol) == 0):
-            _checks.tolerance_shape(tol, y0, name)
+            errors.tolerance_shape(tol, y0, name)
     return Knobs(
         controller=jax.tree.map(lambda x: as_array(x, dtype), controller),
         tolerance=Tolerance(ravel.pack_tolerance(rtol), ravel.pack_tolerance(atol)),

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiffeq import _checks
+from jaxdiffeq import errors
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class SaveAt:
 
     def __post_init__(self) -> None:
         if self.steps is not False:
-            _checks.positive_integer(1 if self.steps is True else self.steps, "SaveAt(steps=)")
-        _checks.save_at_something(self)
+            errors.positive_integer(1 if self.steps is True else self.steps, "SaveAt(steps=)")
+        errors.save_at_something(self)
         if self.fn is not None:
-            _checks.callable_with(self.fn, "fn", ("t", "y", "args"))
+            errors.callable_with(self.fn, "fn", ("t", "y", "args"))
 
 
 @dataclass(frozen=True)
@@ -63,14 +63,14 @@ def times(saveat: SaveAt, t0: Any, t1: Any, dtype: Any) -> tuple[Keep, Any]:
     """The static part, and the times in the order of travel. Shapes: [times], possibly none."""
     ts = one_array(saveat.ts)
     if saveat.every is not None:
-        xp = np if _checks.all_concrete(ts) else jnp
+        xp = np if errors.all_concrete(ts) else jnp
         given = xp.zeros(0, dtype) if ts is None else xp.asarray(ts).astype(dtype)
         ts = xp.concatenate([given, spaced(saveat.every, t0, t1).astype(dtype)])
     if ts is None:
         ts = np.zeros(0)
-    _checks.times(ts, t0, t1, "saveat")
+    errors.times(ts, t0, t1, "saveat")
     order, sort = None, False
-    if _checks.all_concrete((ts, t0, t1)):
+    if errors.all_concrete((ts, t0, t1)):
         ts = np.clip(np.asarray(ts, dtype), min(t0, t1), max(t0, t1))
         towards = np.argsort(ts if float(t1) >= float(t0) else -ts, kind="stable")
         if not np.array_equal(towards, np.arange(ts.size)):
@@ -83,23 +83,23 @@ def times(saveat: SaveAt, t0: Any, t1: Any, dtype: Any) -> tuple[Keep, Any]:
 def _snapped(ts: Any, t0: Any, t1: Any) -> Any:
     """Times that rounding has put outside of the span, by a few units in the last place, back to its end."""
     inside = jnp.clip(ts, jnp.minimum(t0, t1), jnp.maximum(t0, t1))
-    near = jnp.abs(inside - ts) <= _checks.rounding(ts) * jnp.maximum(jnp.abs(t0), jnp.abs(t1))
+    near = jnp.abs(inside - ts) <= errors.rounding(ts) * jnp.maximum(jnp.abs(t0), jnp.abs(t1))
     return ts + jax.lax.stop_gradient(jnp.where(near, inside - ts, 0))
 
 
 def one_array(times: Any) -> Any:
     """A list of times with tracers among them as an array; anything else as it is."""
-    if not isinstance(times, list | tuple) or _checks.all_concrete(times):
+    if not isinstance(times, list | tuple) or errors.all_concrete(times):
         return times
     return jnp.stack([jnp.asarray(t).astype(float) for t in times])
 
 
 def spaced(every: Any, t0: Any, t1: Any) -> np.ndarray:
     """t0, t0 ± every, … up to t1, without the drift of repeated addition: 0.1 on (0, 10) gives exactly 101 times."""
-    _checks.spacing(every, t0, t1)
+    errors.spacing(every, t0, t1)
     t0, t1, every = float(t0), float(t1), float(every)
     count = math.floor(abs(t1 - t0) / every * (1 + 1e-9))
-    _checks.spaced_times(count, every)
+    errors.spaced_times(count, every)
     ts = t0 + math.copysign(1.0, t1 - t0) * every * np.arange(count + 1)
     return np.clip(ts, min(t0, t1), max(t0, t1))
 

@@ -11,15 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdiffeq import _checks
+from jaxdiffeq import errors
 from jaxdiffeq.algebra import structure
 from jaxdiffeq.algebra.detect import Detected, detect
 from jaxdiffeq.algebra.krylov import MatrixFree
 from jaxdiffeq.algebra.newton import attached
 from jaxdiffeq.algebra.norm import rms
 from jaxdiffeq.engine.control import Tolerance
-from jaxdiffeq.gradients.attach import poisoned
 from jaxdiffeq.gradients.reverse import ReverseAD
+from jaxdiffeq.gradients.rule import poisoned
 from jaxdiffeq.gradients.steady import SteadyStateAdjoint
 from jaxdiffeq.implicit.system import System, like, real_vector, spread
 from jaxdiffeq.primitives.while_loop import alike, frozen_while
@@ -80,13 +80,13 @@ def solve_steady(problem: SteadyStateProblem, options: dict[str, Any]) -> Steady
     there is no derivative, the search fails.
     Source: Deuflhard, Newton Methods for Nonlinear Problems, 3.3; Kelley, Keyes, SIAM J. Numer. Anal. 35 (1998) 508.
     """
-    _checks.steady_options(options)
+    errors.steady_options(options)
     if not isinstance(options["gradient"], SteadyStateAdjoint | ReverseAD):
-        _checks.unsupported(f"{options['gradient']!r} does not serve steady states. Take SteadyStateAdjoint().")
+        errors.unsupported(f"{options['gradient']!r} does not serve steady states. Take SteadyStateAdjoint().")
     y0 = problem.y0
-    _checks.state(y0)
-    _checks.tolerances(options["rtol"], options["atol"])
-    _checks.positive_integer(options["max_steps"], "max_steps")
+    errors.state(y0)
+    errors.tolerances(options["rtol"], options["atol"])
+    errors.positive_integer(options["max_steps"], "max_steps")
     ravel = Ravel.of(y0)
     parts, arrays = split((problem.f, problem.jac, problem.args), at_least_float32(ravel.dtype))
     leaves = [as_array(x, d) for x, d in zip(jax.tree.leaves(y0), ravel.dtypes, strict=True)]
@@ -94,10 +94,10 @@ def solve_steady(problem: SteadyStateProblem, options: dict[str, Any]) -> Steady
     plan = _Plan(parts, ravel, problem.jac_structure)
     try:
         found = _search(plan, _Arrays(arrays, leaves, tolerance, as_array(options["max_steps"], np.int32)))
-    except _checks.InUserCode as inside:
+    except errors.InUserCode as inside:
         failure = inside.error
     else:
-        if options["throw"] and _checks.all_concrete(found):
+        if options["throw"] and errors.all_concrete(found):
             _raise_if_failed(found)
         return found
     raise failure  # from the user's function
@@ -105,7 +105,7 @@ def solve_steady(problem: SteadyStateProblem, options: dict[str, Any]) -> Steady
 
 def _packed(ravel: Ravel, y0: PyTree, tol: Any, name: str) -> Any:
     if not (jax.tree_util.all_leaves([tol]) and np.ndim(tol) == 0):
-        _checks.tolerance_shape(tol, y0, name)
+        errors.tolerance_shape(tol, y0, name)
     return ravel.pack_tolerance(tol)
 
 
@@ -151,13 +151,13 @@ def _lower(plan: _Plan, arrays: _Arrays) -> tuple[Field, jax.Array, Any]:
 
     def slope(y, leaves):
         tree = ravel.unpack(y)
-        given = jax.tree.map(jnp.asarray, _checks.call(f, tree, rest.join(leaves)))
-        _checks.derivative(given, tree)
+        given = jax.tree.map(jnp.asarray, errors.call(f, tree, rest.join(leaves)))
+        errors.derivative(given, tree)
         return ravel.pack(given)
 
     def jacobian(y, leaves):
-        given = jnp.asarray(_checks.call(jac, ravel.unpack(y), rest.join(leaves)))
-        return _checks.jacobian(given, ravel.size).astype(y.dtype)
+        given = jnp.asarray(errors.call(jac, ravel.unpack(y), rest.join(leaves)))
+        return errors.jacobian(given, ravel.size).astype(y.dtype)
 
     program, of_f = close(slope, y0, leaves)
     derivative, of_jac = (None, []) if jac is None else close(jacobian, y0, leaves)

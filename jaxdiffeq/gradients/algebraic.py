@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiffeq.algebra import structure
-from jaxdiffeq.implicit.initial import projector
+from jaxdiffeq.implicit.consistent import projector
 from jaxdiffeq.implicit.system import like, real_vector
 from jaxdiffeq.primitives.while_loop import vary_like
 

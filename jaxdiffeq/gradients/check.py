@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiffeq.gradients.continuous import BacksolveAdjoint, GaussAdjoint, InterpolatingAdjoint, QuadratureAdjoint
+from jaxdiffeq.gradients.adjoint import BacksolveAdjoint, GaussAdjoint, InterpolatingAdjoint, QuadratureAdjoint
 from jaxdiffeq.gradients.forward import ForwardAD
 from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.types import PyTree

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdiffeq.gradients.attach import Active, Constants, Outputs, plain, push_instant
+from jaxdiffeq.gradients.rule import Active, Constants, Outputs, plain, push_instant
 from jaxdiffeq.primitives.while_loop import vary_like
 from jaxdiffeq.types import Inputs, Knobs, PyTree
 

@@ -12,7 +12,7 @@ from jax import lax
 
 from jaxdiffeq.engine.recorders import Bars, Estimates, Log, Marks, Passage
 from jaxdiffeq.engine.regularisers import Tally
-from jaxdiffeq.gradients.attach import Active, Constants, Outputs, plain, pull_instant
+from jaxdiffeq.gradients.rule import Active, Constants, Outputs, plain, pull_instant
 from jaxdiffeq.primitives.row_buffer import read, rows
 from jaxdiffeq.primitives.while_loop import frozen_while
 from jaxdiffeq.types import Inputs, Knobs, PyTree, State

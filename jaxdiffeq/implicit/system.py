@@ -11,7 +11,7 @@ from jax import lax
 
 from jaxdiffeq.algebra import structure
 from jaxdiffeq.algebra.krylov import Krylov, MatrixFree
-from jaxdiffeq.implicit.initial import Consistent, consistent, moving
+from jaxdiffeq.implicit.consistent import Consistent, consistent, moving
 from jaxdiffeq.problems.vector_field import Field
 from jaxdiffeq.types import PyTree
 

@@ -5,7 +5,7 @@ IMEX methods treat the parts of a split problem each in its way, and take other 
 
 from typing import Any
 
-from jaxdiffeq import _checks
+from jaxdiffeq import errors
 from jaxdiffeq.algebra.newton import Newton
 from jaxdiffeq.steppers.adams import AdamsPECE
 from jaxdiffeq.steppers.imex import IMEXMultistep
@@ -17,14 +17,14 @@ __all__ = ["BDF", "CNAB2", "SBDF2", "SBDF3", "SBDF4", "Adams", "IMEXEuler"]
 
 def BDF(ndf: bool = True, kappa: Any = None, max_order: int = 5, **options: Any) -> MultistepBDF:
     """Order 5, from 1 upwards, dense 5. Large stiff problems, DAEs with a mass matrix. Shampine, Reichelt 1997."""
-    _checks.highest_order(max_order, multistep.BDF_ORDERS)
+    errors.highest_order(max_order, multistep.BDF_ORDERS)
     kappa = kappa if kappa is not None else multistep.NDF_KAPPA if ndf else (0.0,) * multistep.BDF_ORDERS
     return MultistepBDF(tuple(kappa)[:max_order], **options)
 
 
 def Adams(max_order: int = multistep.ADAMS_ORDERS) -> AdamsPECE:
     """Order 12, from 1 upwards, dense 12. Not stiff, f expensive, tight tolerance. Shampine, Gordon 1975."""
-    _checks.highest_order(max_order, multistep.ADAMS_ORDERS)
+    errors.highest_order(max_order, multistep.ADAMS_ORDERS)
     return AdamsPECE(max_order)
 
 

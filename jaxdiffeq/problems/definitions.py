@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Self
 
 import equinox as eqx
 
-from jaxdiffeq import _checks
+from jaxdiffeq import errors
 from jaxdiffeq.types import PyTree
 
 Slope = Callable[[Any, PyTree, PyTree], PyTree]
@@ -43,8 +43,8 @@ class ODEProblem(eqx.Module):
     jac_structure: Any = None
 
     def __post_init__(self) -> None:
-        _checks.callable_with(self.f, "f", ("t", "y", "args"))
-        _checks.hints(self.jac, self.jac_structure, ("t", "y", "args"))
+        errors.callable_with(self.f, "f", ("t", "y", "args"))
+        errors.hints(self.jac, self.jac_structure, ("t", "y", "args"))
 
     def replace(self, **changes: Any) -> Self:
         """The same problem with other fields: `problem.replace(args=p, tspan=(0, 20))`."""
@@ -68,9 +68,9 @@ class SplitODEProblem(eqx.Module):
     jac_structure: Any = None
 
     def __post_init__(self) -> None:
-        _checks.callable_with(self.f_implicit, "f_implicit", ("t", "y", "args"))
-        _checks.callable_with(self.f_explicit, "f_explicit", ("t", "y", "args"))
-        _checks.hints(self.jac, self.jac_structure, ("t", "y", "args"))
+        errors.callable_with(self.f_implicit, "f_implicit", ("t", "y", "args"))
+        errors.callable_with(self.f_explicit, "f_explicit", ("t", "y", "args"))
+        errors.hints(self.jac, self.jac_structure, ("t", "y", "args"))
 
     def replace(self, **changes: Any) -> Self:
         """The same problem with other fields."""
@@ -96,8 +96,8 @@ class DAEProblem(eqx.Module):
     jac_structure: Any = None
 
     def __post_init__(self) -> None:
-        _checks.callable_with(self.residual, "residual", ("t", "y", "dy", "args"))
-        _checks.hints(None, self.jac_structure, ())
+        errors.callable_with(self.residual, "residual", ("t", "y", "dy", "args"))
+        errors.hints(None, self.jac_structure, ())
 
     def replace(self, **changes: Any) -> Self:
         """The same problem with other fields."""
@@ -120,8 +120,8 @@ class SteadyStateProblem(eqx.Module):
     jac_structure: Any = None
 
     def __post_init__(self) -> None:
-        _checks.callable_with(self.f, "f", ("y", "args"))
-        _checks.hints(self.jac, self.jac_structure, ("y", "args"))
+        errors.callable_with(self.f, "f", ("y", "args"))
+        errors.hints(self.jac, self.jac_structure, ("y", "args"))
 
     def replace(self, **changes: Any) -> Self:
         """The same problem with other fields."""
@@ -131,10 +131,10 @@ class SteadyStateProblem(eqx.Module):
 def replaced(problem: Any, changes: dict[str, Any]) -> Any:
     names = getattr(type(problem), "__dataclass_fields__", None)
     if names is None:
-        _checks.problem(problem)
+        errors.problem(problem)
         raise AssertionError
     names = [name for name in names if name != "_"]
-    _checks.known_fields(changes, names, type(problem).__name__)
+    errors.known_fields(changes, names, type(problem).__name__)
     return type(problem)(**{**{name: getattr(problem, name) for name in names}, **changes})
 
 
@@ -160,7 +160,7 @@ class Terms(NamedTuple):
 @functools.singledispatch
 def lower_problem(problem: Any) -> Terms:
     """The problem in terms of a field and an initial state; one rule for each kind of problem."""
-    _checks.problem(problem)
+    errors.problem(problem)
     raise AssertionError
 
 
@@ -188,5 +188,5 @@ def _(problem: DAEProblem) -> Terms:
 
 def _terms(fields: dict[str, Any], f: Slope | None, **extra: Any) -> Terms:
     y0, tspan, args = (fields[name] for name in ("y0", "tspan", "args"))
-    t0, t1 = _checks.time_span(tspan(args) if callable(tspan) else tspan)
+    t0, t1 = errors.time_span(tspan(args) if callable(tspan) else tspan)
     return Terms(f, args, y0(args, t0) if callable(y0) else y0, t0, t1, **extra)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiffeq import _checks
+from jaxdiffeq import errors
 from jaxdiffeq.algebra.detect import Detected, detect
 from jaxdiffeq.algebra.krylov import MatrixFree
 from jaxdiffeq.algebra.structure import times_mass
@@ -61,14 +61,14 @@ class OnArrays:
     def slope(self, f: Callable) -> Callable:
         def on_one_array(t, y, leaves):
             tree = self.ravel.unpack(y)
-            return self._packed(_checks.call(f, t, tree, self.rest.join(leaves)), tree)
+            return self._packed(errors.call(f, t, tree, self.rest.join(leaves)), tree)
 
         return on_one_array
 
     def residual(self, residual: Callable) -> Callable:
         def on_one_array(t, y, dy, leaves):
             tree = self.ravel.unpack(y)
-            return self._packed(_checks.call(residual, t, tree, self.ravel.unpack(dy), self.rest.join(leaves)), tree)
+            return self._packed(errors.call(residual, t, tree, self.ravel.unpack(dy), self.rest.join(leaves)), tree)
 
         return on_one_array
 
@@ -78,7 +78,7 @@ class OnArrays:
 
         def on_one_array(t, y, dy, leaves):
             tree = self.ravel.unpack(y)
-            matrix = packed_mass(_checks.call(mass, t, tree, self.rest.join(leaves)), tree, self.ravel)
+            matrix = packed_mass(errors.call(mass, t, tree, self.rest.join(leaves)), tree, self.ravel)
             inertia = times_mass(matrix.astype(dy.dtype), dy.reshape(-1)).reshape(dy.shape)
             return inertia - slope(t, y, leaves)
 
@@ -86,8 +86,8 @@ class OnArrays:
 
     def jacobian(self, jac: Callable) -> Callable:
         def on_one_array(t, y, leaves):
-            given = jnp.asarray(_checks.call(jac, t, self.ravel.unpack(y), self.rest.join(leaves)))
-            return _checks.jacobian(given, self.ravel.size).astype(y.dtype)
+            given = jnp.asarray(errors.call(jac, t, self.ravel.unpack(y), self.rest.join(leaves)))
+            return errors.jacobian(given, self.ravel.size).astype(y.dtype)
 
         return on_one_array
 
@@ -95,20 +95,20 @@ class OnArrays:
         def on_one_array(t, y, leaves):
             if fn is None:
                 return y
-            values = _checks.call(fn, t, self.ravel.unpack(y), self.rest.join(leaves))
+            values = errors.call(fn, t, self.ravel.unpack(y), self.rest.join(leaves))
             return jax.tree.map(lambda x: inexact(x, real_dtype(self.ravel.dtype)), values)
 
         return on_one_array
 
     def _packed(self, given: PyTree, like: PyTree) -> jax.Array:
         given = jax.tree.map(jnp.asarray, given)
-        _checks.derivative(given, like)
+        errors.derivative(given, like)
         return self.ravel.pack(given)
 
 
 def packed_mass(mass: PyTree, y0: PyTree, ravel: Ravel) -> Any:
     """The mass matrix [n, n], or its diagonal [n]."""
-    if _checks.mass(mass, y0, ravel.size):
+    if errors.mass(mass, y0, ravel.size):
         return ravel.pack_tolerance(mass).reshape(-1)
     return as_array(jax.tree.leaves(mass)[0], real_dtype(ravel.dtype))
 
@@ -152,7 +152,7 @@ def field_of(given: Given, on: OnArrays, structure: Any, mass: Any, at: tuple) -
 def _of_residual(given: Given, on: OnArrays, structure: Any, at: tuple) -> tuple[Field, tuple]:
     t, y, leaves = at
     if isinstance(structure, MatrixFree):
-        _checks.unsupported(
+        errors.unsupported(
             "MatrixFree() does not serve a DAEProblem, nor a mass matrix that varies. Take Detected(), say."
         )
     if given.mass is None:

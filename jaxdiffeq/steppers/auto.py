@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdiffeq import _checks
+from jaxdiffeq import errors
 from jaxdiffeq.engine.control import PredictiveController
 from jaxdiffeq.primitives.while_loop import vary_like
 from jaxdiffeq.problems.vector_field import Field
@@ -47,7 +47,7 @@ class Auto:
     stiff: Any
 
     def __post_init__(self) -> None:
-        _checks.automatic_pair(self.nonstiff, self.stiff)
+        errors.automatic_pair(self.nonstiff, self.stiff)
 
     def __repr__(self) -> str:
         return f"Auto({self.nonstiff!r}, {self.stiff!r})"

@@ -14,8 +14,8 @@ from jax import lax
 from jaxdiffeq.algebra import structure
 from jaxdiffeq.algebra.newton import NEWTON, Found, Newton, Start, root
 from jaxdiffeq.engine.interpolant import hermite
-from jaxdiffeq.implicit import chord
-from jaxdiffeq.implicit.chord import Matrix
+from jaxdiffeq.implicit import jacobian_reuse as chord
+from jaxdiffeq.implicit.jacobian_reuse import Matrix
 from jaxdiffeq.implicit.system import System, like, real_vector, spread, velocity
 from jaxdiffeq.primitives.constant_matmul import blend, mix
 from jaxdiffeq.problems.vector_field import Field

@@ -15,8 +15,8 @@ from jax import lax
 from jaxdiffeq.algebra import lu, structure
 from jaxdiffeq.algebra.newton import NEWTON, Found, Newton, Start, root
 from jaxdiffeq.engine.interpolant import combine, hermite, weigh
-from jaxdiffeq.implicit import chord
-from jaxdiffeq.implicit.chord import Matrix
+from jaxdiffeq.implicit import jacobian_reuse as chord
+from jaxdiffeq.implicit.jacobian_reuse import Matrix
 from jaxdiffeq.implicit.system import System, like, real_vector, spread, velocity
 from jaxdiffeq.primitives.scan import scan
 from jaxdiffeq.problems.vector_field import Field

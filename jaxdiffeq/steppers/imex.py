@@ -12,8 +12,8 @@ from jax import lax
 
 from jaxdiffeq.algebra.newton import NEWTON, Newton, Start
 from jaxdiffeq.engine.interpolant import hermite
-from jaxdiffeq.implicit import chord
-from jaxdiffeq.implicit.chord import Kept, Matrix
+from jaxdiffeq.implicit import jacobian_reuse as chord
+from jaxdiffeq.implicit.jacobian_reuse import Kept, Matrix
 from jaxdiffeq.implicit.system import System, like, real_vector, spread
 from jaxdiffeq.primitives.constant_matmul import blend
 from jaxdiffeq.problems.vector_field import Field

@@ -13,8 +13,8 @@ from jax import lax
 from jaxdiffeq.algebra.newton import Found, Newton, Start, root
 from jaxdiffeq.algebra.structure import radius
 from jaxdiffeq.engine.control import PIDController
-from jaxdiffeq.implicit import chord
-from jaxdiffeq.implicit.chord import Kept, Matrix
+from jaxdiffeq.implicit import jacobian_reuse as chord
+from jaxdiffeq.implicit.jacobian_reuse import Kept, Matrix
 from jaxdiffeq.implicit.system import System, like, real_vector, spread, velocity
 from jaxdiffeq.primitives.constant_matmul import blend, mix, total
 from jaxdiffeq.problems.vector_field import Field

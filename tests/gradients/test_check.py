@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxdiffeq as jde
-from jaxdiffeq.gradients import table
+from jaxdiffeq.gradients import support as table
 
 STRATEGIES = [kind() for kind in table.STRATEGIES]
 

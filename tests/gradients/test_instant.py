@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxdiffeq as jde
-from jaxdiffeq.gradients import table
+from jaxdiffeq.gradients import support as table
 
 STRATEGIES = pytest.mark.parametrize("kind", table.STRATEGIES, ids=lambda kind: kind.__name__)
 X = jnp.array([0.9, 0.5, 0.5, 0.5, 0.7])  # y0, t0, t1, a time to save at, p

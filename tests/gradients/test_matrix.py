@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import jaxdiffeq as jde
-from jaxdiffeq.gradients import table
+from jaxdiffeq.gradients import support as table
 
 STRATEGIES = {kind.__name__: kind for kind in table.STRATEGIES}
 X = jnp.array([0.8, 1.7, 0.9])  # a, b, y0

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jaxdiffeq as jde
-from jaxdiffeq import _checks
+from jaxdiffeq import errors
 
 
 def decay(t, y, args):
@@ -233,5 +233,5 @@ def test_what_is_traced_is_not_checked():
 
 
 def test_real_numbers():
-    assert all(map(_checks.real_number, [1, 1.0, True, np.float32(1), np.arange(2), jnp.ones(2), [1, 2.0]]))
-    assert not any(map(_checks.real_number, [1j, "1", None, np.ones(2, complex), [None]]))
+    assert all(map(errors.real_number, [1, 1.0, True, np.float32(1), np.arange(2), jnp.ones(2), [1, 2.0]]))
+    assert not any(map(errors.real_number, [1j, "1", None, np.ones(2, complex), [None]]))

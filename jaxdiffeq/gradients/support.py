@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxdiffeq import _checks
-from jaxdiffeq.gradients.continuous import (
+from jaxdiffeq import errors
+from jaxdiffeq.gradients.adjoint import (
     CONTINUOUS,
     BacksolveAdjoint,
     GaussAdjoint,
@@ -95,12 +95,12 @@ def check(strategy: Any, options: dict[str, Any], residual: bool = False) -> dic
 
     Modes of differentiation are not known here: they raise when JAX asks for them.
     """
-    _checks.strategy(strategy, [kind.__name__ for kind in STRATEGIES])
+    errors.strategy(strategy, [kind.__name__ for kind in STRATEGIES])
     kind = type(strategy)
     wanted = {"dense": options["dense"], "DAEProblem": residual, "regularisers": options["regularisers"]}
     for what, given in wanted.items():
         if given and (kind, what) in UNSUPPORTED:
-            _checks.unsupported(UNSUPPORTED[kind, what].format(name=kind.__name__))
+            errors.unsupported(UNSUPPORTED[kind, what].format(name=kind.__name__))
     return options
 
 

@@ -15,9 +15,9 @@ from jax import lax
 
 from jaxdiffeq.engine.recorders import SaveTimes
 from jaxdiffeq.gradients import segments
-from jaxdiffeq.gradients.attach import Active, Constants, Outputs
-from jaxdiffeq.gradients.equations import OfMass, OfResidual, OfSlope
+from jaxdiffeq.gradients.adjoint_equation import OfMass, OfResidual, OfSlope
 from jaxdiffeq.gradients.quadrature import Quadrature
+from jaxdiffeq.gradients.rule import Active, Constants, Outputs
 from jaxdiffeq.implicit.system import settled
 from jaxdiffeq.primitives.row_buffer import read
 from jaxdiffeq.primitives.while_loop import frozen_while

@@ -18,12 +18,12 @@ from typing import Any
 
 import jax
 
-from jaxdiffeq import _checks
+from jaxdiffeq import errors
 from jaxdiffeq.engine.recorders import SaveSteps
-from jaxdiffeq.gradients.attach import Active, Constants, Outputs, plain
+from jaxdiffeq.gradients.adjoint_sweep import Sweep
 from jaxdiffeq.gradients.reverse import power_of_two
+from jaxdiffeq.gradients.rule import Active, Constants, Outputs, plain
 from jaxdiffeq.gradients.segments import SEGMENT, Checkpoints
-from jaxdiffeq.gradients.sweep import Sweep
 from jaxdiffeq.types import Inputs, Knobs, PyTree
 
 
@@ -41,8 +41,8 @@ class Adjoint:
     """how the parameters' integral is computed otherwise: "gauss", "kronrod" """
 
     def __post_init__(self) -> None:
-        _checks.positive(self.rtol, "rtol")
-        _checks.positive(self.atol, "atol")
+        errors.positive(self.rtol, "rtol")
+        errors.positive(self.atol, "atol")
 
     def bind(self, max_steps: int, state_bytes: int) -> Bound:
         """The strategy for solves of at most `max_steps` steps with a state of this size."""
@@ -90,7 +90,7 @@ class InterpolatingAdjoint(Adjoint):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.checkpoints is not None:
-            _checks.positive_integer(self.checkpoints, "checkpoints")
+            errors.positive_integer(self.checkpoints, "checkpoints")
 
 
 @dataclass(frozen=True, kw_only=True)

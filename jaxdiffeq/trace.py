@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdiffeq import _checks
+from jaxdiffeq import errors
 from jaxdiffeq.engine.integration import Carry
 from jaxdiffeq.frontend.plan import Arrays, Plan, lower
 from jaxdiffeq.integrator import Integrator
@@ -118,7 +118,7 @@ def trace(problem: Any, method: Any = None, **options: Any) -> Trace:
     """
     integrator = Integrator(problem, method, **options)
     plan, arrays = integrator.plan, integrator.arrays
-    if not _checks.all_concrete(arrays):
+    if not errors.all_concrete(arrays):
         raise TypeError("`trace` is for looking at numbers, but was called inside jit, vmap or grad. Call it outside.")
     carry, pieces = integrator.init().carry, []
     while True:
@@ -176,7 +176,7 @@ def _names(plan: Plan) -> tuple[str, ...]:
     tree = jax.tree.unflatten(plan.ravel.tree, plan.ravel.shapes)
     paths = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: x in plan.ravel.shapes)
     return tuple(
-        _checks.path_of(path) + (f"[{', '.join(map(str, at))}]" if shape else "")
+        errors.path_of(path) + (f"[{', '.join(map(str, at))}]" if shape else "")
         for path, shape in paths
         for at in np.ndindex(*shape)
     )

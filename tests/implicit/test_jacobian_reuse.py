@@ -10,7 +10,7 @@ import pytest
 import jaxdiffeq as jde
 from jaxdiffeq.algebra import newton
 from jaxdiffeq.engine import fixed_steps as march
-from jaxdiffeq.implicit import chord
+from jaxdiffeq.implicit import jacobian_reuse as chord
 
 END = jde.SaveAt(t1=True)
 RATES = jnp.array([0.04, 3e7, 1e4])
