@@ -63,7 +63,7 @@ def torch_contestants(net: Network) -> dict[str, tuple[Callable, Callable]]:
         layers += [layer, torch.nn.Tanh()]
     model = torch.nn.Sequential(*layers[:-1])
 
-    class Field(torch.nn.Module):
+    class VectorField(torch.nn.Module):
         def __init__(self):
             super().__init__()
             self.model = model
@@ -71,7 +71,7 @@ def torch_contestants(net: Network) -> dict[str, tuple[Callable, Callable]]:
         def forward(self, t, y):
             return self.model(y)
 
-    field, y0, ts = Field(), torch.tensor(net.y0()), torch.tensor(TS, dtype=torch.float32)
+    field, y0, ts = VectorField(), torch.tensor(net.y0()), torch.tensor(TS, dtype=torch.float32)
 
     def make(odeint):
         def ys(tol):

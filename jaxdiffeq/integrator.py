@@ -70,19 +70,19 @@ class Integrator:
 
 
 def _state(plan: Plan, carry: Carry) -> IntegratorState:
-    return IntegratorState(carry.state.t, plan.ravel.unpack(carry.state.y), carry.steering.result, carry)
+    return IntegratorState(carry.state.t, plan.ravel.unpack(carry.state.y), carry.control.result, carry)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _init(plan: Plan, arrays: Arrays) -> IntegratorState:
     parts = lower(plan, arrays, 1)
-    return _state(plan, parts.integration.start(parts.inputs, parts.knobs))
+    return _state(plan, parts.integration.start(parts.inputs, parts.settings))
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _run(plan: Plan, arrays: Arrays, state: IntegratorState, steps: jax.Array) -> IntegratorState:
     parts = lower(plan, arrays, 1)
-    return _state(plan, parts.integration.run(parts.inputs, parts.knobs, state.carry, steps))
+    return _state(plan, parts.integration.run(parts.inputs, parts.settings, state.carry, steps))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -90,19 +90,19 @@ def _step(plan: Plan, arrays: Arrays, state: IntegratorState) -> IntegratorState
     """The size of the step is found first, as a constant to differentiation; then the step is taken once more."""
     parts = lower(plan, arrays, 1)
     integration, inputs, carry = parts.integration, parts.inputs, state.carry
-    before = carry.steering
+    before = carry.control
     window = rows((carry.state, before.dt), 1)
     records, sizes = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), window)
     mark = before.counts.steps, sizes
     searching = Carry(carry.state, (records,), before._replace(marks=(mark,)))
-    fixed = lax.stop_gradient((inputs, parts.knobs, searching))
+    fixed = lax.stop_gradient((inputs, parts.settings, searching))
     found = integration.with_recorders(Window(1)).run(*fixed, pause=1)
-    taken = found.steering.counts.steps > before.counts.steps
+    taken = found.control.counts.steps > before.counts.steps
 
-    dt = read(found.steering.marks[0][1], jnp.zeros((), jnp.int32))
-    after = integration.advance(inputs, parts.knobs, carry.state, jnp.where(taken, dt, before.dt)).after
+    dt = read(found.control.marks[0][1], jnp.zeros((), jnp.int32))
+    after = integration.advance(inputs, parts.settings, carry.state, jnp.where(taken, dt, before.dt)).after
     kept = jax.tree.map(lambda new, old: jnp.where(taken, new, old), after, carry.state)
-    return _state(plan, Carry(kept, (), found.steering._replace(marks=())))
+    return _state(plan, Carry(kept, (), found.control._replace(marks=())))
 
 
 def finished(state: IntegratorState) -> jax.Array:

@@ -16,8 +16,8 @@ from jaxdiffeq import errors
 from jaxdiffeq.engine.control import FixedSteps
 from jaxdiffeq.engine.fixed_steps import march, marches
 from jaxdiffeq.engine.recorders import SaveTimes
-from jaxdiffeq.engine.regularisers import Tally
-from jaxdiffeq.frontend.packed import Bundle
+from jaxdiffeq.engine.regularisers import RegulariserSums
+from jaxdiffeq.frontend.packed import Packed
 from jaxdiffeq.frontend.plan import Arrays, Lowered, Plan, chunk, lower, prepare, row_bytes
 from jaxdiffeq.frontend.steady_state import solve_steady
 from jaxdiffeq.gradients import support as table
@@ -144,7 +144,7 @@ class Ends(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _whole(plan: Plan, arrays: Arrays) -> Bundle:
+def _whole(plan: Plan, arrays: Arrays) -> Packed:
     if plan.every_step:
         errors.buffer_size(plan.max_steps, row_bytes(plan), plan.max_steps)
     parts = lower(plan, arrays, plan.max_steps)
@@ -154,10 +154,10 @@ def _whole(plan: Plan, arrays: Arrays) -> Bundle:
         state = jax.eval_shape(parts.integration.begin, parts.inputs)  # with a Jacobian, if the method keeps one
         state_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
         strategy = plan.gradient.bind(plan.max_steps, state_bytes)
-        outputs, constants = differentiable(strategy, parts.integration, parts.inputs, parts.knobs)
+        outputs, constants = differentiable(strategy, parts.integration, parts.inputs, parts.settings)
         outputs = outputs._replace(records=jax.tree.map(lambda x: x[:-1], outputs.records))
     solution = _assemble(jnp, plan, _ends(parts, outputs, constants), parts.times, outputs, constants)
-    return Bundle.of(solution)
+    return Packed.of(solution)
 
 
 def _ends(parts: Lowered, outputs: Outputs, constants: Constants) -> Ends:
@@ -183,18 +183,18 @@ def _landings(inputs: Inputs, t: jax.Array) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _chunk(plan: Plan, arrays: Arrays, before: Bundle | None) -> Bundle:
+def _chunk(plan: Plan, arrays: Arrays, before: Packed | None) -> Packed:
     parts = lower(plan, arrays, chunk(plan))
     carry = None
     if before is not None:  # go on; the rows of the last chunk have been taken away
         carry = before.open()[0]
         marks = tuple(
-            mark if isinstance(r, SaveTimes | Tally) else jnp.zeros_like(mark)
-            for r, mark in zip(parts.integration.recorders, carry.steering.marks, strict=True)
+            mark if isinstance(r, SaveTimes | RegulariserSums) else jnp.zeros_like(mark)
+            for r, mark in zip(parts.integration.recorders, carry.control.marks, strict=True)
         )
-        carry = carry._replace(steering=carry.steering._replace(marks=marks))
-    carry = parts.integration.run(parts.inputs, parts.knobs, carry, pause=chunk(plan))
-    return Bundle.of((carry, _ends(parts, *parts_of(carry)), parts.times), limit=64)
+        carry = carry._replace(control=carry.control._replace(marks=marks))
+    carry = parts.integration.run(parts.inputs, parts.settings, carry, pause=chunk(plan))
+    return Packed.of((carry, _ends(parts, *parts_of(carry)), parts.times), limit=64)
 
 
 def _in_chunks(plan: Plan, arrays: Arrays) -> Solution | None:
@@ -360,9 +360,9 @@ def _attempt(plan: Plan, arrays: Arrays, t: Any, y: PyTree, dt: Any) -> tuple[Py
     parts = lower(plan, arrays, 1)
     integration, inputs = parts.integration, parts.inputs._replace(t0=t, y0=plan.ravel.pack(y))
     start = integration.begin(inputs)
-    step = integration.advance(inputs, parts.knobs, start, dt)
+    step = integration.advance(inputs, parts.settings, start, dt)
     slope = integration.field(t, inputs.y0, inputs.args)
-    scale = parts.knobs.tolerance.scale(inputs.y0, step.after.y)
+    scale = parts.settings.tolerance.scale(inputs.y0, step.after.y)
     error = slope if step.error is None else jnp.abs(step.error) / scale
     return plan.ravel.unpack(slope), plan.ravel.unpack(error.astype(slope.dtype))
 

@@ -101,8 +101,8 @@ class Trace:
         start = jax.tree.map(lambda x: jnp.asarray(x[i]), self._states)
         with jax.disable_jit():
             parts = lower(self._plan, self._arrays, 1, traced=False)
-            integration, inputs, knobs = parts.integration, parts.inputs, parts.knobs
-            step = integration.advance(inputs, knobs, start, jnp.asarray(abs(self.rows.dt[i])))
+            integration, inputs, settings = parts.integration, parts.inputs, parts.settings
+            step = integration.advance(inputs, settings, start, jnp.asarray(abs(self.rows.dt[i])))
             slope = functools.partial(integration.field, args=inputs.args)
             error = jnp.full_like(start.y, jnp.nan) if step.error is None else step.error
             states = start.y, slope(start.t, start.y), step.after.y, slope(step.after.t, step.after.y), error
@@ -124,42 +124,42 @@ def trace(problem: Any, method: Any = None, **options: Any) -> Trace:
     while True:
         carry, rows, states, count = jax.device_get(_attempts(plan, arrays, carry))
         pieces.append(jax.tree.map(lambda x, n=count: x[:n], (rows, states)))
-        if carry.steering.result != Result.running:
+        if carry.control.result != Result.running:
             break
     rows, states = jax.tree.map(lambda *xs: np.concatenate(xs), *pieces)
-    return Trace(rows, _names(plan), Result(int(carry.steering.result)), states, plan, arrays)
+    return Trace(rows, _names(plan), Result(int(carry.control.result)), states, plan, arrays)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _attempts(plan: Plan, arrays: Arrays, carry: Carry) -> tuple[Carry, Row, State, jax.Array]:
     """Up to `AT_ONCE` attempts, the states before them, and how many they are."""
     parts = lower(plan, arrays, 1)
-    integration, inputs, knobs = parts.integration, parts.inputs, parts.knobs
+    integration, inputs, settings = parts.integration, parts.inputs, parts.settings
 
     def one(carry, _):
-        before, steering = carry.state, carry.steering
-        live = steering.result == Result.running
-        step = integration.advance(inputs, knobs, before, steering.dt)
-        dt, error = step.after.t - before.t, _error(step, before, knobs)
-        (state, records), steering = integration.trip(inputs, knobs, carry, live)
-        new, old = steering.counts, carry.steering.counts
+        before, control = carry.state, carry.control
+        live = control.result == Result.running
+        step = integration.advance(inputs, settings, before, control.dt)
+        dt, error = step.after.t - before.t, _error(step, before, settings)
+        (state, records), control = integration.trip(inputs, settings, carry, live)
+        new, old = control.counts, carry.control.counts
         refused = jnp.where(new.rejected_error > old.rejected_error, Result.step_size_too_small, Result.nonfinite)
         cause = jnp.where(step.ok, refused, Result.nonlinear_solve_failed)
         row = Row(before.t, dt, error[0], new.steps > old.steps, cause, error[1], _work(integration, old, new))
-        return Carry(state, records, steering), (row, before, live)
+        return Carry(state, records, control), (row, before, live)
 
     carry, (rows, states, live) = lax.scan(one, carry, length=AT_ONCE)
     return carry, rows, states, jnp.sum(live)
 
 
-def _error(step: Any, before: State, knobs: Any) -> tuple[jax.Array, jax.Array]:
+def _error(step: Any, before: State, settings: Any) -> tuple[jax.Array, jax.Array]:
     """In units of the tolerance, and the component that it is largest in."""
     y1 = step.after.y
     lost = ~jnp.isfinite(y1).reshape(-1)
-    if step.error is None or not knobs.controller.needs_error:
+    if step.error is None or not settings.controller.needs_error:
         return jnp.full_like(before.t, jnp.nan), jnp.argmax(lost)
-    sizes = (jnp.abs(step.error) / knobs.tolerance.of_error(before.y, y1)).reshape(-1)
-    ratio = jnp.exp(knobs.controller.log_ratio(before.y, step, knobs.tolerance))
+    sizes = (jnp.abs(step.error) / settings.tolerance.of_error(before.y, y1)).reshape(-1)
+    ratio = jnp.exp(settings.controller.log_ratio(before.y, step, settings.tolerance))
     return ratio, jnp.argmax(jnp.where(lost | ~jnp.isfinite(sizes), jnp.inf, sizes))
 
 

@@ -58,11 +58,11 @@ class Step(NamedTuple):
     ok: jax.Array | bool
     work: Any = ()
     """a `Work`, of methods whose work varies from step to step"""
-    speed: jax.Array | None = None
+    spectral_radius: jax.Array | None = None
     """the fastest rate in the system, about the largest |eigenvalue| of ∂f/∂y; of methods that `measure` it"""
     error_order: jax.Array | None = None
     """the power of dt in the error, of methods whose order varies"""
-    growth: jax.Array | None = None
+    step_factor: jax.Array | None = None
     """the factor by which the next step should differ; None, or 0: the controller concludes it from the error alone"""
 
 
@@ -103,7 +103,7 @@ class Counts(NamedTuple):
     """a `Work`, as in `Step`"""
 
 
-class Knobs(NamedTuple):
+class Settings(NamedTuple):
     """Numbers that steer a solve and that no gradient flows to; a new value never recompiles."""
 
     controller: PyTree

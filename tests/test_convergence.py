@@ -22,7 +22,7 @@ import jaxdiffeq as jde
 from jaxdiffeq import methods
 from jaxdiffeq.algebra.newton import Newton
 from jaxdiffeq.engine.control import Tolerance
-from jaxdiffeq.problems.vector_field import Field
+from jaxdiffeq.problems.vector_field import VectorField
 from jaxdiffeq.steppers.explicit import ExplicitRK
 from jaxdiffeq.types import State
 
@@ -50,7 +50,7 @@ def field(t, y, phase):
 
 
 PROBLEM = jde.ODEProblem(field, exact(0.0, 0.0), (0.0, T1), 0.0)
-FIELD = Field(lambda t, y, args: field(t, y, args))
+FIELD = VectorField(lambda t, y, args: field(t, y, args))
 TIGHT = 1e-13  # for the sake of Newton's method: the steps are given
 
 

@@ -68,8 +68,8 @@ def test_a_replay_calls_f_with_numbers():
 def test_what_a_trace_is_not_for():
     with pytest.raises(TypeError, match="inside jit"):
         jax.jit(lambda mu: jde.trace(PROBLEM.replace(args=mu), jde.Tsit5()).t)(10.0)
-    with pytest.raises(AttributeError, match=r"no 'speed'. It has t, dt, error"):
-        _ = jde.trace(PROBLEM, jde.Tsit5()).speed
+    with pytest.raises(AttributeError, match=r"no 'spectral_radius'. It has t, dt, error"):
+        _ = jde.trace(PROBLEM, jde.Tsit5()).spectral_radius
 
 
 def test_equal_steps_have_no_error():

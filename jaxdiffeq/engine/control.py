@@ -92,8 +92,8 @@ class PIDController:
 
         k = order if step.error_order is None else step.error_order.astype(log_ratio.dtype)
         factor = self.safety * jnp.exp(jnp.where(accept, self.growth(log_ratio, dt, seen, k), -log_ratio / k))
-        if step.growth is not None:
-            factor = jnp.where(accept & (step.growth > 0), step.growth, factor)
+        if step.step_factor is not None:
+            factor = jnp.where(accept & (step.step_factor > 0), step.step_factor, factor)
         factor = jnp.clip(factor, self.factor_min, cap)
         factor = jnp.where(jnp.isfinite(log_ratio), factor, self.factor_min)
         # an inner solve that failed says nothing of the error: then half the step at most

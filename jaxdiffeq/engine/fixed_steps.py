@@ -15,7 +15,7 @@ from jaxdiffeq.engine.control import FixedSteps
 from jaxdiffeq.frontend.plan import Arrays, Lowered, Plan
 from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.gradients.rule import Constants, Outputs, poisoned
-from jaxdiffeq.primitives.fused_region import as_one
+from jaxdiffeq.primitives.fused_region import fused_region
 from jaxdiffeq.primitives.scan import scan
 from jaxdiffeq.primitives.while_loop import vary_like
 from jaxdiffeq.types import Counts, Inputs, Result, State
@@ -25,7 +25,7 @@ MOST = 2**28  # bytes of states that a gradient keeps unless told otherwise
 
 def marches(plan: Plan, arrays: Arrays) -> bool:
     """Whether the solve is a number of equal steps, with nothing between them to save or to land on."""
-    controller = arrays.knobs.controller
+    controller = arrays.settings.controller
     if not isinstance(controller, FixedSteps) or controller.n is None or not isinstance(plan.gradient, ReverseAD):
         return False
     between = np.size(arrays.ts) or np.size(arrays.stops) or plan.dense or plan.keep.steps > 1 or plan.regularisers
@@ -34,11 +34,11 @@ def marches(plan: Plan, arrays: Arrays) -> bool:
 
 def march(plan: Plan, parts: Lowered) -> tuple[Outputs, Constants]:
     """No error estimate, no controller, no interpolation: yᵢ₊₁ = step(t₀ + i·dt, yᵢ)."""
-    return as_one(lambda: _march(plan, parts), derivative=False)
+    return fused_region(lambda: _march(plan, parts), derivative=False)
 
 
 def _march(plan: Plan, parts: Lowered) -> tuple[Outputs, Constants]:
-    integration, inputs, n = parts.integration, parts.inputs, parts.knobs.controller.n
+    integration, inputs, n = parts.integration, parts.inputs, parts.settings.controller.n
 
     def step(carry, i):
         *carry, work = carry
@@ -78,11 +78,11 @@ def _step(parts: Lowered, inputs: Inputs, carry: Any, i: jax.Array) -> tuple[jax
 
     The state is NaN if they did not: no later step can pass for an answer.
     """
-    integration, n = parts.integration, parts.knobs.controller.n
+    integration, n = parts.integration, parts.settings.controller.n
     width = _width(inputs, n)
     start = State(inputs.t0 + i * width, *carry)
     t1 = jnp.where(i == n - 1, inputs.t1, inputs.t0 + (i + 1) * width)
-    taken = integration.stepper.step(integration.field, start, t1, inputs.args, parts.knobs.tolerance)
+    taken = integration.stepper.step(integration.field, start, t1, inputs.args, parts.settings.tolerance)
     y, ok = taken.after.y, jnp.asarray(taken.ok)
     y = y if taken.ok is True else jnp.where(ok, y, jnp.nan)
     return t1, (y, taken.after.memory), ok, taken.work
@@ -95,7 +95,7 @@ def _failure(parts: Lowered, inputs: Inputs, first: State, good: jax.Array) -> t
 
     A loop without a trip if the solve succeeds: to look at every state on the way would slow down every solve.
     """
-    n = parts.knobs.controller.n
+    n = parts.settings.controller.n
 
     def finite(at):
         (y, _), i = at[2:4]

@@ -11,15 +11,15 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdiffeq.engine.control import starting_step
-from jaxdiffeq.engine.recorders import Estimates, Passage, Shapes
-from jaxdiffeq.implicit.system import settled
+from jaxdiffeq.engine.recorders import Estimates, Shapes, StepView
+from jaxdiffeq.implicit.system import make_consistent
 from jaxdiffeq.primitives.while_loop import frozen_while, vary_like
-from jaxdiffeq.types import Counts, Inputs, Knobs, PyTree, Result, State, Step
+from jaxdiffeq.types import Counts, Inputs, PyTree, Result, Settings, State, Step
 
 STAGNATION = 50  # rejections in a row: at a fifth of the size each, 1e-35 of the first attempt
 
 
-class Steering(NamedTuple):
+class LoopControl(NamedTuple):
     """What is constant to differentiation: the next step size (unsigned), its choice, counts, recorders' marks."""
 
     dt: jax.Array
@@ -34,7 +34,7 @@ class Carry(NamedTuple):
 
     state: State
     records: tuple
-    steering: Steering
+    control: LoopControl
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Integration:
 
     # ---- one step
 
-    def leg(self, inputs: Inputs, t: jax.Array) -> tuple[jax.Array, Any]:
+    def next_stop(self, inputs: Inputs, t: jax.Array) -> tuple[jax.Array, Any]:
         """The next time to land on, and f on the way there.
 
         Between two stops f is asked only for times strictly between them: a jump of f at a stop is seen from the side
@@ -84,38 +84,38 @@ class Integration:
 
     def reach(self, inputs: Inputs, t: jax.Array, dt: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Whether a step of size `dt` lands on the next target, and its size if so: 1 % longer rather than a sliver."""
-        target, _ = self.leg(inputs, t)
+        target, _ = self.next_stop(inputs, t)
         left = jnp.abs(target - t)
         return left <= 1.01 * dt, left
 
-    def advance(self, inputs: Inputs, knobs: Knobs, start: State, dt: jax.Array) -> Step:
+    def advance(self, inputs: Inputs, settings: Settings, start: State, dt: jax.Array) -> Step:
         """One step of size `dt`, or to the next target. Derivatives flow through the clock; `dt` is a constant."""
-        target, f = self.leg(inputs, start.t)
+        target, f = self.next_stop(inputs, start.t)
         lands, _ = self.reach(inputs, start.t, dt)
         direction = jnp.sign(inputs.t1 - inputs.t0)
         t1 = jnp.where(lands, target, start.t + direction * dt)
-        step = self.stepper.step(f, start, t1, inputs.args, knobs.tolerance)
+        step = self.stepper.step(f, start, t1, inputs.args, settings.tolerance)
         if inputs.stops.size == 0:
             return step
         after = step.after
-        _, beyond = self.leg(inputs, t1)
+        _, beyond = self.next_stop(inputs, t1)
 
         def begun_again():
-            y = self._consistent(beyond, inputs, knobs, after)
+            y = self._consistent(beyond, inputs, settings, after)
             return after._replace(y=y, memory=self._memory(beyond, after.t, y, inputs.args))
 
         return step._replace(after=lax.cond(lands, begun_again, lambda: after))
 
-    def _consistent(self, beyond: Any, inputs: Inputs, knobs: Knobs, at: State) -> jax.Array:
+    def _consistent(self, beyond: Any, inputs: Inputs, settings: Settings, at: State) -> jax.Array:
         """y after a stop, at which algebraic components may jump; as it was if it does not satisfy the equations."""
         if beyond.is_slope:
             return at.y
-        y, _ = settled(beyond, at.t, at.y, inputs.args, knobs.tolerance)
+        y, _ = make_consistent(beyond, at.t, at.y, inputs.args, settings.tolerance)
         return jnp.where(at.t == inputs.t1, at.y, y)
 
     def polynomial(self, inputs: Inputs, start: State, dense: PyTree, wanted: jax.Array) -> jax.Array:
         """The step's interpolant; without `wanted`, zeros where it costs calls of f."""
-        _, f = self.leg(inputs, start.t)
+        _, f = self.next_stop(inputs, start.t)
 
         def compute():
             return self.stepper.polynomial(f, dense, inputs.args)
@@ -132,52 +132,52 @@ class Integration:
     # ---- the loop
 
     def begin(self, inputs: Inputs) -> State:
-        _, f = self.leg(inputs, inputs.t0)
+        _, f = self.next_stop(inputs, inputs.t0)
         return State(inputs.t0, inputs.y0, self._memory(f, inputs.t0, inputs.y0, inputs.args))
 
     def _memory(self, f: Any, t: jax.Array, y: jax.Array, args: PyTree) -> PyTree:
         return vary_like(self.stepper.init(f, t, y, args), y)
 
-    def start(self, inputs: Inputs, knobs: Knobs) -> Carry:
+    def start(self, inputs: Inputs, settings: Settings) -> Carry:
         """The carry before the first trip."""
         start = self.begin(inputs)
-        _, f = self.leg(inputs, inputs.t0)
-        controller = knobs.controller.init(inputs.t0.dtype)
+        _, f = self.next_stop(inputs, inputs.t0)
+        controller = settings.controller.init(inputs.t0.dtype)
         records, marks = self._begin(inputs, start, controller)
         result = jnp.where(inputs.t0 == inputs.t1, Result.success, Result.running)
-        if knobs.consistent is not None:
-            result = jnp.where(knobs.consistent, result, Result.initialisation_failed)
-        steering = Steering(
-            dt=lax.stop_gradient(self._first_step(f, inputs, knobs)),
+        if settings.consistent is not None:
+            result = jnp.where(settings.consistent, result, Result.initialisation_failed)
+        control = LoopControl(
+            dt=lax.stop_gradient(self._first_step(f, inputs, settings)),
             controller=controller,
             counts=self._nothing(jnp.zeros((), jnp.int32)),
             result=result.astype(jnp.int32),
             marks=marks,
         )
-        return Carry(start, records, steering)
+        return Carry(start, records, control)
 
     def _begin(self, inputs: Inputs, start: State, controller: PyTree) -> tuple[tuple, tuple]:
         shapes = Shapes(self.room(inputs), controller)
         begun = [r.init(inputs, start, shapes) for r in self.recorders]
         return tuple(moving for moving, _ in begun), tuple(fixed for _, fixed in begun)
 
-    def _first_step(self, f: Callable, inputs: Inputs, knobs: Knobs) -> jax.Array:
-        if knobs.first_step is not None:
-            return knobs.first_step
+    def _first_step(self, f: Callable, inputs: Inputs, settings: Settings) -> jax.Array:
+        if settings.first_step is not None:
+            return settings.first_step
         if not self.field.is_slope:  # and where M is singular there is none yet
-            return knobs.controller.bound(1e-6 * jnp.abs(inputs.t1 - inputs.t0))
-        norm = knobs.controller.norm
-        first = starting_step(f, lax.stop_gradient(inputs), knobs.tolerance, self.stepper.order, norm)
-        return knobs.controller.bound(first)
+            return settings.controller.bound(1e-6 * jnp.abs(inputs.t1 - inputs.t0))
+        norm = settings.controller.norm
+        first = starting_step(f, lax.stop_gradient(inputs), settings.tolerance, self.stepper.order, norm)
+        return settings.controller.bound(first)
 
-    def run(self, inputs: Inputs, knobs: Knobs, carry: Carry | None = None, pause: Any = None) -> Carry:
+    def run(self, inputs: Inputs, settings: Settings, carry: Carry | None = None, pause: Any = None) -> Carry:
         """Advance from t0 to t1, or for `pause` more accepted steps. Never raises: the result code says what happened.
 
         Shapes: see `Inputs`. Units: step sizes are in the unit of t; errors and tolerances in the unit of y.
         Source: Hairer, Nørsett, Wanner, Solving ODEs I, II.4.
         """
-        carry = self.start(inputs, knobs) if carry is None else carry
-        until = None if pause is None else carry.steering.counts.steps + pause
+        carry = self.start(inputs, settings) if carry is None else carry
+        until = None if pause is None else carry.control.counts.steps + pause
 
         def running(_, fixed):
             going = fixed.result == Result.running
@@ -185,12 +185,14 @@ class Integration:
 
         def trip(moving, fixed):
             state, records = moving
-            return self.trip(inputs, knobs, Carry(state, records, fixed), running(moving, fixed))
+            return self.trip(inputs, settings, Carry(state, records, fixed), running(moving, fixed))
 
-        (state, records), steering = frozen_while(running, trip, carry[:2], carry.steering)
-        return Carry(state, records, steering)
+        (state, records), control = frozen_while(running, trip, carry[:2], carry.control)
+        return Carry(state, records, control)
 
-    def replay(self, inputs: Inputs, knobs: Knobs, state: State, made: tuple, span: tuple, records: tuple) -> tuple:
+    def replay(
+        self, inputs: Inputs, settings: Settings, state: State, made: tuple, span: tuple, records: tuple
+    ) -> tuple:
         """Take again the steps numbered from span[0] up to span[1], the first of them as it was `made`: dt, controller.
 
         `records` is what the one recorder has and its mark; both are returned.
@@ -199,42 +201,44 @@ class Integration:
         zero = jnp.zeros((), jnp.int32)
         counts = self._nothing(zero)._replace(steps=first)
         result = jnp.where(first < end, Result.running, Result.success).astype(jnp.int32)
-        carry = Carry(state, (records[0],), Steering(dt, controller, counts, result, (records[1],)))
-        done = replace(self, watch=None).run(inputs, knobs, carry, end - first)
-        return done.records[0], done.steering.marks[0][1]
+        carry = Carry(state, (records[0],), LoopControl(dt, controller, counts, result, (records[1],)))
+        done = replace(self, watch=None).run(inputs, settings, carry, end - first)
+        return done.records[0], done.control.marks[0][1]
 
-    def trip(self, inputs: Inputs, knobs: Knobs, carry: Carry, live: jax.Array) -> tuple[Any, Steering]:
+    def trip(self, inputs: Inputs, settings: Settings, carry: Carry, live: jax.Array) -> tuple[Any, LoopControl]:
         """One attempt; nothing changes unless `live`."""
-        before, steering = carry.state, carry.steering
-        lands, left = self.reach(inputs, before.t, steering.dt)
-        used = jnp.where(lands, left, steering.dt)
+        before, control = carry.state, carry.control
+        lands, left = self.reach(inputs, before.t, control.dt)
+        used = jnp.where(lands, left, control.dt)
 
-        step = self.advance(inputs, knobs, before, steering.dt)  # attempt
+        step = self.advance(inputs, settings, before, control.dt)  # attempt
         verdict = lax.stop_gradient(  # judge
-            knobs.controller.judge(before, step, used, steering.controller, knobs.tolerance, self.stepper.error_order)
+            settings.controller.judge(
+                before, step, used, control.controller, settings.tolerance, self.stepper.error_order
+            )
         )
         taken = live & verdict.accept  # move
         after = jax.tree.map(lambda new, old: jnp.where(taken, new, old), step.after, before)
-        number, estimates = steering.counts.steps, Estimates(step.error, step.speed)
-        passage = Passage(before, step.after, None, steering.dt, steering.controller, taken, number, estimates)
+        number, estimates = control.counts.steps, Estimates(step.error, step.spectral_radius)
+        passage = StepView(before, step.after, None, control.dt, control.controller, taken, number, estimates)
         records, marks, dense = self._record(inputs, carry, passage, step.dense)  # record
 
         # a step cut short to land says nothing about the size that the solution allows
-        dt = jnp.where(lands & verdict.accept, jnp.maximum(verdict.dt, steering.dt), verdict.dt)
-        counts = self._count(steering.counts, verdict, live, dense, step.work)
-        result = jnp.where(live, self._result(inputs, knobs, after, dt, counts, verdict), steering.result)
+        dt = jnp.where(lands & verdict.accept, jnp.maximum(verdict.dt, control.dt), verdict.dt)
+        counts = self._count(control.counts, verdict, live, dense, step.work)
+        result = jnp.where(live, self._result(inputs, settings, after, dt, counts, verdict), control.result)
         if self.watch is not None:
             tries = lambda c: c.steps + c.rejected_error + c.rejected_solver
-            spent = (before.t, tries(steering.counts)), (after.t, tries(counts))
+            spent = (before.t, tries(control.counts)), (after.t, tries(counts))
             result = self.watch(result, inputs, *spent, result != Result.running)
         keep = lambda new, old: jax.tree.map(lambda a, b: jnp.where(live, a, b), new, old)
-        fixed = Steering(keep(dt, steering.dt), keep(verdict.memory, steering.controller), counts, result, marks)
+        fixed = LoopControl(keep(dt, control.dt), keep(verdict.memory, control.controller), counts, result, marks)
         return (after, records), fixed
 
-    def _record(self, inputs: Inputs, carry: Carry, passage: Passage, dense: PyTree) -> tuple[Any, Any, jax.Array]:
+    def _record(self, inputs: Inputs, carry: Carry, passage: StepView, dense: PyTree) -> tuple[Any, Any, jax.Array]:
         """Let every recorder see the step; also whether its interpolant was needed."""
         direction = jnp.sign(inputs.t1 - inputs.t0)
-        marks = carry.steering.marks
+        marks = carry.control.marks
         wanted = jnp.array(False)
         if any(r.dense for r in self.recorders):
             for r, mark in zip(self.recorders, marks, strict=True):
@@ -260,11 +264,11 @@ class Integration:
             work=jax.tree.map(lambda old, new: old + jnp.where(live, new, 0), counts.work, work),
         )
 
-    def _result(self, inputs: Inputs, knobs: Knobs, after: State, dt: jax.Array, counts: Counts, verdict: Any):
+    def _result(self, inputs: Inputs, settings: Settings, after: State, dt: jax.Array, counts: Counts, verdict: Any):
         direction = jnp.sign(inputs.t1 - inputs.t0)
         stuck = (after.t + direction * dt == after.t) | (counts.streak >= STAGNATION) | verdict.stop
         tries = counts.steps + counts.rejected_error + counts.rejected_solver
-        result = jnp.where(tries >= knobs.max_steps, Result.max_steps_reached, Result.running)
+        result = jnp.where(tries >= settings.max_steps, Result.max_steps_reached, Result.running)
         blame = jnp.where(verdict.accept, Result.step_size_too_small, verdict.cause)
         result = jnp.where(stuck, blame, result)
         return jnp.where(verdict.accept & (after.t == inputs.t1), Result.success, result).astype(jnp.int32)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdiffeq.primitives.constant_matmul import mix
+from jaxdiffeq.primitives.constant_matmul import constant_matmul
 
 
 def combine(weights: Sequence[float], slopes: Sequence[jax.Array]) -> jax.Array:
@@ -25,7 +25,7 @@ def combine(weights: Sequence[float], slopes: Sequence[jax.Array]) -> jax.Array:
 
 def weigh(weights: Sequence[Sequence[float]], slopes: Sequence[jax.Array]) -> jax.Array:
     """Σᵢ weights[i][p] slopesᵢ for every p at once. Shapes: [stages, degree], stages of [*state] ↦ [degree, *state]."""
-    return mix(np.transpose(weights), jnp.stack(slopes))
+    return constant_matmul(np.transpose(weights), jnp.stack(slopes))
 
 
 def hermite(y0: jax.Array, y1: jax.Array, d0: jax.Array, d1: jax.Array) -> jax.Array:

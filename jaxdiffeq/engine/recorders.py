@@ -25,10 +25,10 @@ class Estimates(NamedTuple):
     """What a step says about itself; see `Step`."""
 
     error: jax.Array | None = None
-    speed: jax.Array | None = None
+    spectral_radius: jax.Array | None = None
 
 
-class Passage(NamedTuple):
+class StepView(NamedTuple):
     """One step as a recorder sees it. `taken` is false for a rejected attempt: then nothing may change."""
 
     before: State
@@ -49,7 +49,7 @@ class Shapes(NamedTuple):
     controller: PyTree
 
 
-class Bars(NamedTuple):
+class StepCotangents(NamedTuple):
     """Cotangents around one step, as a reverse sweep collects them."""
 
     before_t: jax.Array
@@ -59,10 +59,10 @@ class Bars(NamedTuple):
     """of the active leaves of the inputs"""
     estimates: Estimates = Estimates()
 
-    def add(self, before_t: Any, after: Any, coefficients: Any, inputs: Any, estimates: Any = None) -> Bars:
+    def add(self, before_t: Any, after: Any, coefficients: Any, inputs: Any, estimates: Any = None) -> StepCotangents:
         if estimates is None:
             estimates = jax.tree.map(jnp.zeros_like, self.estimates)
-        return jax.tree.map(jnp.add, self, Bars(before_t, after, coefficients, inputs, estimates))
+        return jax.tree.map(jnp.add, self, StepCotangents(before_t, after, coefficients, inputs, estimates))
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class SaveTimes:
         at = inputs.ts[jnp.minimum(fixed, count - 1)]
         return (fixed < count) & (direction * at <= direction * t1)
 
-    def record(self, moving: PyTree, fixed: jax.Array, step: Passage, inputs: Inputs) -> tuple[PyTree, PyTree]:
+    def record(self, moving: PyTree, fixed: jax.Array, step: StepView, inputs: Inputs) -> tuple[PyTree, PyTree]:
         direction = jnp.sign(inputs.t1 - inputs.t0)
         coefficients = step.coefficients
         assert coefficients is not None
@@ -108,11 +108,13 @@ class SaveTimes:
 
         return frozen_while(due, save, moving, fixed)
 
-    def value(self, step: Passage, coefficients: jax.Array, at: jax.Array, args: PyTree) -> PyTree:
+    def value(self, step: StepView, coefficients: jax.Array, at: jax.Array, args: PyTree) -> PyTree:
         y = sample(coefficients, step.after.y, step.before.t, step.after.t, at)
         return self.observe(at, y, args)
 
-    def pull(self, bars: Bars, cursor: jax.Array, step: Passage, active: Any, out: PyTree) -> tuple[Bars, jax.Array]:
+    def pull(
+        self, bars: StepCotangents, cursor: jax.Array, step: StepView, active: Any, out: PyTree
+    ) -> tuple[StepCotangents, jax.Array]:
         """Add the cotangents of every value saved in this step; `cursor` counts the saved ones down."""
         direction = jnp.sign(active.inputs.t1 - active.inputs.t0)
 
@@ -160,7 +162,7 @@ class SaveSteps:
     def row(self, after: State, coefficients: jax.Array | None, args: PyTree) -> PyTree:
         return after.t, self.observe(after.t, after.y, args), coefficients if self.dense else None
 
-    def record(self, moving: PyTree, fixed: jax.Array, step: Passage, inputs: Inputs) -> tuple[PyTree, PyTree]:
+    def record(self, moving: PyTree, fixed: jax.Array, step: StepView, inputs: Inputs) -> tuple[PyTree, PyTree]:
         due = step.taken & ((step.number + 1) % self.every == 0) & (fixed < self.capacity)
         return write(moving, fixed, self.row(step.after, step.coefficients, inputs.args), due), fixed + due.astype(
             fixed.dtype
@@ -169,7 +171,9 @@ class SaveSteps:
     def at_start(self, inputs: Inputs, start: State) -> None:
         """No row is written before the first step."""
 
-    def pull(self, bars: Bars, cursor: jax.Array, step: Passage, active: Any, out: PyTree) -> tuple[Bars, jax.Array]:
+    def pull(
+        self, bars: StepCotangents, cursor: jax.Array, step: StepView, active: Any, out: PyTree
+    ) -> tuple[StepCotangents, jax.Array]:
         """Add the cotangents of this step's row, if it has one; `cursor` is the last row not yet pulled."""
         due = step.taken & ((step.number + 1) % self.every == 0) & (cursor >= 0)
 
@@ -225,7 +229,7 @@ class Log:
     def wants(self, fixed: Marks, inputs: Inputs, direction: jax.Array, t1: jax.Array) -> jax.Array:
         return jnp.array(False)
 
-    def record(self, moving: State, fixed: Marks, step: Passage, inputs: Inputs) -> tuple[PyTree, PyTree]:
+    def record(self, moving: State, fixed: Marks, step: StepView, inputs: Inputs) -> tuple[PyTree, PyTree]:
         n, taken = step.number, step.taken
         if self.thins:
             moving, fixed = self._thin(moving, fixed, taken & (n >= self.slots * fixed.stride))
@@ -261,7 +265,7 @@ class Window:
     def wants(self, fixed: Any, inputs: Inputs, direction: jax.Array, t1: jax.Array) -> jax.Array:
         return jnp.array(False)
 
-    def record(self, moving: State, fixed: Any, step: Passage, inputs: Inputs) -> tuple[PyTree, PyTree]:
+    def record(self, moving: State, fixed: Any, step: StepView, inputs: Inputs) -> tuple[PyTree, PyTree]:
         first, sizes = fixed
         place = step.number - first
         due = step.taken & (place >= 0) & (place < self.size)

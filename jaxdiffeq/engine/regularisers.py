@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiffeq.algebra.norm import mean_square, safe_sqrt
-from jaxdiffeq.engine.recorders import Bars, Estimates, Passage, Shapes
-from jaxdiffeq.primitives.constant_matmul import mix
+from jaxdiffeq.engine.recorders import Estimates, Shapes, StepCotangents, StepView
+from jaxdiffeq.primitives.constant_matmul import constant_matmul
 from jaxdiffeq.types import Inputs, PyTree, State
 
 MEANINGS = {
@@ -29,7 +29,7 @@ MEANINGS = {
 
 
 @dataclass(frozen=True)
-class Tally:
+class RegulariserSums:
     """The sums in `names`. Shapes: moving, [names + 1] of real numbers, the last spare as in every record.
 
     They come from what a step computes anyway: no call of f is added unless the method's dense output takes some.
@@ -50,7 +50,7 @@ class Tally:
     def wants(self, fixed: jax.Array, inputs: Inputs, direction: jax.Array, t1: jax.Array) -> jax.Array:
         return jnp.array(True)
 
-    def record(self, moving: jax.Array, fixed: jax.Array, step: Passage, inputs: Inputs) -> tuple[PyTree, PyTree]:
+    def record(self, moving: jax.Array, fixed: jax.Array, step: StepView, inputs: Inputs) -> tuple[PyTree, PyTree]:
         gain = self._gain(step.before.t, step.after.t, step.coefficients, step.estimates)
         return moving + jnp.where(step.taken, gain, 0).astype(moving.dtype), fixed
 
@@ -60,13 +60,15 @@ class Tally:
         found = {}
         if estimates.error is not None:
             found["error"] = width * safe_sqrt(mean_square(estimates.error))
-        if estimates.speed is not None:
-            found["stiffness"] = width * estimates.speed
+        if estimates.spectral_radius is not None:
+            found["stiffness"] = width * estimates.spectral_radius
         if coefficients is not None:
             found["energy"] = _energy(coefficients) / jnp.where(width > 0, width, jnp.inf)
         return jnp.stack([*(found[name].astype(width.dtype) for name in self.names), jnp.zeros_like(width)])
 
-    def pull(self, bars: Bars, cursor: jax.Array, step: Passage, active: Any, out: jax.Array) -> tuple[Bars, jax.Array]:
+    def pull(
+        self, bars: StepCotangents, cursor: jax.Array, step: StepView, active: Any, out: jax.Array
+    ) -> tuple[StepCotangents, jax.Array]:
         """Add the cotangents of what this step has added."""
         given = step.before.t, step.after.t, step.coefficients, step.estimates
         gain, pull = jax.vjp(self._gain, *given)
@@ -79,5 +81,5 @@ def _energy(coefficients: jax.Array) -> jax.Array:
     """∫₀¹ ‖Σₚ p·cₚ·θᵖ⁻¹‖² dθ as a sum of squares, with the factor of the matrix ∫ (θᵖ)′(θ^q)′ dθ."""
     p = np.arange(1, coefficients.shape[0])
     factor = np.linalg.cholesky(np.outer(p, p) / (p[:, None] + p - 1))
-    parts = mix(factor.T, coefficients[1:])
+    parts = constant_matmul(factor.T, coefficients[1:])
     return len(p) * mean_square(parts)

@@ -13,7 +13,7 @@ from jaxdiffeq.types import PyTree
 
 
 @jax.tree_util.register_pytree_node_class
-class Bundle:
+class Packed:
     """A pytree whose leaves of up to `limit` elements lie in one vector for each dtype.
 
     `open()` gives the pytree back: with numpy values in these places outside of a trace, with slices inside.
@@ -23,7 +23,7 @@ class Bundle:
         self.vectors, self.others, self.spec = vectors, others, spec
 
     @staticmethod
-    def of(tree: PyTree, limit: int = 1) -> Bundle:
+    def of(tree: PyTree, limit: int = 1) -> Packed:
         leaves, structure = jax.tree.flatten(tree)
         leaves = [jnp.asarray(x) for x in leaves]
         groups: dict[str, list] = {}
@@ -37,7 +37,7 @@ class Bundle:
             start = sum(y.size for y in group)
             places.append((list(groups).index(str(x.dtype)), start, start + x.size, x.shape))
             group.append(x.reshape(-1))
-        return Bundle([jnp.concatenate(g) for g in groups.values()], others, (structure, tuple(places)))
+        return Packed([jnp.concatenate(g) for g in groups.values()], others, (structure, tuple(places)))
 
     def open(self) -> PyTree:
         structure, places = self.spec
@@ -57,6 +57,6 @@ class Bundle:
         return (self.vectors, self.others), self.spec
 
     @classmethod
-    def tree_unflatten(cls, spec: Any, children: tuple[list, list]) -> Bundle:
+    def tree_unflatten(cls, spec: Any, children: tuple[list, list]) -> Packed:
         vectors, others = children
         return cls(vectors, others, spec)

@@ -15,10 +15,10 @@ from jaxdiffeq import errors
 from jaxdiffeq.engine.control import FixedSteps, Tolerance
 from jaxdiffeq.engine.integration import Integration
 from jaxdiffeq.engine.recorders import SaveSteps, SaveTimes
-from jaxdiffeq.engine.regularisers import MEANINGS, Tally
+from jaxdiffeq.engine.regularisers import MEANINGS, RegulariserSums
 from jaxdiffeq.frontend.saveat import Keep, normalise, one_array, sorted_times, times
-from jaxdiffeq.implicit.system import like, settled
-from jaxdiffeq.primitives.while_loop import alike
+from jaxdiffeq.implicit.system import like, make_consistent
+from jaxdiffeq.primitives.while_loop import match_varying_axes
 from jaxdiffeq.problems.definitions import Terms
 from jaxdiffeq.problems.ravel import (
     Ravel,
@@ -31,8 +31,8 @@ from jaxdiffeq.problems.ravel import (
     time_dtype,
 )
 from jaxdiffeq.problems.user_functions import Arguments, Given, OnArrays, field_of, packed_mass
-from jaxdiffeq.problems.vector_field import Field
-from jaxdiffeq.types import Inputs, Knobs, PyTree
+from jaxdiffeq.problems.vector_field import VectorField
+from jaxdiffeq.types import Inputs, PyTree, Settings
 
 ROW_BYTES = 2**24  # the room for saved steps in one chunk of an eager solve
 
@@ -69,7 +69,7 @@ class Arrays(NamedTuple):
     t1: Any
     ts: Any
     stops: Any
-    knobs: Knobs
+    settings: Settings
     mass: Any = None
     dy0: list | None = None
 
@@ -77,7 +77,7 @@ class Arrays(NamedTuple):
 class Lowered(NamedTuple):
     integration: Integration
     inputs: Inputs
-    knobs: Knobs
+    settings: Settings
     observe: Any
     """(t, y, inputs.args) ↦ what is saved"""
     back: Any
@@ -102,17 +102,17 @@ def prepare(terms: Terms, stepper: Any, options: dict[str, Any]) -> tuple[Plan, 
     varying, mass = (mass, None) if callable(mass) else (None, mass)
     parts, arrays = split((Given(f, explicit, jac, residual, varying), args), at_least_float32(ravel.dtype))
     leaves = [as_array(x, d) for x, d in zip(jax.tree.leaves(y0), ravel.dtypes, strict=True)]
-    knobs = _knobs(options, ravel, y0, dtype)
+    settings = _settings(options, ravel, y0, dtype)
     names = errors.regularisers(options["regularisers"], stepper, tuple(MEANINGS))
     if "stiffness" in names:
         stepper = replace(stepper, measures=True)
     given = options["dense"], names, options["gradient"], options["max_steps"]
-    sized = knobs.first_step is not None or isinstance(options["controller"], FixedSteps)
+    sized = settings.first_step is not None or isinstance(options["controller"], FixedSteps)
     solves = residual is not None or varying is not None
     plan = Plan(parts, ravel, stepper, keep, *given, sized or solves or mass is not None, options["watch"], structure)
     slope = _guess(dy0, y0, ravel) if solves else None
     matrix = None if mass is None else packed_mass(mass, y0, ravel)
-    return plan, Arrays(arrays, leaves, t0, t1, ts, stops, knobs, matrix, slope)
+    return plan, Arrays(arrays, leaves, t0, t1, ts, stops, settings, matrix, slope)
 
 
 def _guess(dy0: PyTree, y0: PyTree, ravel: Ravel) -> list:
@@ -135,23 +135,23 @@ def sorted_stops(stops: Any, t0: Any, t1: Any, dtype: Any) -> Any:
     return direction * xp.sort(direction * xp.where(inside, stops, t1))
 
 
-def _knobs(options: dict[str, Any], ravel: Ravel, y0: PyTree, dtype: Any) -> Knobs:
+def _settings(options: dict[str, Any], ravel: Ravel, y0: PyTree, dtype: Any) -> Settings:
     given = tuple(options[name] for name in ("rtol", "atol", "first_step", "controller", "max_steps"))
     real = real_dtype(ravel.dtype)
     errors.tolerance_floor(given[0], real)
     if all(isinstance(x, float | int | None) for x in (*given[:3], *jax.tree.leaves(given[3]))):
-        return _plain_knobs(*given, real, dtype)
-    return _any_knobs(given, ravel, y0, dtype)
+        return _plain_settings(*given, real, dtype)
+    return _any_settings(given, ravel, y0, dtype)
 
 
 @functools.lru_cache
-def _plain_knobs(rtol, atol, first_step, controller, max_steps, real, dtype) -> Knobs:
+def _plain_settings(rtol, atol, first_step, controller, max_steps, real, dtype) -> Settings:
     """Numbers that were seen before: to check and convert them again would cost more than a small solve."""
     ravel = Ravel.of(np.zeros((), real))
-    return _any_knobs((rtol, atol, first_step, controller, max_steps), ravel, np.zeros(()), dtype)
+    return _any_settings((rtol, atol, first_step, controller, max_steps), ravel, np.zeros(()), dtype)
 
 
-def _any_knobs(given: tuple, ravel: Ravel, y0: PyTree, dtype: Any) -> Knobs:
+def _any_settings(given: tuple, ravel: Ravel, y0: PyTree, dtype: Any) -> Settings:
     rtol, atol, first, controller, max_steps = given
     errors.tolerances(rtol, atol)
     errors.positive(first, "first_step")
@@ -159,7 +159,7 @@ def _any_knobs(given: tuple, ravel: Ravel, y0: PyTree, dtype: Any) -> Knobs:
     for name, tol in (("rtol", rtol), ("atol", atol)):
         if not (jax.tree_util.all_leaves([tol]) and np.ndim(tol) == 0):
             errors.tolerance_shape(tol, y0, name)
-    return Knobs(
+    return Settings(
         controller=jax.tree.map(lambda x: as_array(x, dtype), controller),
         tolerance=Tolerance(ravel.pack_tolerance(rtol), ravel.pack_tolerance(atol)),
         first_step=None if first is None else as_array(first, dtype),
@@ -169,7 +169,7 @@ def _any_knobs(given: tuple, ravel: Ravel, y0: PyTree, dtype: Any) -> Knobs:
 
 def lower(plan: Plan, arrays: Arrays, capacity: int, traced: bool = True) -> Lowered:
     """The integration, with room for `capacity` rows of saved steps. f is traced here, once, if at all."""
-    arrays = alike(arrays)
+    arrays = match_varying_axes(arrays)
     given, args = plan.parts.join(arrays.parts)
     rest, leaves = split(args)
     ravel = plan.ravel
@@ -188,34 +188,34 @@ def lower(plan: Plan, arrays: Arrays, capacity: int, traced: bool = True) -> Low
     ts, back = sorted_times(plan.keep, jnp.asarray(arrays.ts), jnp.sign(t1 - t0))
     arguments = Arguments(of_f, of_explicit, of_jac, of_fn, leaves, mass, dy0)
     inputs = Inputs(y0, arguments, t0, t1, ts, jnp.asarray(arrays.stops))
-    inputs, knobs = _consistent(field, inputs, _bounded(arrays.knobs, inputs))
-    return Lowered(integration, inputs, knobs, observe, back)
+    inputs, settings = _consistent(field, inputs, _bounded(arrays.settings, inputs))
+    return Lowered(integration, inputs, settings, observe, back)
 
 
-def _consistent(field: Field, inputs: Inputs, knobs: Knobs) -> tuple[Inputs, Knobs]:
+def _consistent(field: VectorField, inputs: Inputs, settings: Settings) -> tuple[Inputs, Settings]:
     """Inputs that satisfy the algebraic equations, and whether there are such."""
     if field.is_slope:
-        return inputs, knobs
-    tolerance = knobs.tolerance
-    y0, found = settled(field, inputs.t0, inputs.y0, inputs.args, tolerance)
+        return inputs, settings
+    tolerance = settings.tolerance
+    y0, found = make_consistent(field, inputs.t0, inputs.y0, inputs.args, tolerance)
     ok = lax.stop_gradient(found.ok)
     args = inputs.args if field.residual is None else inputs.args._replace(dy0=like(found.slope, y0))
-    if not getattr(knobs.controller, "algebraic", True):
+    if not getattr(settings.controller, "algebraic", True):
         free = lax.stop_gradient(like(found.free, y0))  # complex: free in both parts
         tolerance = tolerance._replace(counts=~(jnp.real(free) > 0.5))
     inputs = inputs._replace(y0=y0, args=args)
-    return inputs, knobs._replace(tolerance=tolerance, consistent=ok)
+    return inputs, settings._replace(tolerance=tolerance, consistent=ok)
 
 
-def _bounded(knobs: Knobs, inputs: Inputs) -> Knobs:
+def _bounded(settings: Settings, inputs: Inputs) -> Settings:
     """No tolerance below ten units of rounding, and the size of `FixedSteps(n)`."""
-    tolerance = knobs.tolerance
+    tolerance = settings.tolerance
     floor = 10 * jnp.finfo(inputs.y0.dtype).eps
-    knobs = knobs._replace(tolerance=Tolerance(jnp.maximum(tolerance.rtol, floor), tolerance.atol))
-    controller = knobs.controller
+    settings = settings._replace(tolerance=Tolerance(jnp.maximum(tolerance.rtol, floor), tolerance.atol))
+    controller = settings.controller
     if isinstance(controller, FixedSteps) and controller.n is not None:
-        knobs = knobs._replace(first_step=lax.stop_gradient(jnp.abs(inputs.t1 - inputs.t0) / controller.n))
-    return knobs
+        settings = settings._replace(first_step=lax.stop_gradient(jnp.abs(inputs.t1 - inputs.t0) / controller.n))
+    return settings
 
 
 def _recorders(plan: Plan, arrays: Arrays, observe: Any, capacity: int) -> tuple:
@@ -223,7 +223,7 @@ def _recorders(plan: Plan, arrays: Arrays, observe: Any, capacity: int) -> tuple
     if np.size(arrays.ts):
         recorders.append(SaveTimes(observe))
     if plan.regularisers:
-        recorders.append(Tally(plan.regularisers))
+        recorders.append(RegulariserSums(plan.regularisers))
     if plan.keep.steps:
         recorders.append(SaveSteps(observe, capacity, plan.keep.steps))
     if plan.dense:

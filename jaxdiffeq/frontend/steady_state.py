@@ -22,10 +22,10 @@ from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.gradients.rule import poisoned
 from jaxdiffeq.gradients.steady import SteadyStateAdjoint
 from jaxdiffeq.implicit.system import System, like, real_vector, spread
-from jaxdiffeq.primitives.while_loop import alike, frozen_while
+from jaxdiffeq.primitives.while_loop import frozen_while, match_varying_axes
 from jaxdiffeq.problems.definitions import SteadyStateProblem
 from jaxdiffeq.problems.ravel import Ravel, Split, as_array, at_least_float32, close, split
-from jaxdiffeq.problems.vector_field import Field
+from jaxdiffeq.problems.vector_field import VectorField
 from jaxdiffeq.solution import ERRORS, Stats
 from jaxdiffeq.types import PyTree, Result
 
@@ -122,7 +122,7 @@ def _raise_if_failed(found: SteadyState) -> None:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _search(plan: _Plan, arrays: _Arrays) -> SteadyState:
-    arrays = alike(arrays)
+    arrays = match_varying_axes(arrays)
     field, y0, args = _lower(plan, arrays)
     system = System(field, np.zeros(y0.shape, y0.dtype))  # pyright: ignore[reportArgumentType]  its shape counts
 
@@ -142,7 +142,7 @@ def _search(plan: _Plan, arrays: _Arrays) -> SteadyState:
     return SteadyState(plan.ravel.unpack(y), stats, result)
 
 
-def _lower(plan: _Plan, arrays: _Arrays) -> tuple[Field, jax.Array, Any]:
+def _lower(plan: _Plan, arrays: _Arrays) -> tuple[VectorField, jax.Array, Any]:
     """f as a field that does not see t, the guess, and what gradients flow to."""
     f, jac, args = plan.parts.join(arrays.parts)
     rest, leaves = split(args)
@@ -167,7 +167,7 @@ def _lower(plan: _Plan, arrays: _Arrays) -> tuple[Field, jax.Array, Any]:
         chosen = detect(lambda y, leaves: program(of_f, y, leaves), y0, leaves)
     if isinstance(chosen, MatrixFree):
         chosen = chosen.on_arrays(ravel, lambda args: rest.join(args[2]))
-    field = Field(lambda t, y, args: program(args[0], y, args[2]), chosen, True, given)
+    field = VectorField(lambda t, y, args: program(args[0], y, args[2]), chosen, True, given)
     return field, y0, (of_f, of_jac, leaves)
 
 

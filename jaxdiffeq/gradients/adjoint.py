@@ -24,11 +24,11 @@ from jaxdiffeq.gradients.adjoint_sweep import Sweep
 from jaxdiffeq.gradients.reverse import power_of_two
 from jaxdiffeq.gradients.rule import Active, Constants, Outputs, plain
 from jaxdiffeq.gradients.segments import SEGMENT, Checkpoints
-from jaxdiffeq.types import Inputs, Knobs, PyTree
+from jaxdiffeq.types import Inputs, PyTree, Settings
 
 
 @dataclass(frozen=True, kw_only=True)
-class Adjoint:
+class ContinuousAdjoint:
     """What the continuous strategies share: options of the backward solve, bound to the size of the forward one."""
 
     rtol: float | None = None
@@ -56,7 +56,7 @@ class Adjoint:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BacksolveAdjoint(Adjoint):
+class BacksolveAdjoint(ContinuousAdjoint):
     """(y, λ, θ̄) solved backwards together; nothing of the forward solution is kept but its end.
 
     *Invalid wherever the reversed equation is unstable*: dissipative, chaotic and stiff problems contract forwards, so
@@ -74,7 +74,7 @@ class BacksolveAdjoint(Adjoint):
 
 
 @dataclass(frozen=True, kw_only=True)
-class InterpolatingAdjoint(Adjoint):
+class InterpolatingAdjoint(ContinuousAdjoint):
     """(λ, θ̄) solved backwards, y from the forward solution's own interpolant, recomputed piece by piece.
 
     States are kept every 32 steps, in at most `checkpoints` places (256, fewer for large states); when these are full
@@ -94,7 +94,7 @@ class InterpolatingAdjoint(Adjoint):
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuadratureAdjoint(Adjoint):
+class QuadratureAdjoint(ContinuousAdjoint):
     """λ alone solved backwards; the parameters' integral by adaptive Gauss–Kronrod quadrature over each of its steps.
 
     The backward system has the size of the state, whatever the number of parameters, and the integral is accurate to
@@ -107,7 +107,7 @@ class QuadratureAdjoint(Adjoint):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GaussAdjoint(Adjoint):
+class GaussAdjoint(ContinuousAdjoint):
     """λ alone solved backwards; the parameters' integral by Gauss–Legendre quadrature on each of its accepted steps.
 
     As many points as keep the order of the method, three for Tsit5: the cheapest of the four with many parameters.
@@ -125,19 +125,19 @@ CONTINUOUS = (BacksolveAdjoint, InterpolatingAdjoint, QuadratureAdjoint, GaussAd
 class Bound:
     """A continuous strategy with its checkpoints sized."""
 
-    options: Adjoint
+    options: ContinuousAdjoint
     log: Checkpoints | None
 
-    def run(self, integration: Any, inputs: Inputs, knobs: Knobs) -> tuple[Outputs, Constants, PyTree]:
+    def run(self, integration: Any, inputs: Inputs, settings: Settings) -> tuple[Outputs, Constants, PyTree]:
         kept = integration.recorders
         logged = integration if self.log is None else integration.with_recorders(*kept, self.log)
-        outputs, constants = plain(logged, inputs, knobs)
+        outputs, constants = plain(logged, inputs, settings)
         records, marks = outputs.records[: len(kept)], constants.marks[: len(kept)]
         tape = None if self.log is None else (outputs.records[-1], constants.marks[-1])
         rows = tuple(record[0] if isinstance(r, SaveSteps) else None for r, record in zip(kept, records, strict=True))
         return Outputs(outputs.y, records), constants._replace(marks=marks), (outputs.y, rows, tape)
 
     def pull(
-        self, integration: Any, active: Active, knobs: Knobs, constants: Constants, tape: Any, bars: Outputs
+        self, integration: Any, active: Active, settings: Settings, constants: Constants, tape: Any, bars: Outputs
     ) -> list[jax.Array]:
-        return Sweep(integration, active, knobs, constants, self.options, tape).back(bars)
+        return Sweep(integration, active, settings, constants, self.options, tape).back(bars)

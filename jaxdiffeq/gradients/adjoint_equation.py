@@ -12,9 +12,9 @@ from typing import Any
 import jax
 
 from jaxdiffeq.algebra.structure import times_mass
-from jaxdiffeq.gradients.algebraic import Adjoint
+from jaxdiffeq.gradients.algebraic import AlgebraicAdjoint
 from jaxdiffeq.implicit.system import velocity
-from jaxdiffeq.problems.vector_field import Field
+from jaxdiffeq.problems.vector_field import VectorField
 from jaxdiffeq.types import PyTree
 
 
@@ -22,7 +22,7 @@ from jaxdiffeq.types import PyTree
 class OfSlope:
     """dy/dt = f. Shapes: t [], all others [*state], but of the parameters θ."""
 
-    field: Field
+    field: VectorField
     fill: Callable[[list], PyTree]
     """θ ↦ args"""
     theta: list
@@ -45,10 +45,10 @@ class OfSlope:
         f, pull = jax.vjp(lambda y, theta: self._balance(t, y, dy, theta), y, self.theta)
         return f, *pull(lam)
 
-    def adjoint(self, t: jax.Array, y: jax.Array, dy: Any, pull: Callable | None = None) -> Adjoint:
+    def adjoint(self, t: jax.Array, y: jax.Array, dy: Any, pull: Callable | None = None) -> AlgebraicAdjoint:
         """The adjoint equation at an instant, with `pull` in place of λ ↦ Jᵀλ if it is given."""
         pull = pull or (lambda lam: self.pulled(t, y, dy, lam, False)[1])
-        return Adjoint.of(lambda lam: self.inertia(t, y, dy, lam), pull, y, self._diagonal)
+        return AlgebraicAdjoint.of(lambda lam: self.inertia(t, y, dy, lam), pull, y, self._diagonal)
 
     @property
     def _diagonal(self) -> bool:

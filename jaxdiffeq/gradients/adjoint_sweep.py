@@ -18,11 +18,11 @@ from jaxdiffeq.gradients import segments
 from jaxdiffeq.gradients.adjoint_equation import OfMass, OfResidual, OfSlope
 from jaxdiffeq.gradients.quadrature import Quadrature
 from jaxdiffeq.gradients.rule import Active, Constants, Outputs
-from jaxdiffeq.implicit.system import settled
+from jaxdiffeq.implicit.system import make_consistent
 from jaxdiffeq.primitives.row_buffer import read
 from jaxdiffeq.primitives.while_loop import frozen_while
-from jaxdiffeq.problems.vector_field import Field
-from jaxdiffeq.types import Inputs, Knobs, PyTree, Result
+from jaxdiffeq.problems.vector_field import VectorField
+from jaxdiffeq.types import Inputs, PyTree, Result, Settings
 
 
 class Parts(NamedTuple):
@@ -67,7 +67,7 @@ class Cursors(NamedTuple):
 class Sweep:
     integration: Any
     active: Active
-    knobs: Knobs
+    settings: Settings
     constants: Constants
     options: Any
     tape: Any
@@ -184,9 +184,9 @@ class Sweep:
         return self.equation.pulled(self.one_sided(t, passed), y, dy, parts.lam, theta)
 
     def field(self, t: jax.Array, z: jax.Array, args: PyTree) -> jax.Array:
-        parts = self.layout.unpack(z)
+        parts = self.packing.unpack(z)
         f, d_y, d_theta = self.pulled(t, parts, args, "theta" in self.options.parts)
-        return self.layout.pack(Parts(f if "y" in self.options.parts else None, -d_y, [-x for x in d_theta]))
+        return self.packing.pack(Parts(f if "y" in self.options.parts else None, -d_y, [-x for x in d_theta]))
 
     def balance(self, t: jax.Array, parts: Parts, rates: Parts, args: PyTree) -> Parts:
         """Zero along the adjoint of F = 0: d(Eᵀλ)/dt + Jᵀλ, and dθ̄/dt + Gᵀλ."""
@@ -201,72 +201,72 @@ class Sweep:
         return Parts(None, change + d_y, [a + b for a, b in zip(rates.theta, d_theta, strict=True)])
 
     def residual(self, t: jax.Array, z: jax.Array, dz: jax.Array, args: PyTree) -> jax.Array:
-        unpack, pack = self.layout.unpack, self.layout.pack
+        unpack, pack = self.packing.unpack, self.packing.pack
         return pack(self.balance(t, unpack(z), unpack(dz), args))
 
     def integrand(self, t: jax.Array, z: jax.Array, args: PyTree) -> list:
         """−λᵀ∂f/∂θ: the backward solve runs against the integral."""
-        return [-x for x in self.pulled(t, self.layout.unpack(z), args, True)[2]]
+        return [-x for x in self.pulled(t, self.packing.unpack(z), args, True)[2]]
 
     # ---- the backward solver
 
     @functools.cached_property
-    def layout(self) -> Layout:
+    def packing(self) -> Packing:
         y, theta = self.inputs.y0, self.theta() if "theta" in self.options.parts else []
-        return Layout.of(Parts(y if "y" in self.options.parts else None, y, theta))
+        return Packing.of(Parts(y if "y" in self.options.parts else None, y, theta))
 
     @functools.cached_property
-    def solver(self) -> tuple[Any, Knobs]:
-        """The integration of the adjoint equation, and its knobs."""
-        knobs, layout = self.knobs, self.layout
+    def solver(self) -> tuple[Any, Settings]:
+        """The integration of the adjoint equation, and its settings."""
+        settings, packing = self.settings, self.packing
         stepper = self.options.method or self.integration.stepper
         if hasattr(stepper, "sized"):
-            stepper = stepper.sized(sum(map(math.prod, layout.shapes)))
-        rtol, atol = knobs.tolerance.rtol, knobs.tolerance.atol
+            stepper = stepper.sized(sum(map(math.prod, packing.shapes)))
+        rtol, atol = settings.tolerance.rtol, settings.tolerance.atol
         if self.options.rtol is not None:
             rtol = jnp.asarray(self.options.rtol, rtol.dtype)
         if self.options.atol is not None:
             atol = jnp.asarray(self.options.atol, atol.dtype)
-        tolerance = type(knobs.tolerance)(layout.spread(rtol), layout.spread(atol))
-        controller = knobs.controller
+        tolerance = type(settings.tolerance)(packing.spread(rtol), packing.spread(atol))
+        controller = settings.controller
         if hasattr(controller, "norm"):
-            controller = dataclasses.replace(controller, norm=layout.norm(controller.norm))
+            controller = dataclasses.replace(controller, norm=packing.norm(controller.norm))
         recorders = ()
         if self.options.rule and self.where:
             zeros = tuple((x.shape, x.dtype) for x in self.theta())
             careful = (jnp.min(rtol), jnp.min(atol)) if self.options.rule == "kronrod" else None
             recorders = (Quadrature(self.integrand, zeros, stepper.order, careful),)
-        field = self.adjoint_field(layout)
+        field = self.adjoint_field(packing)
         integration = dataclasses.replace(self.integration, field=field, stepper=stepper, recorders=recorders)
-        return integration, knobs._replace(controller=controller, tolerance=tolerance, consistent=None)
+        return integration, settings._replace(controller=controller, tolerance=tolerance, consistent=None)
 
-    def adjoint_field(self, layout: Layout) -> Field:
+    def adjoint_field(self, packing: Packing) -> VectorField:
         if self.implicit:
-            return Field(lambda t, z, args: -self.residual(t, z, jnp.zeros_like(z), args), residual=self.residual)
+            return VectorField(lambda t, z, args: -self.residual(t, z, jnp.zeros_like(z), args), residual=self.residual)
         if not isinstance(self.equation, OfMass):
-            return Field(self.field)
-        mass = layout.mass(self.equation.mass)
-        return Field(self.field, mass=lambda _: mass)
+            return VectorField(self.field)
+        mass = packing.mass(self.equation.mass)
+        return VectorField(self.field, mass=lambda _: mass)
 
     def leg(self, t: jax.Array, target: jax.Array, parts: Parts, segment: Any, cursors: Cursors) -> tuple:
         """The parts carried from t back to `target`, the next step size and the result code."""
-        integration, knobs = self.solver
+        integration, settings = self.solver
         nothing = jnp.zeros(0, t.dtype)
         parts = self.completed(t, parts, segment, cursors)
-        z = self.layout.pack(parts if "theta" in self.options.parts else parts._replace(theta=[]))
+        z = self.packing.pack(parts if "theta" in self.options.parts else parts._replace(theta=[]))
         args = segment, cursors.steps, cursors.stop
-        carry = integration.run(Inputs(z, args, t, target, nothing, nothing), knobs._replace(first_step=cursors.dt))
+        carry = integration.run(Inputs(z, args, t, target, nothing, nothing), settings._replace(first_step=cursors.dt))
         z = carry.state.y
         if self.moves("t0", "t1", "ts", "stops") and self.equation.plain:
             # A leg of no length takes no step, but where its ends move apart the solution moves with them.
             apart = (target - carry.state.t).astype(z.dtype)
             z = z + jnp.where(carry.state.t == target, apart, 0) * self.field(target, z, args)
-        new = self.layout.unpack(z)
+        new = self.packing.unpack(z)
         if carry.records:
             new = new._replace(theta=jax.tree.map(jnp.add, parts.theta, carry.records[0]))
         elif "theta" not in self.options.parts:
             new = new._replace(theta=parts.theta)
-        return new, carry.steering.dt, carry.steering.result
+        return new, carry.control.dt, carry.control.result
 
     # ---- the sweep
 
@@ -312,7 +312,7 @@ class Sweep:
             held = segments.empty(self.integration, inputs)
             steps = (self.constants.counts.steps + segments.SEGMENT - 1) // segments.SEGMENT
         # without an error estimate to correct it, the step is the one that was given
-        first = self.knobs.first_step if not self.knobs.controller.needs_error else self.constants.dt
+        first = self.settings.first_step if not self.settings.controller.needs_error else self.constants.dt
         assert first is not None
         good = (self.constants.result == Result.success) | (self.constants.result == Result.terminated)
         cursors = Cursors(
@@ -353,7 +353,7 @@ class Sweep:
         first = number * segments.SEGMENT
         end = jnp.minimum(first + segments.SEGMENT, self.constants.counts.steps)
         span = first, jnp.where(enters, end, 0)
-        segment = segments.load(self.integration, self.inputs, self.knobs, self.tape[2], moving.segment, span)
+        segment = segments.load(self.integration, self.inputs, self.settings, self.tape[2], moving.segment, span)
         new = cursors._replace(segment=number, steps=end - first, start=lax.stop_gradient(segment.t0[0]))
         cursors = jax.tree.map(lambda a, b: jnp.where(enters, a, b), new, cursors)
         return moving._replace(segment=segment), cursors
@@ -400,7 +400,7 @@ class Sweep:
         if self.equation.plain:
             return y
         t = self.one_sided(t, passed)
-        return settled(self.integration.field, t, y, self.inputs.args, self.knobs.tolerance)[0]
+        return make_consistent(self.integration.field, t, y, self.inputs.args, self.settings.tolerance)[0]
 
     def at_row(self, moving: Moving, cursors: Cursors, i: int, recorder: Any, bars: PyTree) -> tuple[Moving, jax.Array]:
         """Add the cotangents of a saved value at its time."""
@@ -478,7 +478,7 @@ def _scale(bars: Outputs) -> jax.Array:
 
 
 @dataclass(frozen=True)
-class Layout:
+class Packing:
     """Several arrays as one vector of their common dtype."""
 
     tree: Any
@@ -486,9 +486,9 @@ class Layout:
     dtypes: tuple
 
     @staticmethod
-    def of(parts: Parts) -> Layout:
+    def of(parts: Parts) -> Packing:
         leaves, tree = jax.tree.flatten(parts)
-        return Layout(tree, tuple(x.shape for x in leaves), tuple(x.dtype for x in leaves))
+        return Packing(tree, tuple(x.shape for x in leaves), tuple(x.dtype for x in leaves))
 
     def pack(self, parts: Parts) -> jax.Array:
         dtype = np.result_type(*self.dtypes)

@@ -20,7 +20,7 @@ from jaxdiffeq.implicit.system import like, real_vector
 from jaxdiffeq.primitives.while_loop import vary_like
 
 
-class Adjoint(NamedTuple):
+class AlgebraicAdjoint(NamedTuple):
     """Eᵀ, Jᵀ and Q. Shapes: all [n, n], of the real vector of y."""
 
     inertia: jax.Array
@@ -28,10 +28,10 @@ class Adjoint(NamedTuple):
     q: jax.Array
 
     @staticmethod
-    def of(inertia: Callable, pull: Callable, y: jax.Array, diagonal: bool = False) -> Adjoint:
+    def of(inertia: Callable, pull: Callable, y: jax.Array, diagonal: bool = False) -> AlgebraicAdjoint:
         """From λ ↦ Eᵀλ and λ ↦ Jᵀλ on cotangents of y, [*state]; `diagonal` if E is known to be."""
         e, j = _matrix(inertia, y), _matrix(pull, y)
-        return Adjoint(e, j, jnp.diag((jnp.diagonal(e) == 0).astype(e.dtype)) if diagonal else projector(e))
+        return AlgebraicAdjoint(e, j, jnp.diag((jnp.diagonal(e) == 0).astype(e.dtype)) if diagonal else projector(e))
 
     def split(self, y: jax.Array, bar: jax.Array) -> tuple[jax.Array, jax.Array]:
         """a and b of a cotangent of y. Shapes: [*state]."""

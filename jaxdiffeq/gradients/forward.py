@@ -11,7 +11,7 @@ from jax import lax
 
 from jaxdiffeq.gradients.rule import Active, Constants, Outputs, plain, push_instant
 from jaxdiffeq.primitives.while_loop import vary_like
-from jaxdiffeq.types import Inputs, Knobs, PyTree
+from jaxdiffeq.types import Inputs, PyTree, Settings
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,14 @@ class ForwardAD:
     def bind(self, max_steps: int, state_bytes: int) -> ForwardAD:
         return self
 
-    def run(self, integration: Any, inputs: Inputs, knobs: Knobs) -> tuple[Outputs, Constants, PyTree]:
-        return *plain(integration, inputs, knobs), ()
+    def run(self, integration: Any, inputs: Inputs, settings: Settings) -> tuple[Outputs, Constants, PyTree]:
+        return *plain(integration, inputs, settings), ()
 
     def pull(
-        self, integration: Any, active: Active, knobs: Knobs, constants: Constants, tape: Any, bars: Outputs
+        self, integration: Any, active: Active, settings: Settings, constants: Constants, tape: Any, bars: Outputs
     ) -> list[jax.Array]:
         def run(leaves):
-            return plain(integration, active.fill(leaves), knobs)[0]
+            return plain(integration, active.fill(leaves), settings)[0]
 
         def component(direction):
             moved = push_instant(integration, active, direction, jax.jvp(run, (leaves,), (direction,))[1])

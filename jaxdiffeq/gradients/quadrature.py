@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiffeq.engine.interpolant import evaluate
-from jaxdiffeq.engine.recorders import Passage, Shapes
+from jaxdiffeq.engine.recorders import Shapes, StepView
 from jaxdiffeq.primitives.while_loop import frozen_while
 from jaxdiffeq.types import Inputs, PyTree, State
 
@@ -56,11 +56,11 @@ class Quadrature:
     def wants(self, fixed: PyTree, inputs: Inputs, direction: jax.Array, t1: jax.Array) -> jax.Array:
         return jnp.array(True)
 
-    def record(self, moving: PyTree, fixed: PyTree, step: Passage, inputs: Inputs) -> tuple[PyTree, PyTree]:
+    def record(self, moving: PyTree, fixed: PyTree, step: StepView, inputs: Inputs) -> tuple[PyTree, PyTree]:
         added = self._gauss(step, inputs) if self.adaptive is None else self._kronrod(step, inputs, *self.adaptive)
         return [jnp.where(step.taken, m + a, m) for m, a in zip(moving, added, strict=True)], fixed
 
-    def _at(self, step: Passage, inputs: Inputs, nodes: Any) -> list[jax.Array]:
+    def _at(self, step: StepView, inputs: Inputs, nodes: Any) -> list[jax.Array]:
         """The integrand times the width of the step, at nodes in [0, 1]. Shapes: [nodes, ...]."""
         width, coefficients = step.after.t - step.before.t, step.coefficients
         assert coefficients is not None
@@ -72,11 +72,11 @@ class Quadrature:
 
         return jax.vmap(at)(nodes)
 
-    def _gauss(self, step: Passage, inputs: Inputs) -> list[jax.Array]:
+    def _gauss(self, step: StepView, inputs: Inputs) -> list[jax.Array]:
         nodes, weights = np.polynomial.legendre.leggauss(self.order // 2 + 1)
         return [_sum(weights / 2, x) for x in self._at(step, inputs, jnp.asarray((1 + nodes) / 2))]
 
-    def _kronrod(self, step: Passage, inputs: Inputs, rtol: Any, atol: Any) -> list[jax.Array]:
+    def _kronrod(self, step: StepView, inputs: Inputs, rtol: Any, atol: Any) -> list[jax.Array]:
         nodes, kronrod, gauss = mirrored(KRONROD_NODES, KRONROD_WEIGHTS, GAUSS_WEIGHTS)
         clock = step.after.t.dtype
         nodes, rtol, atol = (jnp.asarray(x).astype(clock) for x in (nodes, rtol, atol))

@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdiffeq.engine.recorders import Bars, Estimates, Log, Marks, Passage
-from jaxdiffeq.engine.regularisers import Tally
+from jaxdiffeq.engine.recorders import Estimates, Log, Marks, StepCotangents, StepView
+from jaxdiffeq.engine.regularisers import RegulariserSums
 from jaxdiffeq.gradients.rule import Active, Constants, Outputs, plain, pull_instant
 from jaxdiffeq.primitives.row_buffer import read, rows
 from jaxdiffeq.primitives.while_loop import frozen_while
-from jaxdiffeq.types import Inputs, Knobs, PyTree, State
+from jaxdiffeq.types import Inputs, PyTree, Settings, State
 
 
 @dataclass(frozen=True)
@@ -57,21 +57,21 @@ class Replay:
 
     log: Log
 
-    def run(self, integration: Any, inputs: Inputs, knobs: Knobs) -> tuple[Outputs, Constants, PyTree]:
+    def run(self, integration: Any, inputs: Inputs, settings: Settings) -> tuple[Outputs, Constants, PyTree]:
         logged = integration.with_recorders(*integration.recorders, self.log)
-        outputs, constants = plain(logged, inputs, knobs)
+        outputs, constants = plain(logged, inputs, settings)
         tape = outputs.records[-1], constants.marks[-1]
         outputs = outputs._replace(records=outputs.records[:-1])
         return outputs, constants._replace(marks=constants.marks[:-1]), tape
 
     def pull(
-        self, integration: Any, active: Active, knobs: Knobs, constants: Constants, tape: Any, bars: Outputs
+        self, integration: Any, active: Active, settings: Settings, constants: Constants, tape: Any, bars: Outputs
     ) -> list[jax.Array]:
         slots, marks = tape
-        return _Backward(integration, active, self.log, slots, marks, knobs, constants, bars).sweep()
+        return _Backward(integration, active, self.log, slots, marks, settings, constants, bars).sweep()
 
 
-class _Bars(NamedTuple):
+class _Cotangents(NamedTuple):
     """Cotangents as the sweep goes back: of the state (its time only if that moves) and of the active inputs.
 
     Of the stepper's memory only what is real has one: numbers that count or choose are constants.
@@ -97,7 +97,7 @@ class _Backward:
     log: Log
     slots: State
     marks: Marks
-    knobs: Knobs
+    settings: Settings
     constants: Constants
     bars: Outputs
 
@@ -107,11 +107,11 @@ class _Backward:
 
     @property
     def estimated(self) -> bool:
-        return any(isinstance(r, Tally) for r in self.integration.recorders)
+        return any(isinstance(r, RegulariserSums) for r in self.integration.recorders)
 
     def sweep(self) -> list[jax.Array]:
         first = read(self.slots, jnp.zeros((), jnp.int32))
-        bars = _Bars(
+        bars = _Cotangents(
             State(jnp.zeros_like(first.t), self.bars.y, jax.tree.map(jnp.zeros_like, _real(first.memory))),
             [jnp.zeros_like(x) for x in self.active.leaves()],
         )
@@ -149,7 +149,7 @@ class _Backward:
         first = jnp.where(enters, jnp.maximum(slot * self.marks.stride, n + 1 - self.log.window.size), window[0])
         states, sizes = self.integration.with_recorders(self.log.window).replay(
             self.active.inputs,
-            self.knobs,
+            self.settings,
             kept,
             (size, read(self.marks.controller, slot)),
             (slot * self.marks.stride, jnp.where(enters, n + 1, 0)),
@@ -159,22 +159,22 @@ class _Backward:
         return states, (first, sizes), *start
 
     def _pull_step(
-        self, bars: _Bars, cursors: tuple, n: jax.Array, start: State, dt: jax.Array, live: jax.Array
+        self, bars: _Cotangents, cursors: tuple, n: jax.Array, start: State, dt: jax.Array, live: jax.Array
     ) -> tuple:
         def forward(moves, leaves):
             inputs = self.active.fill(leaves)
-            step = self.integration.compact.advance(inputs, self.knobs, self._with(start, moves), dt)
-            estimates = Estimates(step.error, step.speed) if self.estimated else Estimates()
+            step = self.integration.compact.advance(inputs, self.settings, self._with(start, moves), dt)
+            estimates = Estimates(step.error, step.spectral_radius) if self.estimated else Estimates()
             return (self._moves(step.after), step.dense if self.dense else None, estimates), step.after
 
         (_, dense, estimates), pull, after = jax.vjp(forward, self._moves(start), self.active.leaves(), has_aux=True)
-        passage = Passage(start, after, None, dt, None, live, n, estimates)
+        passage = StepView(start, after, None, dt, None, live, n, estimates)
         around, d_dense, cursors = self._pull_records(bars, cursors, passage, dense)
         d_after = tuple(around.after) if self.active.time else tuple(around.after[1:])
         d_moves, more = pull((d_after, d_dense, around.estimates))
         d_leaves = [a + b for a, b in zip(around.inputs, more, strict=True)]
         d_start = State(*(d_moves if self.active.time else (bars.state.t, *d_moves)))
-        return _Bars(d_start._replace(t=d_start.t + around.before_t), d_leaves), cursors
+        return _Cotangents(d_start._replace(t=d_start.t + around.before_t), d_leaves), cursors
 
     def _moves(self, state: State) -> tuple:
         moves = state.t, state.y, _real(state.memory)
@@ -184,10 +184,10 @@ class _Backward:
         t, y, real = moves if self.active.time else (state.t, *moves)
         return State(t, y, _with_real(state.memory, real))
 
-    def _pull_records(self, bars: _Bars, cursors: tuple, passage: Passage, dense: PyTree) -> tuple:
+    def _pull_records(self, bars: _Cotangents, cursors: tuple, passage: StepView, dense: PyTree) -> tuple:
         """Let every recorder add its cotangents: around the step, to its dense output, to the inputs."""
         estimates = jax.tree.map(jnp.zeros_like, passage.estimates)
-        around = Bars(jnp.zeros_like(bars.state.t), bars.state, None, bars.inputs, estimates)
+        around = StepCotangents(jnp.zeros_like(bars.state.t), bars.state, None, bars.inputs, estimates)
         pull = None
         if dense is not None:
 
@@ -211,7 +211,7 @@ class _Backward:
         leaves = [a + b for a, b in zip(around.inputs, more, strict=True)]
         return around._replace(inputs=leaves), d_dense, tuple(moved)
 
-    def _pull_start(self, bars: _Bars) -> list[jax.Array]:
+    def _pull_start(self, bars: _Cotangents) -> list[jax.Array]:
         """Through the start: the initial state, the stepper's first memory, and what was saved at t₀ without a step."""
 
         def start(leaves):

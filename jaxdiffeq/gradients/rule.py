@@ -12,10 +12,10 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from jaxdiffeq.engine.recorders import SaveTimes
-from jaxdiffeq.primitives.fused_region import as_one
+from jaxdiffeq.primitives.fused_region import fused_region
 from jaxdiffeq.primitives.linear_call import REVERSE_OVER_REVERSE, linear_call
 from jaxdiffeq.primitives.while_loop import vary_like, zero_tangent
-from jaxdiffeq.types import Inputs, Knobs, PyTree, Result
+from jaxdiffeq.types import Inputs, PyTree, Result, Settings
 
 
 class Outputs(NamedTuple):
@@ -55,11 +55,11 @@ class Active:
         return bool(self.names() & {"t0", "t1", "stops"})
 
 
-def differentiable(strategy: Any, integration: Any, inputs: Inputs, knobs: Knobs) -> tuple[Outputs, PyTree]:
+def differentiable(strategy: Any, integration: Any, inputs: Inputs, settings: Settings) -> tuple[Outputs, PyTree]:
     """Run the integration. Gradients flow through the first result by `strategy`; the second is constant.
 
-    A strategy has two methods. `run(integration, inputs, knobs)` returns outputs, constants and residuals;
-    `pull(integration, active, knobs, constants, residuals, cotangents)` the cotangents of the active inputs.
+    A strategy has two methods. `run(integration, inputs, settings)` returns outputs, constants and residuals;
+    `pull(integration, active, settings, constants, residuals, cotangents)` the cotangents of the active inputs.
     Forward mode is the same for all of them: the derivative of the loop itself.
     """
     flat, tree = jax.tree.flatten(inputs)
@@ -71,52 +71,52 @@ def differentiable(strategy: Any, integration: Any, inputs: Inputs, knobs: Knobs
             full[i] = x
         return tree.unflatten(full)
 
-    def run(some, rest, knobs):
-        return plain(integration, join(some, rest), knobs)
+    def run(some, rest, settings):
+        return plain(integration, join(some, rest), settings)
 
     @jax.custom_jvp
-    def solve(some, rest, knobs):
-        return run(some, rest, knobs)
+    def solve(some, rest, settings):
+        return run(some, rest, settings)
 
     def rule(primals, tangents):
-        some, rest, knobs = primals
+        some, rest, settings = primals
         live = [k for k, d in enumerate(tangents[0]) if not isinstance(d, SymbolicZero)]
         if not live:
-            outputs, constants = run(some, rest, knobs)
+            outputs, constants = run(some, rest, settings)
             return (outputs, constants), jax.tree.map(zero_tangent, (outputs, constants))
 
-        def recorded(some, rest, knobs):
-            return strategy.run(integration, join(some, rest), knobs)
+        def recorded(some, rest, settings):
+            return strategy.run(integration, join(some, rest), settings)
 
-        outputs, constants, residuals = forward_only(recorded, some, rest, knobs)
+        outputs, constants, residuals = forward_only(recorded, some, rest, settings)
 
         def tangent(res, lin):
-            some, rest, knobs, *_ = res
+            some, rest, settings, *_ = res
             d_some = [jnp.zeros_like(x) for x in some]
             for k, d in zip(live, lin, strict=True):
                 d_some[k] = d
-            _, (d_outputs, _), (_, constants) = _jvp_with_aux(run, some, d_some, rest, knobs)
+            _, (d_outputs, _), (_, constants) = _jvp_with_aux(run, some, d_some, rest, settings)
             active = Active(join(some, rest), tuple(real[k] for k in live))
             return poison(push_instant(integration, active, lin, d_outputs), constants.result)
 
         def cotangent(res, bars):
-            return as_one(pulled, res, bars)[0]
+            return fused_region(pulled, res, bars)[0]
 
         def pulled(res, bars):
-            some, rest, knobs, constants, residuals = res
+            some, rest, settings, constants, residuals = res
             active = Active(join(some, rest), tuple(real[k] for k in live))
             bars = poison(bars, constants.result)
-            found = strategy.pull(integration, active, knobs, constants, residuals, bars)
+            found = strategy.pull(integration, active, settings, constants, residuals, bars)
             return poison(found, constants.result), ()
 
-        residuals = some, rest, knobs, constants, residuals
+        residuals = some, rest, settings, constants, residuals
         lin = [tangents[0][k] for k in live]
         d_outputs = linear_call(tangent, cotangent, residuals, lin, like=outputs)
         return (outputs, constants), (d_outputs, jax.tree.map(zero_tangent, constants))
 
     solve.defjvp(rule, symbolic_zeros=True)
     rest = [jnp.zeros(()) if i in real else x for i, x in enumerate(flat)]
-    return solve([flat[i] for i in real], rest, lax.stop_gradient(knobs))
+    return solve([flat[i] for i in real], rest, lax.stop_gradient(settings))
 
 
 class Constants(NamedTuple):
@@ -129,15 +129,15 @@ class Constants(NamedTuple):
     marks: tuple
 
 
-def plain(integration: Any, inputs: Inputs, knobs: Knobs) -> tuple[Outputs, Constants]:
+def plain(integration: Any, inputs: Inputs, settings: Settings) -> tuple[Outputs, Constants]:
     """Run with nothing attached."""
-    return as_one(lambda inputs, knobs: parts_of(integration.run(inputs, knobs)), inputs, knobs)
+    return fused_region(lambda inputs, settings: parts_of(integration.run(inputs, settings)), inputs, settings)
 
 
 def parts_of(carry: Any) -> tuple[Outputs, Constants]:
     """What the last carry of a run holds, for users and for gradients."""
-    steering = carry.steering
-    constants = Constants(carry.state.t, steering.dt, steering.counts, steering.result, steering.marks)
+    control = carry.control
+    constants = Constants(carry.state.t, control.dt, control.counts, control.result, control.marks)
     return Outputs(carry.state.y, carry.records), constants
 
 
@@ -187,8 +187,8 @@ def pull_instant(integration: Any, active: Active, bars: Outputs, found: list) -
     return [a + b for a, b in zip(found, more, strict=True)]
 
 
-def _jvp_with_aux(run: Callable, some: list, d_some: list, rest: list, knobs: Knobs) -> tuple:
-    out, d_out = jax.jvp(lambda xs: run(xs, rest, knobs), (some,), (d_some,))
+def _jvp_with_aux(run: Callable, some: list, d_some: list, rest: list, settings: Settings) -> tuple:
+    out, d_out = jax.jvp(lambda xs: run(xs, rest, settings), (some,), (d_some,))
     return None, d_out, out
 
 

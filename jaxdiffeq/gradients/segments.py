@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdiffeq.engine.interpolant import evaluate
-from jaxdiffeq.engine.recorders import Log, Marks, Passage, Shapes
+from jaxdiffeq.engine.recorders import Log, Marks, Shapes, StepView
 from jaxdiffeq.primitives.row_buffer import read, rows, write
-from jaxdiffeq.types import Inputs, Knobs, PyTree, State
+from jaxdiffeq.types import Inputs, PyTree, Settings, State
 
 SEGMENT = 32  # steps whose polynomials are held at a time
 
@@ -39,7 +39,7 @@ class Polynomials:
     def wants(self, fixed: Any, inputs: Inputs, direction: jax.Array, t1: jax.Array) -> jax.Array:
         return jnp.array(True)
 
-    def record(self, moving: Any, fixed: Any, step: Passage, inputs: Inputs) -> tuple[Any, Any]:
+    def record(self, moving: Any, fixed: Any, step: StepView, inputs: Inputs) -> tuple[Any, Any]:
         place = step.number - fixed[0]
         due = step.taken & (place >= 0) & (place < SEGMENT)
         return write(moving, place, (step.before.t, step.after.t, step.coefficients), due), fixed
@@ -68,7 +68,7 @@ def empty(integration: Any, inputs: Inputs) -> Segment:
     return Segment(*rows((t, t, integration.room(inputs)), SEGMENT))
 
 
-def load(integration: Any, inputs: Inputs, knobs: Knobs, tape: tuple[State, Marks], segment: Segment, span: Any):
+def load(integration: Any, inputs: Inputs, settings: Settings, tape: tuple[State, Marks], segment: Segment, span: Any):
     """Take the steps numbered from span[0] up to span[1] again, from the nearest state kept; none if span[1] is 0."""
     states, marks = tape
     first, end = span
@@ -76,5 +76,5 @@ def load(integration: Any, inputs: Inputs, knobs: Knobs, tape: tuple[State, Mark
     made = read((marks.dt, marks.controller), slot)
     again = integration.with_recorders(Polynomials())
     where = slot * marks.stride, end
-    found, _ = again.replay(inputs, knobs, read(states, slot), made, where, (tuple(segment), (first, ())))
+    found, _ = again.replay(inputs, settings, read(states, slot), made, where, (tuple(segment), (first, ())))
     return Segment(*found)

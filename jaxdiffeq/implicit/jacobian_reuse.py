@@ -26,7 +26,7 @@ LASTS = 20
 """steps with one Jacobian"""
 LEAPS = 3.0
 """times the least step: a step so much longer than expected wants a new Jacobian"""
-DRIFT = 0.001
+CONTRACTION = 0.001
 """of the contraction of Newton's method, beyond which the Jacobian has become another"""
 SAME, ALIKE = 0.01, 0.2
 """relative changes of the step up to which its matrix is not factored again, by one stage a step and by several"""
@@ -58,12 +58,12 @@ class Matrix(NamedTuple):
     """() ↦ the Jacobian"""
     factored: Callable[[Any], Any]
     """the Jacobian ↦ factors"""
-    drift: Callable[[Any, Any], jax.Array] | None = None
+    contraction: Callable[[Any, Any], jax.Array] | None = None
     """(Jacobian, factors) ↦ how fast Newton's method would converge with them, seen from the start of the step; where
     no step can be refused"""
 
 
-def drift(system: System, solve: Callable, at: tuple, jacobian: Any) -> jax.Array:
+def contraction(system: System, solve: Callable, at: tuple, jacobian: Any) -> jax.Array:
     """The contraction W⁻¹(∂f/∂v − J) of Newton's method with a Jacobian of before, along one vector."""
     t, v, args = at
     x = jnp.cos(jnp.arange(v.size, dtype=v.dtype))
@@ -71,7 +71,7 @@ def drift(system: System, solve: Callable, at: tuple, jacobian: Any) -> jax.Arra
     return rms(jnp.abs(solve(now - system.algebra.times(jacobian, x)))) / rms(x)
 
 
-def pays(system: System) -> bool:
+def worth_keeping(system: System) -> bool:
     """Whether a Runge–Kutta or IMEX method gains by using a Jacobian again. Measured by `benchmarks/chords.py`.
 
     Factors of a long band or of many blocks are made as fast as they are kept, and a Krylov method has none.
@@ -102,15 +102,15 @@ def renewed(
     A Jacobian is made anew when it has lasted its time, and for a step that is not the expected one, as after a
     refusal; where it depends on the step, as `of_step` says, with every matrix.
     """
-    make, factored, drift = matrix
+    make, factored, contraction = matrix
     one = jnp.ones((), jnp.int32)
     if not isinstance(kept, Chord):
         jacobian = make()
         return Chord(jacobian, factored(jacobian), c, 0 * one, jnp.abs(width)), Work(0, one, one, 0, 0)
     expected = (jnp.abs(width) >= 0.99 * kept.least) & (jnp.abs(width) <= LEAPS * kept.least)
     renew = (kept.left <= 0) | ~expected
-    if drift is not None:
-        renew |= ~(drift(kept.jacobian, kept.factors) < DRIFT)
+    if contraction is not None:
+        renew |= ~(contraction(kept.jacobian, kept.factors) < CONTRACTION)
     again = renew | ~(jnp.abs(c - kept.c) < same * jnp.abs(kept.c))
     if of_step:
         renew = again
@@ -118,7 +118,7 @@ def renewed(
     factors = lax.cond(again, lambda: factored(jacobian), lambda: kept.factors)
     left = jnp.where(renew, LASTS, kept.left - 1)
     chord = Chord(jacobian, factors, jnp.where(again, c, kept.c), left, kept.least)
-    return chord, Work(one * int(drift is not None), renew.astype(one.dtype), again.astype(one.dtype), 0, 0)
+    return chord, Work(one * int(contraction is not None), renew.astype(one.dtype), again.astype(one.dtype), 0, 0)
 
 
 def handed_on(chord: Chord, kept: Kept, slow: jax.Array, least: jax.Array) -> Kept:

@@ -12,7 +12,7 @@ from jax import lax
 from jaxdiffeq.algebra import structure
 from jaxdiffeq.algebra.krylov import Krylov, MatrixFree
 from jaxdiffeq.implicit.consistent import Consistent, consistent, moving
-from jaxdiffeq.problems.vector_field import Field
+from jaxdiffeq.problems.vector_field import VectorField
 from jaxdiffeq.types import PyTree
 
 
@@ -35,12 +35,14 @@ def spread(scale: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.concatenate([scale, scale]) if jnp.iscomplexobj(y) else scale
 
 
-def velocity(f: Field, t: jax.Array, y: jax.Array, args: PyTree) -> jax.Array:
+def velocity(f: VectorField, t: jax.Array, y: jax.Array, args: PyTree) -> jax.Array:
     """dy/dt, [*state], which is f only where there is no mass matrix."""
     return f(t, y, args) if f.is_slope else like(System(f.whole, y).derivative(t, real_vector(y), args), y)
 
 
-def settled(f: Field, t: jax.Array, y: jax.Array, args: PyTree, tolerance: Any) -> tuple[jax.Array, Consistent]:
+def make_consistent(
+    f: VectorField, t: jax.Array, y: jax.Array, args: PyTree, tolerance: Any
+) -> tuple[jax.Array, Consistent]:
     """y, [*state], with its algebraic part made consistent, as it was if it cannot be; and what was found."""
     scale = lax.stop_gradient(spread(tolerance.scale(y, y), y))
     found = System(f, y).consistent(t, real_vector(y), args, scale)
@@ -54,7 +56,7 @@ class System:
     Whatever of `field` and `args` is differentiable goes in through `args` alone.
     """
 
-    field: Field
+    field: VectorField
     y: jax.Array
     """any state: its shape and dtype are what matters"""
 
@@ -144,7 +146,7 @@ class System:
             return moving(self, t, v, self.consistent(t, v, args, jnp.full_like(v, jnp.inf)).slope, args)
         algebra = self.algebra
         f, jacobian = self.jacobian(t, v, args)
-        _, drift = jax.jvp(lambda t: self.slope(t, v, args), (t,), (jnp.ones_like(t),))
+        _, df_dt = jax.jvp(lambda t: self.slope(t, v, args), (t,), (jnp.ones_like(t),))
         mass = self.mass(args)
         heaviest = jnp.ones((), v.dtype) if mass is None else jnp.max(jnp.abs(mass)).astype(v.dtype)
         ratio = structure.magnitude(algebra, jacobian) / jnp.where(heaviest > 0, heaviest, 1)
@@ -152,7 +154,7 @@ class System:
         w = algebra.shifted(c, mass, jacobian)
         factors = algebra.factor(lax.stop_gradient(w))
         pushed = c * structure.times_mass(mass, structure.solve(algebra, w, factors, f))
-        return structure.solve(algebra, w, factors, c * pushed + drift)
+        return structure.solve(algebra, w, factors, c * pushed + df_dt)
 
     def consistent(self, t: jax.Array, v: jax.Array, args: PyTree, scale: jax.Array) -> Consistent:
         """v with its algebraic part changed such that it satisfies the equation with some dv/dt."""

@@ -18,17 +18,17 @@ import numpy as np
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-mix_p = Primitive("mix")
+constant_matmul_p = Primitive("constant_matmul")
 
 
-def mix(matrix: Any, rows: jax.Array) -> jax.Array:
+def constant_matmul(matrix: Any, rows: jax.Array) -> jax.Array:
     """Σⱼ matrix[i][j] rows[j] for every i. Shapes: [p, m], [m, …] ↦ [p, …]; a matrix [m] counts as [1, m]."""
-    return mix_p.bind(rows, matrix=tuple(map(tuple, np.atleast_2d(matrix).tolist())))
+    return constant_matmul_p.bind(rows, matrix=tuple(map(tuple, np.atleast_2d(matrix).tolist())))
 
 
 def total(rows: jax.Array) -> jax.Array:
     """Σⱼ rows[j]. Shapes: [m, …] ↦ […]."""
-    return mix(np.ones(len(rows)), rows)[0]
+    return constant_matmul(np.ones(len(rows)), rows)[0]
 
 
 def blend(weights: jax.Array, rows: jax.Array) -> jax.Array:
@@ -45,15 +45,19 @@ def _add_up(rows: jax.Array, *, matrix: tuple) -> jax.Array:
 
 def _batch(operands: Any, dims: Any, *, matrix: tuple) -> tuple[jax.Array, int]:
     (rows,), (axis,) = operands, dims
-    return mix_p.bind(jnp.moveaxis(rows, 0, 1) if axis == 0 else rows, matrix=matrix), max(axis, 1)
+    return constant_matmul_p.bind(jnp.moveaxis(rows, 0, 1) if axis == 0 else rows, matrix=matrix), max(axis, 1)
 
 
 def _transpose(bar: Any, rows: Any, *, matrix: tuple) -> list:
-    return [ad.Zero(rows.aval) if type(bar) is ad.Zero else mix_p.bind(bar, matrix=tuple(zip(*matrix, strict=True)))]
+    return [
+        ad.Zero(rows.aval)
+        if type(bar) is ad.Zero
+        else constant_matmul_p.bind(bar, matrix=tuple(zip(*matrix, strict=True)))
+    ]
 
 
-mix_p.def_impl(lambda rows, matrix: jax.jit(functools.partial(_add_up, matrix=matrix))(rows))
-mix_p.def_abstract_eval(lambda rows, matrix: rows.update(shape=(len(matrix), *rows.shape[1:])))
-mlir.register_lowering(mix_p, mlir.lower_fun(_add_up, multiple_results=False))
-ad.deflinear2(mix_p, _transpose)
-batching.primitive_batchers[mix_p] = _batch
+constant_matmul_p.def_impl(lambda rows, matrix: jax.jit(functools.partial(_add_up, matrix=matrix))(rows))
+constant_matmul_p.def_abstract_eval(lambda rows, matrix: rows.update(shape=(len(matrix), *rows.shape[1:])))
+mlir.register_lowering(constant_matmul_p, mlir.lower_fun(_add_up, multiple_results=False))
+ad.deflinear2(constant_matmul_p, _transpose)
+batching.primitive_batchers[constant_matmul_p] = _batch

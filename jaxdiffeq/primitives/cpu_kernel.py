@@ -29,12 +29,12 @@ OPERATIONS = frozenset(
         *("reduce_or", "reduce_prod", "reduce_sum", "rem", "reshape", "rev", "round", "rsqrt", "select_n", "sign"),
         *("sin", "sinh", "slice", "split", "sqrt", "square", "squeeze", "stack", "stop_gradient", "sub", "tan", "tanh"),
         *("transpose", "unstack", "xor"),
-        *("mix", "put_row"),  # this library's own
+        *("constant_matmul", "put_row"),  # this library's own
     }
 )
 CONTAINERS = frozenset(
     {
-        "as_one",
+        "fused_region",
         "cond",
         "custom_jvp_call",
         "custom_linear_solve",

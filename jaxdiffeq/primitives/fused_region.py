@@ -24,11 +24,11 @@ from jaxdiffeq.primitives.while_loop import (
     symbolic_zero,
 )
 
-as_one_p = Primitive("as_one")
-as_one_p.multiple_results = True
+fused_region_p = Primitive("fused_region")
+fused_region_p.multiple_results = True
 
 
-def as_one(fun: Callable, *operands: Any, derivative: bool = True) -> tuple[Any, Any]:
+def fused_region(fun: Callable, *operands: Any, derivative: bool = True) -> tuple[Any, Any]:
     """`moving, fixed = fun(*operands)`, of which `fixed` is constant to differentiation.
 
     Its `derivative` is one kernel as well, in forward mode only; or it is that of the parts, in every mode.
@@ -37,7 +37,7 @@ def as_one(fun: Callable, *operands: Any, derivative: bool = True) -> tuple[Any,
     closed, out = jax.make_jaxpr(lambda *xs: fun(*tree.unflatten(xs)), return_shape=True)(*flat)
     moving = len(jax.tree.leaves(out[0]))
     how = {"moving": moving, "derivative": derivative, "inside": None}
-    found = as_one_p.bind(*closed.consts, *flat, jaxpr=consts_first(closed), **how)
+    found = fused_region_p.bind(*closed.consts, *flat, jaxpr=consts_first(closed), **how)
     return jax.tree.structure(out).unflatten(found)
 
 
@@ -48,7 +48,7 @@ def _run(*operands, jaxpr: ClosedJaxpr, moving, derivative, inside):
 def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, jaxpr: ClosedJaxpr, moving, derivative, inside):
     live = [i for i, d in enumerate(tangents) if is_live(d, primals[i])]
     if not live:
-        out = as_one_p.bind(*primals, jaxpr=jaxpr, moving=moving, derivative=derivative, inside=inside)
+        out = fused_region_p.bind(*primals, jaxpr=jaxpr, moving=moving, derivative=derivative, inside=inside)
         return out, [symbolic_zero(x) for x in out]
     real = [k for k in range(moving) if jnp.issubdtype(jaxpr.out_avals[k].dtype, jnp.inexact)]
 
@@ -58,7 +58,7 @@ def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, jaxpr: ClosedJaxpr,
         return (out[:moving], [d_out[k] for k in real]), out[moving:]
 
     at = list(primals), [tangents[i] for i in live]
-    (out, d_out), fixed = as_one(of_parts, *at) if derivative else of_parts(*at)
+    (out, d_out), fixed = fused_region(of_parts, *at) if derivative else of_parts(*at)
     everything = [*out, *fixed]
     return everything, put([symbolic_zero(x) for x in everything], real, d_out)
 
@@ -73,7 +73,7 @@ def _batch(operands, dims, *, jaxpr: ClosedJaxpr, moving, derivative, inside):
         out = every_lane(*xs)
         return out[:moving], out[moving:]
 
-    moved, fixed = as_one(split, *front, derivative=derivative)
+    moved, fixed = fused_region(split, *front, derivative=derivative)
     return [*moved, *fixed], axes(lanes)
 
 
@@ -84,5 +84,5 @@ def _lower_on_cpu(ctx, *operands, jaxpr: ClosedJaxpr, moving, derivative, inside
     return lower(ctx, run, len(jaxpr.out_avals), operands, one)
 
 
-as_one_p.def_abstract_eval(lambda *_, jaxpr, **__: jaxpr.out_avals)
-register(as_one_p, _run, _lower_on_cpu, _jvp, _batch)
+fused_region_p.def_abstract_eval(lambda *_, jaxpr, **__: jaxpr.out_avals)
+register(fused_region_p, _run, _lower_on_cpu, _jvp, _batch)

@@ -92,7 +92,7 @@ def vary(x: Any, axes: frozenset) -> Any:
     return lax.pvary(x, missing)  # pyright: ignore[reportAttributeAccessIssue]  before JAX 0.8.2
 
 
-def alike(tree: PyTree) -> PyTree:
+def match_varying_axes(tree: PyTree) -> PyTree:
     """The tree with every leaf varying over the axes over which any of them does; no change outside of `shard_map`.
 
     A derivative is then summed over these axes outside of what is done with the tree, whose loops differ in length.

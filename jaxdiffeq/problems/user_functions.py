@@ -16,7 +16,7 @@ from jaxdiffeq.algebra.krylov import MatrixFree
 from jaxdiffeq.algebra.structure import times_mass
 from jaxdiffeq.primitives.while_loop import dependencies
 from jaxdiffeq.problems.ravel import Program, Ravel, Split, as_array, close, inexact, real_dtype
-from jaxdiffeq.problems.vector_field import Field
+from jaxdiffeq.problems.vector_field import VectorField
 from jaxdiffeq.types import PyTree
 
 
@@ -113,7 +113,7 @@ def packed_mass(mass: PyTree, y0: PyTree, ravel: Ravel) -> Any:
     return as_array(jax.tree.leaves(mass)[0], real_dtype(ravel.dtype))
 
 
-def field_of(given: Given, on: OnArrays, structure: Any, mass: Any, at: tuple) -> tuple[Field, tuple]:
+def field_of(given: Given, on: OnArrays, structure: Any, mass: Any, at: tuple) -> tuple[VectorField, tuple]:
     """The field, as a function of `Arguments`, and what its programs close over. Shapes: `at` is t, y, leaves."""
     if given.residual is not None or given.mass is not None:
         return _of_residual(given, on, structure, at)
@@ -138,7 +138,7 @@ def field_of(given: Given, on: OnArrays, structure: Any, mass: Any, at: tuple) -
 
     if isinstance(structure, Detected) and np.ndim(mass) == 2:
         structure = None  # the pattern of M is not known
-    field = Field(
+    field = VectorField(
         implicit_part if second is None else total,
         _bound(structure, on, lambda y, rest: program(of_f, rest[0], y, rest[1]), at),
         autonomous=not any(_sees_time(p) for p in (program, second) if p),
@@ -149,7 +149,7 @@ def field_of(given: Given, on: OnArrays, structure: Any, mass: Any, at: tuple) -
     return field, (of_f, of_explicit, of_jac)
 
 
-def _of_residual(given: Given, on: OnArrays, structure: Any, at: tuple) -> tuple[Field, tuple]:
+def _of_residual(given: Given, on: OnArrays, structure: Any, at: tuple) -> tuple[VectorField, tuple]:
     t, y, leaves = at
     if isinstance(structure, MatrixFree):
         errors.unsupported(
@@ -166,7 +166,7 @@ def _of_residual(given: Given, on: OnArrays, structure: Any, at: tuple) -> tuple
     def residual(t, y, dy, args):
         return program(args.of_f, t, y, dy, args.leaves)
 
-    field = Field(
+    field = VectorField(
         lambda t, y, args: -residual(t, y, jnp.zeros_like(y), args),
         _bound(structure, on, lambda y, rest: program(of_f, rest[0], y, y, rest[1]), at),
         autonomous=not _sees_time(program),

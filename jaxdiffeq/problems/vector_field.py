@@ -15,7 +15,7 @@ Residual = Callable[[jax.Array, jax.Array, jax.Array, PyTree], jax.Array]  # (t,
 
 
 @dataclass(frozen=True)
-class Field:
+class VectorField:
     """M·dy/dt = f(t, y, args), where M is the identity if `mass` is None; or F(t, y, dy/dt, args) = 0.
 
     Of the latter `residual` is F, `f` is −F at rest, and `guess` what is known of dy/dt at the start. `parts` are the
@@ -43,16 +43,16 @@ class Field:
         return self.f(t, y, args)
 
     @property
-    def whole(self) -> Field:
+    def whole(self) -> VectorField:
         """For a method that takes the sum as it is: what is known of the implicit part says nothing about it."""
-        return self if self.parts is None else Field(self.f, autonomous=self.autonomous)
+        return self if self.parts is None else VectorField(self.f, autonomous=self.autonomous)
 
     @property
-    def implicit(self) -> Field:
+    def implicit(self) -> VectorField:
         """The implicit part, or all of f where it has no parts."""
         return self if self.parts is None else replace(self, f=self.parts[0], parts=None)
 
-    def at(self, clock: Callable[[jax.Array], jax.Array]) -> Field:
+    def at(self, clock: Callable[[jax.Array], jax.Array]) -> VectorField:
         """The same field, asked at `clock(t)` for what is wanted at t."""
 
         def moved(f):

@@ -11,16 +11,16 @@ import numpy as np
 from jax import lax
 
 from jaxdiffeq.engine.control import PIDController
-from jaxdiffeq.primitives.constant_matmul import blend, mix, total
-from jaxdiffeq.problems.vector_field import Field
-from jaxdiffeq.steppers.multistep import choose
+from jaxdiffeq.primitives.constant_matmul import blend, constant_matmul, total
+from jaxdiffeq.problems.vector_field import VectorField
+from jaxdiffeq.steppers.multistep import order_change
 from jaxdiffeq.types import PyTree, State, Step, Work
 
 WORTHWHILE = 0.9, 1.5
 """a change of the step within these factors is not made"""
 
 
-class Memory(NamedTuple):
+class AdamsMemory(NamedTuple):
     """The past, and the order of the next step."""
 
     differences: jax.Array
@@ -86,13 +86,15 @@ class AdamsPECE:
     def dense_order(self) -> int:
         return self.orders
 
-    def init(self, f: Field, t: jax.Array, y: jax.Array, args: PyTree) -> Memory:
+    def init(self, f: VectorField, t: jax.Array, y: jax.Array, args: PyTree) -> AdamsMemory:
         rest = jnp.zeros((self.orders, *y.shape), y.dtype)
         one = jnp.ones((), jnp.int32)
         level = jnp.full((), jnp.inf, jnp.finfo(y.dtype).dtype)
-        return Memory(jnp.concatenate([f(t, y, args)[None], rest]), jnp.ones(self.orders, t.dtype), one, one, level)
+        return AdamsMemory(
+            jnp.concatenate([f(t, y, args)[None], rest]), jnp.ones(self.orders, t.dtype), one, one, level
+        )
 
-    def step(self, f: Field, start: State, t1: jax.Array, args: PyTree, tolerance: Any) -> Step:
+    def step(self, f: VectorField, start: State, t1: jax.Array, args: PyTree, tolerance: Any) -> Step:
         (t, y, memory), k = start, start.memory.order
         width = t1 - t
         dt = width.astype(y.dtype)
@@ -115,13 +117,13 @@ class AdamsPECE:
         sizes = jnp.sqrt(jnp.sum(ratios * ratios, axis=1) / y.size)
         shrinks = jnp.concatenate([weights[:1], weights[:-1] - weights[1:]])  # gⱼ fall with j
         errors = jnp.abs(width).astype(sizes.dtype) * shrinks * sizes
-        order, growth, level = self._choose(*lax.stop_gradient((errors, memory, width, known)))
+        order, step_factor, level = self._choose(*lax.stop_gradient((errors, memory, width, known)))
         widths = jnp.concatenate([width[None], memory.widths[:-1]])
-        after = State(t1, y1, Memory(differences, widths, known, order, level))
+        after = State(t1, y1, AdamsMemory(differences, widths, known, order, level))
         dense = y, dt, past, new, (grid.ahead, grid.behind), k
-        return Step(after, error, dense, True, error_order=k + 1, growth=growth.astype(width.dtype))
+        return Step(after, error, dense, True, error_order=k + 1, step_factor=step_factor.astype(width.dtype))
 
-    def _grid(self, memory: Memory, width: jax.Array) -> _Grid:
+    def _grid(self, memory: AdamsMemory, width: jax.Array) -> _Grid:
         """Distances are sums of widths: differences of times would be rounded."""
         real, numbers = memory.level.dtype, np.arange(self.orders)
         there = jnp.arange(1, self.orders + 1, dtype=jnp.int32) < memory.known
@@ -147,17 +149,17 @@ class AdamsPECE:
             found.append(moments[0])
         return jnp.stack(found)
 
-    def _choose(self, errors: jax.Array, memory: Memory, width: jax.Array, known: jax.Array) -> tuple:
+    def _choose(self, errors: jax.Array, memory: AdamsMemory, width: jax.Array, known: jax.Array) -> tuple:
         """The next order, the factor by which the step should change, and the level of the error."""
         k = memory.order
         at = jnp.stack([k - 1, k, k + 1])
         allowed = (at >= 1) & (at <= self.orders) & (at < known)
-        shift, growth, level = choose(errors[jnp.minimum(at, self.orders)], k, allowed, width, memory.level)
+        shift, step_factor, level = order_change(errors[jnp.minimum(at, self.orders)], k, allowed, width, memory.level)
         low, high = WORTHWHILE
-        growth = jnp.where((growth < low) | (growth > high), growth, 1)
-        return k + shift, growth, jnp.where(shift == 0, level.now, jnp.inf)
+        step_factor = jnp.where((step_factor < low) | (step_factor > high), step_factor, 1)
+        return k + shift, step_factor, jnp.where(shift == 0, level.now, jnp.inf)
 
-    def polynomial(self, f: Field, dense: Any, args: PyTree) -> jax.Array:
+    def polynomial(self, f: VectorField, dense: Any, args: PyTree) -> jax.Array:
         """Coefficients in θ, [degree + 1, *state], of the integral of the polynomial that the corrector integrates."""
         y, dt, past, new, (ahead, behind), k = dense
         powers = np.arange(1, self.degree + 1)
@@ -181,4 +183,4 @@ def _each(weights: jax.Array, rows: jax.Array) -> jax.Array:
 
 def _chain(slope: jax.Array, stars: jax.Array) -> jax.Array:
     """Φⱼ₊₁ = Φⱼ − Φⱼ*, from the new slope on."""
-    return slope[None] - mix(np.tril(np.ones((len(stars), len(stars))), -1), stars)
+    return slope[None] - constant_matmul(np.tril(np.ones((len(stars), len(stars))), -1), stars)

@@ -12,7 +12,7 @@ from jax import lax
 from jaxdiffeq import errors
 from jaxdiffeq.engine.control import PredictiveController
 from jaxdiffeq.primitives.while_loop import vary_like
-from jaxdiffeq.problems.vector_field import Field
+from jaxdiffeq.problems.vector_field import VectorField
 from jaxdiffeq.types import PyTree, State, Step, Work
 
 NONSTIFF, STIFF = 0, 1
@@ -25,7 +25,7 @@ the explicit one"""
 MANY = 500  # unknowns of an adjoint equation, parameters included
 
 
-class Memory(NamedTuple):
+class AutoMemory(NamedTuple):
     """Which method is next, how many steps spoke for the other one, and what each carries."""
 
     mode: jax.Array
@@ -101,12 +101,12 @@ class Auto:
         """The method for n unknowns: with very many the explicit one alone, as their Jacobian would fill the memory."""
         return self if n <= MANY else self.nonstiff
 
-    def init(self, f: Field, t: jax.Array, y: jax.Array, args: PyTree) -> Memory:
+    def init(self, f: VectorField, t: jax.Array, y: jax.Array, args: PyTree) -> AutoMemory:
         zero = jnp.zeros((), jnp.int32)
         shape = jax.eval_shape(lambda: self.stiff.init(f, t, y, args))
-        return Memory(zero, zero, self.nonstiff.init(f, t, y, args), _zeros(shape, y))
+        return AutoMemory(zero, zero, self.nonstiff.init(f, t, y, args), _zeros(shape, y))
 
-    def step(self, f: Field, start: State, t1: jax.Array, args: PyTree, tolerance: Any) -> Step:
+    def step(self, f: VectorField, start: State, t1: jax.Array, args: PyTree, tolerance: Any) -> Step:
         memory = start.memory
         methods = replace(self.nonstiff, measures=True), replace(self.stiff, measures=True)
 
@@ -125,14 +125,14 @@ class Auto:
             dense[which] = step.dense
             after = step.after._replace(memory=tuple(carried))
             order = methods[which].error_order if step.error_order is None else step.error_order
-            growth = jnp.zeros_like(start.t) if step.growth is None else step.growth
+            step_factor = jnp.zeros_like(start.t) if step.step_factor is None else step.step_factor
             step = step._replace(
                 after=after,
                 dense=tuple(dense),
                 ok=jnp.asarray(step.ok),
                 work=self._work(which, step),
                 error_order=jnp.asarray(order, start.t.dtype),
-                growth=growth,
+                step_factor=step_factor,
             )
             return vary_like(step, start.y)
 
@@ -147,9 +147,9 @@ class Auto:
         total[0] = total[0] + method.evaluations[1]
         return Work(*total)
 
-    def _vote(self, f: Field, memory: Memory, step: Step, dt: jax.Array, args: PyTree) -> Memory:
-        assert step.speed is not None
-        stretch = dt * lax.stop_gradient(step.speed).astype(dt.dtype) / self.nonstiff.tableau.stability_limit
+    def _vote(self, f: VectorField, memory: AutoMemory, step: Step, dt: jax.Array, args: PyTree) -> AutoMemory:
+        assert step.spectral_radius is not None
+        stretch = dt * lax.stop_gradient(step.spectral_radius).astype(dt.dtype) / self.nonstiff.tableau.stability_limit
         stiff = memory.mode == STIFF
         other = jnp.where(stiff, stretch < MARGIN[STIFF], stretch > MARGIN[NONSTIFF])
         votes = jnp.where(other, memory.votes + 1, jnp.maximum(memory.votes - 1, 0))
@@ -161,9 +161,9 @@ class Auto:
             return vary_like(tuple(method.init(f, t, y, args) for method in (self.nonstiff, self.stiff)), y)
 
         nonstiff, stiff_memory = lax.cond(switch, begin, lambda: carried)
-        return Memory(mode, jnp.where(switch, 0, votes), nonstiff, stiff_memory)
+        return AutoMemory(mode, jnp.where(switch, 0, votes), nonstiff, stiff_memory)
 
-    def polynomial(self, f: Field, dense: Any, args: PyTree) -> jax.Array:
+    def polynomial(self, f: VectorField, dense: Any, args: PyTree) -> jax.Array:
         """Coefficients in θ of whichever method took the step; zeros beyond its degree."""
         mode, *parts = dense
 

@@ -14,11 +14,11 @@ from jax import lax
 from jaxdiffeq.algebra import structure
 from jaxdiffeq.algebra.newton import NEWTON, Found, Newton, Start, root
 from jaxdiffeq.engine.interpolant import hermite
-from jaxdiffeq.implicit import jacobian_reuse as chord
+from jaxdiffeq.implicit import jacobian_reuse
 from jaxdiffeq.implicit.jacobian_reuse import Matrix
 from jaxdiffeq.implicit.system import System, like, real_vector, spread, velocity
-from jaxdiffeq.primitives.constant_matmul import blend, mix
-from jaxdiffeq.problems.vector_field import Field
+from jaxdiffeq.primitives.constant_matmul import blend, constant_matmul
+from jaxdiffeq.problems.vector_field import VectorField
 from jaxdiffeq.steppers.base import OfTableau
 from jaxdiffeq.tableaux.collocation import CollocationTableau
 from jaxdiffeq.types import PyTree, State, Step, Work
@@ -76,12 +76,12 @@ class Collocation(OfTableau):
     def work(self) -> Work:  # pyright: ignore[reportIncompatibleVariableOverride]
         return Work(0, 0, 0, 0, 0)
 
-    def init(self, f: Field, t: jax.Array, y: jax.Array, args: PyTree) -> tuple:
+    def init(self, f: VectorField, t: jax.Array, y: jax.Array, args: PyTree) -> tuple:
         v = lax.stop_gradient(real_vector(y))
         polynomial = jnp.zeros((self.tableau.stages, v.size), v.dtype)
         slope = (velocity(f, t, y, args),) if self._keeps_slope(f) else ()
         system = System(f.whole, y)
-        kept = chord.none(system, t, self._matrix(system, (t, v, args), v, v[0]), self._keeps(system))
+        kept = jacobian_reuse.none(system, t, self._matrix(system, (t, v, args), v, v[0]), self._keeps(system))
         return polynomial, jnp.ones_like(lax.stop_gradient(t)), *slope, kept
 
     def _matrix(self, system: System, at: tuple, slope: jax.Array, dt: jax.Array) -> Matrix:
@@ -97,26 +97,28 @@ class Collocation(OfTableau):
             jacobian, mass = kept if residual else (kept, system.mass(args))
             return self._algebra(system).simplified(1 / dt, mass, jacobian)
 
-        def drift(jacobian, factors):
+        def contraction(jacobian, factors):
             kind = complex if _form(self.tableau).values[0].imag else float
-            return chord.drift(system, lambda x: system.algebra.solve(factors[0], x.astype(kind)), at, jacobian)
+            return jacobian_reuse.contraction(
+                system, lambda x: system.algebra.solve(factors[0], x.astype(kind)), at, jacobian
+            )
 
-        return Matrix(make, factored, drift if self.equal else None)
+        return Matrix(make, factored, contraction if self.equal else None)
 
     def _keeps(self, system: System) -> bool:
-        return chord.pays(system) and not (self.equal and system.field.residual is not None)
+        return jacobian_reuse.worth_keeping(system) and not (self.equal and system.field.residual is not None)
 
     def _algebra(self, system: System) -> _Stacked:
         form = _form(self.tableau)
         return _Stacked(system.algebra, system.algebra.repeated(form.size), form, system.size)
 
-    def _keeps_slope(self, f: Field) -> bool:
+    def _keeps_slope(self, f: VectorField) -> bool:
         return _form(self.tableau).first or f.residual is not None
 
-    def step(self, f: Field, start: State, t1: jax.Array, args: PyTree, tolerance: Any) -> Step:
-        return _Stages(self, System(f.whole, start.y), start, t1, args, tolerance).step()
+    def step(self, f: VectorField, start: State, t1: jax.Array, args: PyTree, tolerance: Any) -> Step:
+        return _CollocationStages(self, System(f.whole, start.y), start, t1, args, tolerance).step()
 
-    def polynomial(self, f: Field, dense: Any, args: PyTree) -> jax.Array:
+    def polynomial(self, f: VectorField, dense: Any, args: PyTree) -> jax.Array:
         """Coefficients in θ, [degree + 1, *state], of the interpolant of the step that handed out `dense`."""
         t, y, t1, y1, powers = dense
         if self.tableau.dense is None:
@@ -135,7 +137,7 @@ class _Operands(NamedTuple):
     args: PyTree
 
 
-class _Stages:
+class _CollocationStages:
     """One step on its way. The m inner stages are unknown: not an explicit first, nor a last that no other needs."""
 
     def __init__(self, method: Collocation, system: System, start: State, t1: jax.Array, args: PyTree, tolerance: Any):
@@ -148,7 +150,9 @@ class _Stages:
         slope = lax.stop_gradient(real_vector(start.memory[2])) if method._keeps_slope(system.field) else self.y
         dt = lax.stop_gradient(self.dt)
         matrix = method._matrix(system, self.fixed, slope, dt)
-        self.chord, self.work = chord.renewed(start.memory[-1], matrix, 1 / dt, self.width, chord.ALIKE)
+        self.chord, self.work = jacobian_reuse.renewed(
+            start.memory[-1], matrix, 1 / dt, self.width, jacobian_reuse.ALIKE
+        )
         kept, residual = self.chord.jacobian, system.field.residual is not None
         self.jacobian, self.mass = kept if residual else (kept, system.mass(self.fixed[2]))
         self.scale = spread(tolerance.scale(start.y, start.y), start.y)
@@ -160,18 +164,24 @@ class _Stages:
         factors = self.chord.factors
         found = self._solve(factors)
         u = found.z.reshape(form.size, -1)
-        slopes = list(mix(form.inverse, u))  # times dt, as all of them here
+        slopes = list(constant_matmul(form.inverse, u))  # times dt, as all of them here
         if form.first:
             slopes = [self.dt * real_vector(self.start.memory[2]), *slopes]
         if form.last:
-            at = self.y + mix(form.a[-1:, :-1], jnp.stack(slopes))[0]
+            at = self.y + constant_matmul(form.a[-1:, :-1], jnp.stack(slopes))[0]
             slopes.append(self.dt * self.system.slope(self._times()[-1], at, self.args))
         slopes = jnp.stack(slopes)
-        end = self.y + self._ahead()[-1] + u[-1] if tableau.stiffly_accurate else self.y + mix(form.b, slopes)[0]
-        powers = mix(form.powers, slopes)
+        end = (
+            self.y + self._ahead()[-1] + u[-1]
+            if tableau.stiffly_accurate
+            else self.y + constant_matmul(form.b, slopes)[0]
+        )
+        powers = constant_matmul(form.powers, slopes)
         y1 = like(end, y)
         n = found.iterations
-        kept = chord.handed_on(self.chord, self.start.memory[-1], n > SLOW, chord.SHORTER * jnp.abs(self.width))
+        kept = jacobian_reuse.handed_on(
+            self.chord, self.start.memory[-1], n > SLOW, jacobian_reuse.SHORTER * jnp.abs(self.width)
+        )
         memory = *lax.stop_gradient((powers, self.width)), *self._last(slopes), kept
         error, refined = self._error(factors, u)
         systems, made = len(form.values), self.work
@@ -183,9 +193,11 @@ class _Stages:
             n,
         )
         ok = found.ok & jnp.all(jnp.isfinite(y1))
-        speed = structure.radius(self.algebra.one, self.jacobian, self.y.size) if self.method.measures else None
+        spectral_radius = (
+            structure.radius(self.algebra.one, self.jacobian, self.y.size) if self.method.measures else None
+        )
         dense = self.start.t, y, self.t1, y1, powers
-        return Step(State(self.t1, y1, memory), error, dense, ok, work, speed)
+        return Step(State(self.t1, y1, memory), error, dense, ok, work, spectral_radius)
 
     def _times(self) -> list[jax.Array]:
         """Of all stages; exactly t₁ at the end."""
@@ -206,12 +218,12 @@ class _Stages:
 
         def residual(z, at):
             u = z.reshape(form.size, -1)
-            slopes = at.shift * mix(form.inverse, u)
+            slopes = at.shift * constant_matmul(form.inverse, u)
             return jax.vmap(system.defect, (0, 0, 0, None))(at.t, at.base + u, slopes, at.args).reshape(-1)
 
         def exact(z, at):
             u = z.reshape(form.size, -1)
-            slopes = at.shift * mix(form.inverse, u)
+            slopes = at.shift * constant_matmul(form.inverse, u)
             jacobians, masses = jax.vmap(system.linear, (0, 0, 0, None))(at.t, at.base + u, slopes, at.args)
             return _Coupled(at.shift, masses, jacobians)
 
@@ -246,7 +258,7 @@ class _Stages:
         one, c = self.algebra.one, 1 / (given.gamma0 * dt)
         own = one.factor(structure.shifted(one, c, mass, self.jacobian)) if self.method._own_error else None
         real = factors[[value.imag == 0 for value in self.form.values].index(True)] if own is None else own
-        (t, y, args), slope = self.fixed, -c * mix(np.array([given.e]), u)[0]
+        (t, y, args), slope = self.fixed, -c * constant_matmul(np.array([given.e]), u)[0]
         estimate = lambda y: one.solve(real, self.system.defect(t, y, slope, args))
         error = estimate(y)
         large = jnp.mean((error / scale) ** 2) >= 1
@@ -329,7 +341,7 @@ class _Stacked:
 
     def times(self, w: _Coupled, x: jax.Array) -> jax.Array:
         x = x.reshape(self.form.size, self.n)
-        weighed = w.shift * mix(self.form.inverse, x)
+        weighed = w.shift * constant_matmul(self.form.inverse, x)
         pushed = jax.vmap(lambda mass, x: structure.times(self.one, mass, x))(w.masses, weighed)
         return (pushed - jax.vmap(self.one.times)(w.jacobians, x)).reshape(-1)
 
@@ -368,9 +380,9 @@ class _Stacked:
         for value, left, right, factor in zip(
             self.form.values, self.form.left, self.form.right.T, factors, strict=True
         ):
-            part = mix(left.real, b)[0]
+            part = constant_matmul(left.real, b)[0]
             if value.imag:
-                x = self.one.solve(factor, lax.complex(part, mix(left.imag, b)[0]))
+                x = self.one.solve(factor, lax.complex(part, constant_matmul(left.imag, b)[0]))
                 total += _outer(right.real, x.real) - _outer(right.imag, x.imag)
             else:
                 total += _outer(right.real, self.one.solve(factor, part))

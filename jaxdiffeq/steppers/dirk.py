@@ -15,11 +15,11 @@ from jax import lax
 from jaxdiffeq.algebra import lu, structure
 from jaxdiffeq.algebra.newton import NEWTON, Found, Newton, Start, root
 from jaxdiffeq.engine.interpolant import combine, hermite, weigh
-from jaxdiffeq.implicit import jacobian_reuse as chord
+from jaxdiffeq.implicit import jacobian_reuse
 from jaxdiffeq.implicit.jacobian_reuse import Matrix
 from jaxdiffeq.implicit.system import System, like, real_vector, spread, velocity
 from jaxdiffeq.primitives.scan import scan
-from jaxdiffeq.problems.vector_field import Field
+from jaxdiffeq.problems.vector_field import VectorField
 from jaxdiffeq.steppers.base import OfTableau
 from jaxdiffeq.steppers.stages import Slopes, combined, in_order, nothing_yet, push, table
 from jaxdiffeq.tableaux.dirk import DIRKTableau
@@ -76,33 +76,33 @@ class DIRK(OfTableau):
         """Those that need a matrix each, in the order of the stages."""
         return tuple(dict.fromkeys(row[-1] for row in self.tableau.a if row[-1]))
 
-    def additive(self, f: Field) -> bool:
+    def additive(self, f: VectorField) -> bool:
         """Whether the two parts of a problem are treated each in its way."""
         return self.tableau.explicit is not None and f.parts is not None
 
-    def init(self, f: Field, t: jax.Array, y: jax.Array, args: PyTree) -> tuple:
+    def init(self, f: VectorField, t: jax.Array, y: jax.Array, args: PyTree) -> tuple:
         slopes, system = self._slopes(f, t, y, args), self._system(f, y)
         matrix = self._matrix(system, (t, real_vector(y), args), slopes, real_vector(y)[0])
-        kept = chord.none(system, t, matrix, self._keeps(system))
+        kept = jacobian_reuse.none(system, t, matrix, self._keeps(system))
         if not self.tableau.bends:
             return *slopes, kept
         (k,) = slopes
         _, bend = jax.jvp(lambda t, y: velocity(f, t, y, args), (t, y), (jnp.ones_like(t), k))
         return k, lax.stop_gradient(bend), jnp.zeros_like(t), kept
 
-    def _slopes(self, f: Field, t: jax.Array, y: jax.Array, args: PyTree) -> tuple:
+    def _slopes(self, f: VectorField, t: jax.Array, y: jax.Array, args: PyTree) -> tuple:
         if not self.additive(f):
             return (velocity(f, t, y, args),)
         assert f.parts is not None
         return tuple(part(t, y, args) for part in f.parts)
 
-    def _system(self, f: Field, y: jax.Array) -> System:
+    def _system(self, f: VectorField, y: jax.Array) -> System:
         return System(f.implicit if self.additive(f) else f.whole, y)
 
     def _keeps(self, system: System) -> bool:
         """On steps of changing size only where factors are dear beside an iteration: an inverse made in a kernel."""
         worth = system.field.residual is None if self.equal else system.size <= lu.ROLLED
-        return worth and chord.pays(system)
+        return worth and jacobian_reuse.worth_keeping(system)
 
     def _matrix(self, system: System, at: tuple, memory: tuple, dt: jax.Array) -> Matrix:
         """Of a step from (t, y, args); for F = 0 a Jacobian for each diagonal."""
@@ -121,17 +121,17 @@ class DIRK(OfTableau):
             pairs = zip(shifts, tangents, strict=True)
             return tuple(system.algebra.factor(system.matrix(c, args, tangent)) for c, tangent in pairs)
 
-        def drift(jacobian, factors):
-            return chord.drift(system, lambda x: system.algebra.solve(factors[0], x), at, jacobian)
+        def contraction(jacobian, factors):
+            return jacobian_reuse.contraction(system, lambda x: system.algebra.solve(factors[0], x), at, jacobian)
 
-        return Matrix(make, factored, drift if self.equal else None)
+        return Matrix(make, factored, contraction if self.equal else None)
 
-    def step(self, f: Field, start: State, t1: jax.Array, args: PyTree, tolerance: Any) -> Step:
+    def step(self, f: VectorField, start: State, t1: jax.Array, args: PyTree, tolerance: Any) -> Step:
         explicit = f.parts[1] if self.additive(f) and f.parts else None
-        stages = _Stages(self, self._system(f, start.y), explicit, start, t1, args, tolerance)
+        stages = _DirkStages(self, self._system(f, start.y), explicit, start, t1, args, tolerance)
         return stages.step(f)
 
-    def polynomial(self, f: Field, dense: Any, args: PyTree) -> jax.Array:
+    def polynomial(self, f: VectorField, dense: Any, args: PyTree) -> jax.Array:
         """Coefficients in θ, [degree + 1, *state], of the interpolant of the step that handed out `dense`."""
         y, y1, dt, slopes, k1 = dense
         interpolant = self.tableau.dense
@@ -169,7 +169,7 @@ class _SoFar(NamedTuple):
     """the last state, [n]"""
     slopes: Slopes
     """each [n]"""
-    pushes: Slopes | None
+    explicit_slopes: Slopes | None
     """of the explicit part"""
     last: jax.Array
     """the last slope, [n]; the first guess at the next one"""
@@ -192,7 +192,7 @@ class _Row(NamedTuple):
     explicit_a: Any
 
 
-class _Stages:
+class _DirkStages:
     """One step on its way: what its stages share. Stages with the same factors are one loop: it compiles once."""
 
     def __init__(self, method: DIRK, system: System, explicit: Callable | None, start: State, t1, args, tolerance):
@@ -205,23 +205,25 @@ class _Stages:
         self.fixed = lax.stop_gradient((start.t, self.y, args))
         dt = lax.stop_gradient(self.dt)
         matrix, of_step = method._matrix(system, self.fixed, start.memory, dt), system.field.residual is not None
-        self.chord, self.work = chord.renewed(start.memory[-1], matrix, 1 / dt, self.width, chord.ALIKE, of_step)
+        self.chord, self.work = jacobian_reuse.renewed(
+            start.memory[-1], matrix, 1 / dt, self.width, jacobian_reuse.ALIKE, of_step
+        )
         self.factors = dict(zip(method.diagonals, self.chord.factors, strict=True))
         self.scale = spread(tolerance.scale(start.y, start.y), start.y)
         self.floor = 10 * jnp.finfo(self.y.dtype).eps / jnp.max(tolerance.rtol)
 
-    def step(self, f: Field) -> Step:
+    def step(self, f: VectorField) -> Step:
         tableau = self.method.tableau
         none = nothing_yet(tableau.stages, self.y)
         first = real_vector(self.start.memory[0])
         never = jnp.array(jnp.inf, self.y.dtype)
-        pushes = None if self.pair is None else none
-        so_far = _SoFar(self.y, none, pushes, first, never, jnp.array(True), jnp.zeros((), jnp.int32))
+        explicit_slopes = None if self.pair is None else none
+        so_far = _SoFar(self.y, none, explicit_slopes, first, never, jnp.array(True), jnp.zeros((), jnp.int32))
         done = 0
         if tableau.explicit_first:
-            if pushes is not None:
-                pushes = push(pushes, real_vector(self.start.memory[1]))
-            so_far, done = so_far._replace(slopes=push(none, first), pushes=pushes), 1
+            if explicit_slopes is not None:
+                explicit_slopes = push(explicit_slopes, real_vector(self.start.memory[1]))
+            so_far, done = so_far._replace(slopes=push(none, first), explicit_slopes=explicit_slopes), 1
         diagonals = [row[-1] for row in tableau.a[done:]]
         for diagonal, alike in itertools.groupby(diagonals):
             several = range(done, done := done + len(list(alike)))
@@ -233,13 +235,13 @@ class _Stages:
 
         def stage(so_far, row):
             base = self.y + self.dt * combined(row.a, so_far.slopes)
-            pushes = so_far.pushes
-            if pushes is not None:
-                base = base + self.dt * combined(row.explicit_a, pushes)
+            explicit_slopes = so_far.explicit_slopes
+            if explicit_slopes is not None:
+                base = base + self.dt * combined(row.explicit_a, explicit_slopes)
             so_far = self._solved(diagonal, row, base, so_far)
-            if pushes is not None:
-                pushes = push(pushes, self._push(row.explicit_c, so_far.at))
-            return so_far._replace(slopes=push(so_far.slopes, so_far.last), pushes=pushes), None
+            if explicit_slopes is not None:
+                explicit_slopes = push(explicit_slopes, self._push(row.explicit_c, so_far.at))
+            return so_far._replace(slopes=push(so_far.slopes, so_far.last), explicit_slopes=explicit_slopes), None
 
         return scan(stage, so_far, self._rows(several), written_out=True)[0]
 
@@ -273,45 +275,54 @@ class _Stages:
         assert self.explicit is not None
         return real_vector(self.explicit(self.start.t + c * self.width, like(at, self.start.y), self.args))
 
-    def _finish(self, f: Field, so_far: _SoFar) -> Step:
+    def _finish(self, f: VectorField, so_far: _SoFar) -> Step:
         tableau, y, at = self.method.tableau, self.start.y, so_far.at
-        slopes, pushes = in_order(so_far.slopes), [] if so_far.pushes is None else in_order(so_far.pushes)
-        last = tableau.stiffly_accurate and not pushes
+        slopes, explicit_slopes = (
+            in_order(so_far.slopes),
+            [] if so_far.explicit_slopes is None else in_order(so_far.explicit_slopes),
+        )
+        last = tableau.stiffly_accurate and not explicit_slopes
         y1 = at if last else self.y + self.dt * combine(tableau.b, slopes)
         if self.pair is not None:
-            y1 = y1 + self.dt * combine(self.pair.b, pushes)
+            y1 = y1 + self.dt * combine(self.pair.b, explicit_slopes)
         y1 = like(y1, y)
-        if pushes:
+        if explicit_slopes:
             assert f.parts is not None
             memory = tuple(part(self.t1, y1, self.args) for part in f.parts)
         else:
             memory = (like(slopes[-1], y) if last else f(self.t1, y1, self.args),)
-        total = [a + b for a, b in zip(slopes, pushes, strict=True)] if pushes else slopes
+        total = [a + b for a, b in zip(slopes, explicit_slopes, strict=True)] if explicit_slopes else slopes
         before, dt = self.start.memory[: len(memory)], self.dt.astype(y.dtype)
         ends = sum(before[1:], before[0]), sum(memory[1:], memory[0])
         n = so_far.iterations
         slow = n > SLOW * sum(row[-1] != 0 for row in tableau.a)
-        kept = chord.handed_on(self.chord, self.start.memory[-1], slow, chord.SHORTER * jnp.abs(self.width))
+        kept = jacobian_reuse.handed_on(
+            self.chord, self.start.memory[-1], slow, jacobian_reuse.SHORTER * jnp.abs(self.width)
+        )
         if tableau.bends:
             memory = *memory, *lax.stop_gradient(((ends[1] - ends[0]) / dt, self.width))
         inner = [like(k, y) for k in total] if tableau.dense is not None else [ends[0]]
         dense = y, y1, dt, tuple(inner), ends[1]
         finite = so_far.ok & jnp.all(jnp.isfinite(y1))
-        error = self._error(slopes, pushes, ends)
-        speed = structure.radius(self.algebra, self.chord.jacobian, self.y.size) if self.method.measures else None
-        anew = int(bool(pushes) and tableau.stiffly_accurate)  # the implicit part at y₁, where f need not be called
+        error = self._error(slopes, explicit_slopes, ends)
+        spectral_radius = (
+            structure.radius(self.algebra, self.chord.jacobian, self.y.size) if self.method.measures else None
+        )
+        anew = int(
+            bool(explicit_slopes) and tableau.stiffly_accurate
+        )  # the implicit part at y₁, where f need not be called
         work = self.work._replace(
             f_evals=n + anew + self.work.f_evals + self.work.jac_evals,
             factorizations=self.work.factorizations * len(self.factors),
             linear_solves=n,
             newton_iterations=n,
         )
-        return Step(State(self.t1, y1, (*memory, kept)), error, dense, finite, work, speed)
+        return Step(State(self.t1, y1, (*memory, kept)), error, dense, finite, work, spectral_radius)
 
-    def _error(self, slopes: list, pushes: list, ends: tuple) -> jax.Array | None:
+    def _error(self, slopes: list, explicit_slopes: list, ends: tuple) -> jax.Array | None:
         """The estimate, after (M − γ·dt·J)⁻¹·M if the tableau asks for that. Constant to differentiation."""
         tableau, own = self.method.tableau, self.method.tableau.own
-        slopes, pushes, ends, memory = lax.stop_gradient((slopes, pushes, ends, self.start.memory))
+        slopes, explicit_slopes, ends, memory = lax.stop_gradient((slopes, explicit_slopes, ends, self.start.memory))
         dt = lax.stop_gradient(self.dt)
         if tableau.e is not None:
             error = dt * combine(tableau.e, slopes)
@@ -324,7 +335,7 @@ class _Stages:
                 bend = ((k1 - k0) / dt - real_vector(memory[1])) / (dt + memory[2].astype(dt.dtype))
                 error = error + own.bend * dt**3 * bend
         if self.pair is not None and self.pair.e is not None:
-            error = error + dt * combine(self.pair.e, pushes)
+            error = error + dt * combine(self.pair.e, explicit_slopes)
         if tableau.filtered:
             gamma, factors = list(self.factors.items())[-1]
             right = self.system.inertia(*self.fixed, error)

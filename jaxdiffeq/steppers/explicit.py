@@ -13,7 +13,7 @@ from jaxdiffeq.algebra.norm import safe_sqrt
 from jaxdiffeq.engine.control import PIDController
 from jaxdiffeq.engine.interpolant import combine, hermite, weigh
 from jaxdiffeq.primitives.scan import scan
-from jaxdiffeq.problems.vector_field import Field
+from jaxdiffeq.problems.vector_field import VectorField
 from jaxdiffeq.steppers.base import OfTableau
 from jaxdiffeq.steppers.stages import combined, in_order, nothing_yet, push, table
 from jaxdiffeq.tableaux.explicit import ButcherTableau
@@ -55,10 +55,10 @@ class ExplicitRK(OfTableau):
         has = {"error": tableau.embedded_order is not None, "stiffness": tableau.pair is not None, "energy": True}
         return tuple(name for name in has if has[name])
 
-    def init(self, f: Field, t: jax.Array, y: jax.Array, args: Any) -> jax.Array:
+    def init(self, f: VectorField, t: jax.Array, y: jax.Array, args: Any) -> jax.Array:
         return f(t, y, args)
 
-    def step(self, f: Field, start: State, t1: jax.Array, args: Any, tolerance: Any = None) -> Step:
+    def step(self, f: VectorField, start: State, t1: jax.Array, args: Any, tolerance: Any = None) -> Step:
         tableau, t, y = self.tableau, start.t, start.y
         width = t1 - t
         dt = width.astype(y.dtype)
@@ -66,10 +66,10 @@ class ExplicitRK(OfTableau):
         y1 = y + dt * combine(tableau.b, slopes)
         k1 = slopes[-1] if tableau.fsal else f(t1, y1, args)
         after, dense = State(t1, y1, k1), (y, y1, dt, t, width, tuple(slopes), k1)
-        speed = self._speed(states, slopes, tolerance.scale(y, y1)) if self.measures else None
-        return Step(after, self._error(dt, slopes, k1), dense, True, speed=speed)
+        spectral_radius = self._spectral_radius(states, slopes, tolerance.scale(y, y1)) if self.measures else None
+        return Step(after, self._error(dt, slopes, k1), dense, True, spectral_radius=spectral_radius)
 
-    def _unrolled(self, f: Field, start: State, width: jax.Array, dt: jax.Array, args: Any) -> tuple[list, list]:
+    def _unrolled(self, f: VectorField, start: State, width: jax.Array, dt: jax.Array, args: Any) -> tuple[list, list]:
         """The states of the stages and their slopes."""
         t, y, k0 = start
         slopes, states = [k0], [y]
@@ -78,7 +78,7 @@ class ExplicitRK(OfTableau):
             slopes.append(f(t + c * width, states[-1], args))
         return states, slopes
 
-    def _looped(self, f: Field, start: State, width: jax.Array, dt: jax.Array, args: Any) -> tuple[list, list]:
+    def _looped(self, f: VectorField, start: State, width: jax.Array, dt: jax.Array, args: Any) -> tuple[list, list]:
         tableau, (t, y, k0) = self.tableau, start
 
         def stage(slopes, row):
@@ -91,7 +91,7 @@ class ExplicitRK(OfTableau):
         slopes, states = scan(stage, slopes, rows, written_out=True)
         return [] if states is None else [y, *states], in_order(slopes)
 
-    def _speed(self, states: list[jax.Array], slopes: list[jax.Array], scale: jax.Array) -> jax.Array:
+    def _spectral_radius(self, states: list[jax.Array], slopes: list[jax.Array], scale: jax.Array) -> jax.Array:
         """‖f(t, Y) − f(t, Z)‖/‖Y − Z‖ of two stages at one time, whose difference is mostly in the fastest direction.
 
         Source: Hairer, Wanner, Solving ODEs II, IV.2, eq. (2.24), after Shampine.
@@ -117,7 +117,7 @@ class ExplicitRK(OfTableau):
         size = jnp.sqrt(fifth**2 + 0.01 * third**2)
         return error * (fifth / jnp.where(size == 0, 1, size)).astype(error.dtype)
 
-    def polynomial(self, f: Field, dense: Any, args: Any) -> jax.Array:
+    def polynomial(self, f: VectorField, dense: Any, args: Any) -> jax.Array:
         """Coefficients in θ, [degree + 1, *state], of the interpolant of the step that handed out `dense`."""
         y, y1, dt, t, width, slopes, k1 = dense
         interpolant = self.tableau.dense

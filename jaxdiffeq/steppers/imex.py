@@ -12,25 +12,25 @@ from jax import lax
 
 from jaxdiffeq.algebra.newton import NEWTON, Newton, Start
 from jaxdiffeq.engine.interpolant import hermite
-from jaxdiffeq.implicit import jacobian_reuse as chord
+from jaxdiffeq.implicit import jacobian_reuse
 from jaxdiffeq.implicit.jacobian_reuse import Kept, Matrix
 from jaxdiffeq.implicit.system import System, like, real_vector, spread
 from jaxdiffeq.primitives.constant_matmul import blend
-from jaxdiffeq.problems.vector_field import Field
+from jaxdiffeq.problems.vector_field import VectorField
 from jaxdiffeq.steppers.base import OfTableau
 from jaxdiffeq.steppers.dirk import DIRK, Operands, solve_stage
 from jaxdiffeq.tableaux.multistep import IMEXTableau
 from jaxdiffeq.types import PyTree, State, Step, Work
 
 
-class Memory(NamedTuple):
+class ImexMemory(NamedTuple):
     """The past, the last step first. What is not known yet holds the present, so that nothing overflows."""
 
     slopes: tuple
     """at the start of the step, of the implicit and the explicit part, or of the whole; each [*state]"""
     states: jax.Array
     """at the starts of the steps before, [steps - 1, n]"""
-    pushes: jax.Array
+    explicit_slopes: jax.Array
     """slopes of the explicit part there, [steps - 1, n]"""
     widths: jax.Array
     """of the steps before, signed, [steps - 1]"""
@@ -67,15 +67,17 @@ class IMEXMultistep(OfTableau):
     def work(self) -> Work:  # pyright: ignore[reportIncompatibleVariableOverride]
         return Work(0, 0, 0, 0, 0)
 
-    def init(self, f: Field, t: jax.Array, y: jax.Array, args: PyTree) -> Memory:
+    def init(self, f: VectorField, t: jax.Array, y: jax.Array, args: PyTree) -> ImexMemory:
         slopes = (f(t, y, args),) if f.parts is None else tuple(part(t, y, args) for part in f.parts)
         before = self.tableau.steps - 1
         repeated = lambda x: jnp.broadcast_to(real_vector(x), (before, real_vector(x).size))
         far = jnp.full((), jnp.inf, jnp.finfo(y.dtype).dtype)
         widths, known = jnp.ones(before, t.dtype), jnp.ones((), jnp.int32)
         system, v = System(f.implicit, y), real_vector(y)
-        kept = chord.none(system, t, self._matrix(system, (t, v, args), v[0]), chord.pays(system))
-        return Memory(slopes, repeated(y), repeated(slopes[-1]), widths, known, far, kept)
+        kept = jacobian_reuse.none(
+            system, t, self._matrix(system, (t, v, args), v[0]), jacobian_reuse.worth_keeping(system)
+        )
+        return ImexMemory(slopes, repeated(y), repeated(slopes[-1]), widths, known, far, kept)
 
     def _matrix(self, system: System, at: tuple, shift: jax.Array) -> Matrix:
         """Of a step from (t, v, args)."""
@@ -84,12 +86,12 @@ class IMEXMultistep(OfTableau):
         def factored(jacobian):
             return algebra.factor(algebra.shifted(shift, None, jacobian))
 
-        def drift(jacobian, factors):
-            return chord.drift(system, lambda x: algebra.solve(factors, x), at, jacobian)
+        def contraction(jacobian, factors):
+            return jacobian_reuse.contraction(system, lambda x: algebra.solve(factors, x), at, jacobian)
 
-        return Matrix(lambda: system.jacobian(*at)[1], factored, drift)
+        return Matrix(lambda: system.jacobian(*at)[1], factored, contraction)
 
-    def step(self, f: Field, start: State, t1: jax.Array, args: PyTree, tolerance: Any) -> Step:
+    def step(self, f: VectorField, start: State, t1: jax.Array, args: PyTree, tolerance: Any) -> Step:
         def go_on():
             return self._step(f, start, t1, args, tolerance)
 
@@ -105,7 +107,7 @@ class IMEXMultistep(OfTableau):
             return go_on()
         return lax.cond(start.memory.known < self.tableau.steps, begin, go_on)
 
-    def _step(self, f: Field, start: State, t1: jax.Array, args: PyTree, tolerance: Any) -> Step:
+    def _step(self, f: VectorField, start: State, t1: jax.Array, args: PyTree, tolerance: Any) -> Step:
         (now, *before), memory = self.tableau.beta, start.memory
         system = System(f.implicit, start.y)
         width = t1 - start.t
@@ -116,7 +118,7 @@ class IMEXMultistep(OfTableau):
 
         push = jnp.zeros_like(y)
         if f.parts is not None:
-            push = now * blend(eta[:, None], jnp.concatenate([slopes[1][None], memory.pushes]))
+            push = now * blend(eta[:, None], jnp.concatenate([slopes[1][None], memory.explicit_slopes]))
         if before:
             push = push + before[0] * sum(slopes[1:], slopes[0])
         first = -jnp.sum(alpha)  # α₀: a constant has no slope
@@ -126,7 +128,7 @@ class IMEXMultistep(OfTableau):
         guess = blend(eta[:, None], states) - base if self.tableau.steps > 1 else slopes[0] / shift
         fixed = lax.stop_gradient((start.t, y, args))
         matrix = self._matrix(system, fixed, lax.stop_gradient(shift))
-        used, made = chord.renewed(memory.chord, matrix, lax.stop_gradient(shift), width)
+        used, made = jacobian_reuse.renewed(memory.chord, matrix, lax.stop_gradient(shift), width)
         floor = 10 * jnp.finfo(y.dtype).eps / jnp.max(tolerance.rtol)
         scale = spread(tolerance.scale(start.y, start.y), start.y)
         begin = Start(guess, used.factors, scale, floor, memory.rate)
@@ -136,11 +138,11 @@ class IMEXMultistep(OfTableau):
         after = (like(shift * found.z, start.y), *(() if f.parts is None else (f.parts[1](t1, y1, args),)))
         rate = jnp.maximum(found.rate, jnp.finfo(y.dtype).eps) ** 0.8
         n = found.iterations
-        kept = chord.handed_on(used, memory.chord, jnp.array(False), jnp.abs(width))
+        kept = jacobian_reuse.handed_on(used, memory.chord, jnp.array(False), jnp.abs(width))
         work = made._replace(f_evals=n + made.f_evals + made.jac_evals, linear_solves=n, newton_iterations=n)
         return self._taken(start, t1, y1, after, (lax.stop_gradient(rate), kept), found.ok, work)
 
-    def _weights(self, memory: Memory, width: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def _weights(self, memory: ImexMemory, width: jax.Array) -> tuple[jax.Array, jax.Array]:
         """αⱼ for j > 0, and η without β. Shapes: [len(alpha) - 1], [steps]."""
         numbers = np.arange(self.tableau.steps, dtype=np.int32)
         known = numbers[1:] < memory.known
@@ -162,15 +164,15 @@ class IMEXMultistep(OfTableau):
             return jnp.concatenate([row[None], rows])[: self.tableau.steps - 1]
 
         states = pushed(real_vector(start.y), before.states)
-        pushes = pushed(real_vector(before.slopes[-1]), before.pushes)
+        explicit_slopes = pushed(real_vector(before.slopes[-1]), before.explicit_slopes)
         width = t1 - start.t
         known = jnp.minimum(before.known + 1, self.tableau.steps)
-        memory = Memory(tuple(slopes), states, pushes, pushed(width, before.widths), known, *newton)
+        memory = ImexMemory(tuple(slopes), states, explicit_slopes, pushed(width, before.widths), known, *newton)
         k0, k1 = (sum(k[1:], k[0]) for k in (before.slopes, memory.slopes))
         ok = jnp.asarray(ok) & jnp.all(jnp.isfinite(y1))
         return Step(State(t1, y1, memory), None, (start.y, y1, width.astype(y1.dtype), k0, k1), ok, work)
 
-    def polynomial(self, f: Field, dense: Any, args: PyTree) -> jax.Array:
+    def polynomial(self, f: VectorField, dense: Any, args: PyTree) -> jax.Array:
         """Coefficients in θ, [degree + 1, *state], of the interpolant of the step that handed out `dense`."""
         y, y1, dt, k0, k1 = dense
         return hermite(y, y1, dt * k0, dt * k1)

@@ -13,11 +13,11 @@ from jax import lax
 from jaxdiffeq.algebra.newton import Found, Newton, Start, root
 from jaxdiffeq.algebra.structure import radius
 from jaxdiffeq.engine.control import PIDController
-from jaxdiffeq.implicit import jacobian_reuse as chord
+from jaxdiffeq.implicit import jacobian_reuse
 from jaxdiffeq.implicit.jacobian_reuse import Kept, Matrix
 from jaxdiffeq.implicit.system import System, like, real_vector, spread, velocity
-from jaxdiffeq.primitives.constant_matmul import blend, mix, total
-from jaxdiffeq.problems.vector_field import Field
+from jaxdiffeq.primitives.constant_matmul import blend, constant_matmul, total
+from jaxdiffeq.problems.vector_field import VectorField
 from jaxdiffeq.tableaux.multistep import change_of_step, harmonic, through_differences
 from jaxdiffeq.types import PyTree, State, Step, Work
 
@@ -33,7 +33,7 @@ EASY = Newton(kappa=0.05)
 """predicted to an order more than it is solved for, a state needs fewer iterations than a stage; CVODE has 0.1"""
 
 
-class Memory(NamedTuple):
+class BDFMemory(NamedTuple):
     """The past, and what the next step will be."""
 
     differences: jax.Array
@@ -112,16 +112,18 @@ class MultistepBDF:
     def dense_order(self) -> int:
         return self.order
 
-    def init(self, f: Field, t: jax.Array, y: jax.Array, args: PyTree) -> Memory:
+    def init(self, f: VectorField, t: jax.Array, y: jax.Array, args: PyTree) -> BDFMemory:
         system, v = System(f.whole, y), real_vector(y)
         slope = real_vector(velocity(f, t, y, args))
         rest = jnp.zeros((self.order + 1, v.size), v.dtype)
         one = jnp.ones((), jnp.int32)
         far = jnp.full((), jnp.inf, v.dtype)
-        kept = chord.none(system, t, self._matrix(system, _Operands(t, v, v, v[0], args)))
-        return Memory(jnp.concatenate([slope[None], rest]), jnp.ones_like(t), one, jnp.zeros_like(one), far, far, kept)
+        kept = jacobian_reuse.none(system, t, self._matrix(system, _Operands(t, v, v, v[0], args)))
+        return BDFMemory(
+            jnp.concatenate([slope[None], rest]), jnp.ones_like(t), one, jnp.zeros_like(one), far, far, kept
+        )
 
-    def step(self, f: Field, start: State, t1: jax.Array, args: PyTree, tolerance: Any) -> Step:
+    def step(self, f: VectorField, start: State, t1: jax.Array, args: PyTree, tolerance: Any) -> Step:
         system, y, width = System(f.whole, start.y), real_vector(start.y), t1 - start.t
         collapsed = jnp.abs(width) < COLLAPSED * jnp.abs(start.memory.width)
         k = jnp.where(collapsed, 1, start.memory.order)
@@ -135,7 +137,7 @@ class MultistepBDF:
         scale = spread(tolerance.scale(start.y, start.y), start.y)
         fixed = lax.stop_gradient(at)
         matrix, of_step = self._matrix(system, fixed), system.field.residual is not None
-        used, work = chord.renewed(memory.chord, matrix, fixed.c, width, of_step=of_step)
+        used, work = jacobian_reuse.renewed(memory.chord, matrix, fixed.c, width, of_step=of_step)
         found = self._solve(system, at, Start(jnp.zeros_like(base), used.factors, scale, floor, memory.rate))
 
         y1 = like(base + found.z, start.y)
@@ -143,20 +145,20 @@ class MultistepBDF:
         constants = self._table(self._error_constants, y)
         ratios = differences / spread(tolerance.of_error(start.y, y1), start.y)[None]
         sizes = jnp.sqrt(jnp.sum(ratios * ratios, axis=1) / start.y.size)
-        order, growth, equal, level = self._choose(*lax.stop_gradient((sizes, memory, width, equal + 1)))
+        order, step_factor, equal, level = self._choose(*lax.stop_gradient((sizes, memory, width, equal + 1)))
         rate = lax.stop_gradient(jnp.maximum(found.rate, jnp.finfo(y.dtype).eps) ** 0.8)
         n = found.iterations
-        least = jnp.abs(width) * jnp.minimum(growth, 1).astype(width.dtype)
-        kept = chord.handed_on(used, memory.chord, n > 2, least)
-        after = State(t1, y1, Memory(differences, width, order, equal, level, rate, kept))
+        least = jnp.abs(width) * jnp.minimum(step_factor, 1).astype(width.dtype)
+        kept = jacobian_reuse.handed_on(used, memory.chord, n > 2, least)
+        after = State(t1, y1, BDFMemory(differences, width, order, equal, level, rate, kept))
         return Step(
             after,
             like(constants[k - 1] * found.z, start.y),
             (y1, differences[: self.order], k),
             found.ok & jnp.all(jnp.isfinite(y1)),
             work._replace(f_evals=n + work.jac_evals, linear_solves=n, newton_iterations=n),
-            speed=radius(system.algebra, used.jacobian, system.size) if self.measures else None,
-            growth=growth.astype(width.dtype),
+            spectral_radius=radius(system.algebra, used.jacobian, system.size) if self.measures else None,
+            step_factor=step_factor.astype(width.dtype),
             error_order=k + 1,
         )
 
@@ -172,7 +174,7 @@ class MultistepBDF:
     def _numbers(self, rows: int) -> jax.Array:
         return jnp.arange(1, rows + 1, dtype=jnp.int32)
 
-    def _rescaled(self, memory: Memory, width: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def _rescaled(self, memory: BDFMemory, width: jax.Array) -> tuple[jax.Array, jax.Array]:
         """∇¹ … ∇ᵏ on steps of size `width`, zeros above; and how many of the steps before had that size."""
         stretch = width / memory.width
         same = jnp.abs(stretch - 1) < 0.01  # the clock's rounding, or a hair's breadth to land
@@ -208,13 +210,13 @@ class MultistepBDF:
 
     def _differences(self, before: jax.Array, past: jax.Array, d: jax.Array, k: jax.Array) -> jax.Array:
         """∇ʲy₁ = ∇ʲy + ∇ʲ⁺¹y₁ from ∇ᵏ⁺¹y₁ = d downwards, and ∇ᵏ⁺²y₁ = d − ∇ᵏ⁺¹y."""
-        sums = mix(np.triu(np.ones((self.order, self.order))), past)
+        sums = constant_matmul(np.triu(np.ones((self.order, self.order))), past)
         sums = jnp.concatenate([sums, jnp.zeros((2, d.size), d.dtype)])
         numbers = self._numbers(self.order + 2)[:, None]
         last = total(jnp.where(numbers == k + 1, before, 0))
         return jnp.where(numbers <= k + 1, sums + d[None], jnp.where(numbers == k + 2, (d - last)[None], 0))
 
-    def _choose(self, sizes: jax.Array, memory: Memory, width: jax.Array, equal: jax.Array) -> tuple:
+    def _choose(self, sizes: jax.Array, memory: BDFMemory, width: jax.Array, equal: jax.Array) -> tuple:
         """The next order, the factor by which the step should change, equal steps by then, and the level of the error.
 
         Shapes: `sizes` of all differences, in units of the tolerance, [orders + 2].
@@ -225,19 +227,19 @@ class MultistepBDF:
         ready = equal > k
         allowed = (at >= 1) & (at <= jnp.where(ready, self.order, k))
         low, high = WORTHWHILE
-        shift, growth, level = choose(constants[at] * sizes[at], k, allowed, width, memory.level)
+        shift, step_factor, level = order_change(constants[at] * sizes[at], k, allowed, width, memory.level)
         # before it is ready, the step only shrinks, and only from an error that is too large soon
-        change = jnp.where(ready, (growth < low) | (growth > high), level.soon > 0)
+        change = jnp.where(ready, (step_factor < low) | (step_factor > high), level.soon > 0)
         order = jnp.where(change, k + shift, k)
         kept = jnp.where(order == k, level.now, jnp.inf)
-        return order, jnp.where(change, growth, 1.0), jnp.where(change, 0, equal), kept
+        return order, jnp.where(change, step_factor, 1.0), jnp.where(change, 0, equal), kept
 
-    def polynomial(self, f: Field, dense: Any, args: PyTree) -> jax.Array:
+    def polynomial(self, f: VectorField, dense: Any, args: PyTree) -> jax.Array:
         """Coefficients in θ, [degree + 1, *state], of the polynomial through y₁ and the states before."""
         y1, differences, k = dense
         end = real_vector(y1)
         rows = jnp.where((self._numbers(self.order) <= k)[:, None], differences, 0)
-        powers = mix(through_differences(self.order), jnp.concatenate([end[None], rows]))
+        powers = constant_matmul(through_differences(self.order), jnp.concatenate([end[None], rows]))
         return jax.vmap(lambda v: like(v, y1))(powers)
 
 
@@ -248,7 +250,7 @@ class Level(NamedTuple):
     """log of the next error with the same step, if it has been rising; else not positive"""
 
 
-def choose(
+def order_change(
     errors: jax.Array, k: jax.Array, allowed: jax.Array, width: jax.Array, before: jax.Array
 ) -> tuple[jax.Array, jax.Array, Level]:
     """The change of order, −1, 0 or 1, that allows the longest step, the factor to that step, and the error's level.

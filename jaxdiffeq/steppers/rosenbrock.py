@@ -15,7 +15,7 @@ from jaxdiffeq.algebra.structure import radius, solve, times_mass
 from jaxdiffeq.engine.interpolant import combine, hermite, weigh
 from jaxdiffeq.implicit.system import System, like, real_vector, velocity
 from jaxdiffeq.primitives.scan import scan
-from jaxdiffeq.problems.vector_field import Field
+from jaxdiffeq.problems.vector_field import VectorField
 from jaxdiffeq.steppers.base import OfTableau
 from jaxdiffeq.steppers.stages import combined, in_order, nothing_yet, push, table
 from jaxdiffeq.tableaux.rosenbrock import RosenbrockTableau
@@ -54,10 +54,10 @@ class Rosenbrock(OfTableau):
     def costs(self) -> Work:
         return Work(0, 1, 1, self.tableau.stages, 0)
 
-    def init(self, f: Field, t: jax.Array, y: jax.Array, args: Any) -> tuple:
+    def init(self, f: VectorField, t: jax.Array, y: jax.Array, args: Any) -> tuple:
         return ()
 
-    def step(self, f: Field, start: State, t1: jax.Array, args: Any, tolerance: Any = None) -> Step:
+    def step(self, f: VectorField, start: State, t1: jax.Array, args: Any, tolerance: Any = None) -> Step:
         tableau, system = self.tableau, System(f.whole, start.y)
         algebra, mass = system.algebra, system.mass(args)
         t, y, width = start.t, real_vector(start.y), t1 - start.t
@@ -65,21 +65,21 @@ class Rosenbrock(OfTableau):
         f0, jacobian = system.jacobian(t, y, args)
         w = algebra.shifted(1 / (tableau.gamma * dt), mass, jacobian)
         factors = lax.stop_gradient(algebra.factor(w))
-        drift = self._drift(system, t, y, args, dt)
+        df_dt = self._df_dt(system, t, y, args, dt)
 
         def slope(c, moved):
             return system.slope(t + c * width, y + moved, args)
 
         def increment(k, pushed, d):
             right = k if pushed is None else k + times_mass(mass, pushed / dt)
-            return solve(algebra, w, factors, right if drift is None or d is None else right + d * drift)
+            return solve(algebra, w, factors, right if df_dt is None or d is None else right + d * df_dt)
 
         us = (self._looped if self.looped else self._unrolled)(slope, increment, f0, width.dtype)
         y1 = like(y + combine(tableau.m, us), start.y)
         error = None if tableau.e is None else like(combine(tableau.e, us), start.y)
         dense = start.y, y1, t1, width, tuple(us), f0
-        speed = radius(algebra, jacobian, y.size) if self.measures else None
-        return Step(State(t1, y1, ()), error, dense, jnp.all(jnp.isfinite(y1)), speed=speed)
+        spectral_radius = radius(algebra, jacobian, y.size) if self.measures else None
+        return Step(State(t1, y1, ()), error, dense, jnp.all(jnp.isfinite(y1)), spectral_radius=spectral_radius)
 
     def _unrolled(self, slope: Callable, increment: Callable, f0: jax.Array, time: Any) -> list[jax.Array]:
         """The increments uᵢ."""
@@ -103,14 +103,14 @@ class Rosenbrock(OfTableau):
         first = increment(f0, None, np.array(tableau.d[0], number))
         return in_order(scan(stage, push(nothing_yet(n, f0), first), rows, written_out=True)[0])
 
-    def _drift(self, system: System, t: jax.Array, y: jax.Array, args: Any, dt: jax.Array) -> jax.Array | None:
+    def _df_dt(self, system: System, t: jax.Array, y: jax.Array, args: Any, dt: jax.Array) -> jax.Array | None:
         """dt ∂f/∂t."""
         if system.field.autonomous or not any(self.tableau.d):
             return None
         _, slope = jax.jvp(lambda t: system.slope(t, y, args), (t,), (jnp.ones_like(t),))
         return dt * slope
 
-    def polynomial(self, f: Field, dense: Any, args: Any) -> jax.Array:
+    def polynomial(self, f: VectorField, dense: Any, args: Any) -> jax.Array:
         """Coefficients in θ, [degree + 1, *state], of the interpolant of the step that handed out `dense`."""
         y, y1, t1, width, us, f0 = dense
         interpolant = self.tableau.dense

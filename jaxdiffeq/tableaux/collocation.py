@@ -5,7 +5,7 @@ All numbers follow from the polynomials that define the methods; they were compu
 
 from dataclasses import dataclass
 
-from jaxdiffeq.tableaux.common import Interpolant, Tableau, check_sum
+from jaxdiffeq.tableaux.common import InterpolantWeights, Tableau, check_sum
 
 Matrix = tuple[tuple[float, ...], ...]
 
@@ -50,7 +50,7 @@ class CollocationTableau(Tableau):
     b: tuple[float, ...]
     source: str
     error: ErrorEstimate | None = None  # None: fixed steps only
-    dense: Interpolant | None = None  # the collocation polynomial; None: cubic Hermite
+    dense: InterpolantWeights | None = None  # the collocation polynomial; None: cubic Hermite
     inverse: Matrix | None = None  # A⁻¹
     transform: Transform | None = None
     stability: str = ""  # "L" or "A"
@@ -98,7 +98,7 @@ RADAUIIA1 = CollocationTableau(
         gamma0=1.0,
         e=(-1.0,),
     ),
-    dense=Interpolant(
+    dense=InterpolantWeights(
         order=1,
         b=(
             (1.0,),
@@ -138,7 +138,7 @@ RADAUIIA3 = CollocationTableau(
         gamma0=0.408248290463863,
         e=(-1.8371173070873836, 0.2041241452319315),
     ),
-    dense=Interpolant(
+    dense=InterpolantWeights(
         order=2,
         b=(
             (1.5, -0.75),
@@ -181,7 +181,7 @@ RADAUIIA5 = CollocationTableau(
         gamma0=0.27488882959567734,
         e=(-2.7623054547485992, 0.3799355982527289, -0.0916296098652258),
     ),
-    dense=Interpolant(
+    dense=InterpolantWeights(
         order=3,
         b=(
             (1.5580782047249224, -1.986947221348443, 0.8052720793239878),
@@ -230,7 +230,7 @@ RADAUIIA9 = CollocationTableau(
         gamma0=0.15906584442746913,
         e=(-4.418997716796381, 0.57923485225667, -0.199237560953468, 0.09416748369194548, -0.03181316888549383),
     ),
-    dense=Interpolant(
+    dense=InterpolantWeights(
         order=5,
         b=(
             (1.5864079001863283, -5.939631780296785, 9.977775909015968, -7.763720273930764, 2.282881805816479),
@@ -301,7 +301,7 @@ RADAUIIA13 = CollocationTableau(
         e=(-6.084307291132809, 0.7832779430920006, -0.2635901496382284, 0.12669914419515418, -0.0723848528985174,
            0.04336361600925824, -0.01598520932857644),
     ),
-    dense=Interpolant(
+    dense=InterpolantWeights(
         order=7,
         b=(
             (1.5940642185610419, -11.867354907681216, 42.56843764866185, -82.6119909029042, 88.92081439940893,
@@ -418,7 +418,7 @@ GAUSS2 = CollocationTableau(
         (0.5,),
     ),
     b=(1.0,),
-    dense=Interpolant(
+    dense=InterpolantWeights(
         order=1,
         b=(
             (1.0,),
@@ -451,7 +451,7 @@ GAUSS4 = CollocationTableau(
         (0.5386751345948129, 0.25),
     ),
     b=(0.5, 0.5),
-    dense=Interpolant(
+    dense=InterpolantWeights(
         order=2,
         b=(
             (1.3660254037844386, -0.8660254037844386),
@@ -489,7 +489,7 @@ GAUSS6 = CollocationTableau(
         (0.26798833376246944, 0.48042111196938336, 5 / 36),
     ),
     b=(5 / 18, 4 / 9, 5 / 18),
-    dense=Interpolant(
+    dense=InterpolantWeights(
         order=3,
         b=(
             (1.4788305577012362, -2.3121638910345697, 10 / 9),
@@ -532,7 +532,7 @@ GAUSS8 = CollocationTableau(
         (0.1774825722545226, 0.31344511474186837, 0.35267675751627187, 0.08696371128436346),
     ),
     b=(0.17392742256872692, 0.32607257743127305, 0.32607257743127305, 0.17392742256872692),
-    dense=Interpolant(
+    dense=InterpolantWeights(
         order=4,
         b=(
             (1.5267881254572668, -4.273011803936099, 4.775286118057296, -1.8551350170097365),
@@ -580,7 +580,7 @@ LOBATTOIIIA2 = CollocationTableau(
         (0.5, 0.5),
     ),
     b=(0.5, 0.5),
-    dense=Interpolant(
+    dense=InterpolantWeights(
         order=2,
         b=(
             (1.0, -0.5),
@@ -602,7 +602,7 @@ LOBATTOIIIA4 = CollocationTableau(
         (1 / 6, 2 / 3, 1 / 6),
     ),
     b=(1 / 6, 2 / 3, 1 / 6),
-    dense=Interpolant(
+    dense=InterpolantWeights(
         order=3,
         b=(
             (1.0, -1.5, 2 / 3),
@@ -626,7 +626,7 @@ LOBATTOIIIA6 = CollocationTableau(
         (1 / 12, 5 / 12, 5 / 12, 1 / 12),
     ),
     b=(1 / 12, 5 / 12, 5 / 12, 1 / 12),
-    dense=Interpolant(
+    dense=InterpolantWeights(
         order=4,
         b=(
             (1.0, -3.0, 10 / 3, -1.25),

@@ -35,7 +35,7 @@ class Tableau:
 
 
 @dataclass(frozen=True, eq=False)
-class Interpolant:
+class InterpolantWeights:
     """y(t + θ·dt) = y + dt·Σᵢ bᵢ(θ) kᵢ over the main stages followed by the extra ones."""
 
     order: int  # uniform in θ: the error is O(dt^(order + 1))

@@ -8,7 +8,7 @@ else with the digits that float64 holds.
 import math
 from dataclasses import dataclass
 
-from jaxdiffeq.tableaux.common import Interpolant, Tableau, check_sum
+from jaxdiffeq.tableaux.common import InterpolantWeights, Tableau, check_sum
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +47,7 @@ class DIRKTableau(Tableau):
     e: tuple[float, ...] | None = None  # b − b̂; None: fixed steps only
     embedded_order: int | None = None  # of b̂
     predictor: tuple[tuple[float, ...], ...] | None = None  # fᵢ begins as Σⱼ predictorᵢⱼ fⱼ, j < i
-    dense: Interpolant | None = None  # None: cubic Hermite. A pair has the same weights for both parts
+    dense: InterpolantWeights | None = None  # None: cubic Hermite. A pair has the same weights for both parts
     explicit: ExplicitPart | None = None  # None: not a pair
     stability: str = ""  # of the implicit method: "L", "A", or ""
     own: Estimate | None = None  # of a method without an embedded one
@@ -532,7 +532,7 @@ HAIRER4 = DIRKTableau(
     b=(25 / 24, -49 / 48, 7.8125, -85 / 12, 0.25),
     e=(-3 / 16, -27 / 32, 25 / 32, 0.0, 0.25),
     embedded_order=3,
-    dense=Interpolant(
+    dense=InterpolantWeights(
         order=3,
         b=(
             (11 / 3, -463 / 72, 217 / 36, -20 / 9),
@@ -562,7 +562,7 @@ HAIRER42 = DIRKTableau(
     b=(181513 / 86430, -89074 / 116015, 83636 / 34851, -69863904375173 / 23297141763930, 4 / 15),
     e=(-4580576 / 5834025, -9740224 / 15662025, 46144 / 4704885, 13169581145812 / 11648570881965, 4 / 15),
     embedded_order=3,
-    dense=Interpolant(
+    dense=InterpolantWeights(
         order=3,
         b=(
             (6.776439256624082, -14.066831911883533, 16.204808856162565, -6.8143005003361985),
@@ -928,7 +928,7 @@ KENCARP3 = DIRKTableau(
         (2755151106161 / 8838661029515, 6083509923354 / 8838661029515),
         (-260104435215 / 1767732205903, 1.147140180139521, 0.0),
     ),
-    dense=Interpolant(
+    dense=InterpolantWeights(
         order=2,
         b=(
             (4655552711362 / 22874653954995, -215264564351 / 13552729205753),
@@ -1089,7 +1089,7 @@ KENCARP4 = DIRKTableau(
         (0.442914622496517, 798813 / 724780, -824765625 / 372971788, 49640 / 29791),
         (288521442795 / 954204491116, 2224881 / 2566456, -1074821875 / 905317354, -3360875 / 8098936, 7040 / 4913),
     ),
-    dense=Interpolant(
+    dense=InterpolantWeights(
         order=3,
         b=(
             (0.961753400252887, -54480133 / 30881146, 6818779379841 / 7100303317025),
@@ -1156,7 +1156,7 @@ KENCARP5 = DIRKTableau(
         (8 / 23, 0.0, 0.0, 0.0, 15 / 23, 0.0),
         (-2 / 23, 0.0, 0.0, 0.0, 25 / 23, 0.0, 0.0),
     ),
-    dense=Interpolant(
+    dense=InterpolantWeights(
         order=3,
         b=(
             (-17674230611817 / 10670229744614, 43486358583215 / 12773830924787, -9257016797708 / 5021505065439),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jaxdiffeq.tableaux.common import Interpolant, Tableau, check_sum
+from jaxdiffeq.tableaux.common import InterpolantWeights, Tableau, check_sum
 
 
 @dataclass(frozen=True, eq=False, repr=False)  # compared by identity: every method is one module constant
@@ -25,7 +25,7 @@ class ButcherTableau(Tableau):
     e: tuple[float, ...] | None = None  # b − b̂; None: fixed steps only
     embedded_order: int | None = None  # of b̂
     e3: tuple[float, ...] | None = None  # a second estimate, of order 3: DP8 says how the two are blended
-    dense: Interpolant | None = None  # None: cubic Hermite
+    dense: InterpolantWeights | None = None  # None: cubic Hermite
     ssp: float | None = None  # SSP coefficient: dt ≤ ssp × the limit of Euler's method keeps its monotonicity
 
     stages = property(lambda self: len(self.b))
@@ -79,7 +79,7 @@ EULER = ButcherTableau(
         (),
     ),
     b=(1.0,),
-    dense=Interpolant(
+    dense=InterpolantWeights(
         order=1,
         b=(
             (1.0,),
@@ -99,7 +99,7 @@ MIDPOINT = ButcherTableau(
     b=(0.0, 1.0),
     e=(-1.0, 1.0),
     embedded_order=1,
-    dense=Interpolant(
+    dense=InterpolantWeights(
         order=2,
         b=(
             (1.0, -1.0),
@@ -120,7 +120,7 @@ HEUN = ButcherTableau(
     b=(0.5, 0.5),
     e=(-0.5, 0.5),
     embedded_order=1,
-    dense=Interpolant(
+    dense=InterpolantWeights(
         order=2,
         b=(
             (1.0, -0.5),
@@ -141,7 +141,7 @@ RALSTON = ButcherTableau(
     b=(0.25, 0.75),
     e=(-0.75, 0.75),
     embedded_order=1,
-    dense=Interpolant(
+    dense=InterpolantWeights(
         order=2,
         b=(
             (1.0, -0.75),
@@ -180,7 +180,7 @@ BS3 = ButcherTableau(
     b=(2 / 9, 1 / 3, 4 / 9, 0.0),
     e=(-5 / 72, 1 / 12, 1 / 9, -1 / 8),
     embedded_order=2,
-    dense=Interpolant(
+    dense=InterpolantWeights(
         order=3,
         b=(
             (1.0, -4 / 3, 5 / 9),
@@ -205,7 +205,7 @@ OWRENZEN3 = ButcherTableau(
     b=(31 / 144, 529 / 1152, 125 / 384, 0.0),
     e=(25 / 144, -575 / 1152, 125 / 384, 0.0),
     embedded_order=2,
-    dense=Interpolant(
+    dense=InterpolantWeights(
         order=3,
         b=(
             (1.0, -65 / 48, 41 / 72),
@@ -248,7 +248,7 @@ RK4 = ButcherTableau(
         (0.0, 0.0, 1.0),
     ),
     b=(1 / 6, 1 / 3, 1 / 3, 1 / 6),
-    dense=Interpolant(
+    dense=InterpolantWeights(
         order=3,
         b=(
             (1.0, -1.5, 2 / 3),
@@ -303,7 +303,7 @@ OWRENZEN4 = ButcherTableau(
     b=(1697 / 18876, 0.0, 50653 / 116160, 299693 / 1626240, 3375 / 11648, 0.0),
     e=(-1185 / 6292, 0.0, 4107 / 7744, -68493 / 108416, 3375 / 11648, 0.0),
     embedded_order=3,
-    dense=Interpolant(
+    dense=InterpolantWeights(
         order=4,
         b=(
             (1.0, -104217 / 37466, 1806901 / 618189, -866577 / 824252),
@@ -346,7 +346,7 @@ SSPRK22 = ButcherTableau(
         (1.0,),
     ),
     b=(0.5, 0.5),
-    dense=Interpolant(
+    dense=InterpolantWeights(
         order=2,
         b=(
             (1.0, -0.5),
@@ -370,7 +370,7 @@ SSPRK33 = ButcherTableau(
         (0.25, 0.25),
     ),
     b=(1 / 6, 1 / 6, 2 / 3),
-    dense=Interpolant(
+    dense=InterpolantWeights(
         order=2,
         b=(
             (1.0, -5 / 6),
@@ -398,7 +398,7 @@ SSPRK43 = ButcherTableau(
     b=(1 / 6, 1 / 6, 1 / 6, 0.5),
     e=(-1 / 12, -1 / 12, -1 / 12, 0.25),
     embedded_order=2,
-    dense=Interpolant(
+    dense=InterpolantWeights(
         order=2,
         b=(
             (1.0, -5 / 6),
@@ -431,7 +431,7 @@ SSPRK104 = ButcherTableau(
         (1 / 15, 1 / 15, 1 / 15, 1 / 15, 1 / 15, 1 / 6, 1 / 6, 1 / 6, 1 / 6),
     ),
     b=(0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1),
-    dense=Interpolant(
+    dense=InterpolantWeights(
         order=2,
         b=(
             (1.0, -0.9),
@@ -475,7 +475,7 @@ TSIT5 = ButcherTableau(
     e=(0.0017800110522257714, 0.0008164344596567469, -0.007880878010261995, 0.1447110071732629, -0.5823571654525552,
        0.45808210592918697, -1 / 66),
     embedded_order=4,
-    dense=Interpolant(
+    dense=InterpolantWeights(
         order=4,
         b=(
             (1.0, -2.763706197274826, 2.9132554618219126, -1.0530884977290216),
@@ -507,7 +507,7 @@ DP5 = ButcherTableau(
     b=(35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84, 0.0),
     e=(71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40),
     embedded_order=4,
-    dense=Interpolant(
+    dense=InterpolantWeights(
         order=4,
         b=(
             (1.0, -8048581381 / 2820520608, 8663915743 / 2820520608, -12715105075 / 11282082432),
@@ -544,7 +544,7 @@ BS5 = ButcherTableau(
     e=(3817 / 1959552, 0.0, -140181 / 15491840, 4224731 / 272937600, -8557 / 403200, 57928 / 4363065,
        23930231 / 4366535040, -3293 / 556956),
     embedded_order=4,
-    dense=Interpolant(
+    dense=InterpolantWeights(
         order=5,
         b=(
             (1.0, -3547880131 / 437837400, 35856435071 / 1313512200, -2722545893 / 59875200, 12923488183 / 350269920,
@@ -597,7 +597,7 @@ OWRENZEN5 = ButcherTableau(
     b=(83 / 945, 0.0, 248 / 825, 41 / 180, 1 / 36, 2401 / 38610, 6016 / 20475, 0.0),
     e=(188 / 945, 0.0, -752 / 825, 89 / 45, 1 / 9, -32242 / 19305, 6016 / 20475, 0.0),
     embedded_order=4,
-    dense=Interpolant(
+    dense=InterpolantWeights(
         order=5,
         b=(
             (1.0, -3292 / 819, 17893 / 2457, -4969 / 819, 596 / 315),
@@ -716,7 +716,7 @@ VERN6 = ButcherTableau(
     e=(-0.008623404282200852, 0.0, 0.0, 0.019434029953152708, -0.028450072588037983, 2.109711061065291,
        -103.45854289996399, 101.39980461914911, -1 / 30),
     embedded_order=5,
-    dense=Interpolant(
+    dense=InterpolantWeights(
         order=6,
         b=(
             (1.0, -7.778593856495575, 27.0524385722671, -45.780190114576975, 36.72377741043638, -11.183042432947357),
@@ -796,7 +796,7 @@ VERN7 = ButcherTableau(
     e=(0.0025470118799310456, 0.0, 0.0, -0.00965839487279575, 0.0420647097563969, -0.0666822437469301,
        0.26500974646212816, -0.29430311714032503, 0.0813174723249511, -0.020295184663356284),
     embedded_order=6,
-    dense=Interpolant(
+    dense=InterpolantWeights(
         order=7,
         b=(
             (1.0, -8.411472725417832, 33.66660061463883, -70.78954032519418, 80.64804619055772, -47.206420907595145,
@@ -942,7 +942,7 @@ VERN8 = ButcherTableau(
     e=(-3.2721039010281375e-05, 0.0, 0.0, 0.0, 0.0, -0.0005046250618777704, 0.0001211723589784759, -20.142336771313868,
        5.2371785994398286, -8.156744408794658, 22.938283273988784, -0.2361324633071542, 0.36016794372897754),
     embedded_order=7,
-    dense=Interpolant(
+    dense=InterpolantWeights(
         order=8,
         b=(
             (1.0, -10.039154650554519, 53.79210495862331, -165.0579057235472, 298.026456543461, -311.91254487079004,
@@ -1050,7 +1050,7 @@ DP8 = ButcherTableau(
     embedded_order=5,
     e3=(-0.18980075407240762, 0.0, 0.0, 0.0, 0.0, 4.450312892752409, 1.8915178993145003, -5.801203960010585,
         -0.42268232132379197, -0.1521609496625161, 0.20136540080403034, 0.022651792198360825),
-    dense=Interpolant(
+    dense=InterpolantWeights(
         order=7,
         b=(
             (1.0, -10.266057073759306, 48.161850968566455, -114.93304874997833, 147.46446875669767, -97.06685363011368,
@@ -1234,7 +1234,7 @@ VERN9 = ButcherTableau(
        0.013420653512688676, -0.028672962914094935, 2.624999655215792, -0.2825509643291537, 0.13643174034822156,
        0.030570139830827976, -0.048342313738239585),
     embedded_order=8,
-    dense=Interpolant(
+    dense=InterpolantWeights(
         order=9,
         b=(
             (1.0, -28.330488700617398, 257.6535452078578, -1152.1544557434572, 2909.390878345409, -4355.005172868188,

@@ -11,7 +11,7 @@ embedded solution. Tables with 15 or 16 printed digits satisfy their order condi
 import math
 from dataclasses import dataclass
 
-from jaxdiffeq.tableaux.common import EPS, Interpolant, Tableau
+from jaxdiffeq.tableaux.common import EPS, InterpolantWeights, Tableau
 
 
 def _check_product(row, d, total: float, source: str) -> None:
@@ -40,7 +40,7 @@ class RosenbrockTableau(Tableau):
     source: str
     e: tuple[float, ...] | None = None  # None: fixed steps only
     embedded_order: int | None = None
-    dense: Interpolant | None = None  # None: cubic Hermite
+    dense: InterpolantWeights | None = None  # None: cubic Hermite
     w_order: int = 1  # the order that is left with any other matrix in place of J; measured up to 4
     stability: str = ""  # "L", "A", "A(89.3)" with the angle in degrees, "": none of them
 
@@ -103,7 +103,7 @@ ROSENBROCK23 = RosenbrockTableau(
     m=(3.414213562373095, 3.414213562373095, 0.0),
     e=(-0.5690355937288492, -3.080880229039762, -0.5690355937288492),
     embedded_order=3,
-    dense=Interpolant(
+    dense=InterpolantWeights(
         order=2,
         b=(
             (3.414213562373095, 0.0),
@@ -220,7 +220,7 @@ RODAS3P = RosenbrockTableau(
     m=(93 / 32, 3.375, 13 / 32, 0.0, 1.0),
     e=(0.0, 0.0, 0.0, -1.0, 1.0),
     embedded_order=2,
-    dense=Interpolant(
+    dense=InterpolantWeights(
         order=3,
         b=(
             (4.6875, 2.4375, -4.21875),
@@ -539,7 +539,7 @@ RODAS4 = RosenbrockTableau(
     m=(1.221224509226641, 6.019134481288629, 12.53708332932087, -0.687886036105895, 1.0, 1.0),
     e=(0.0, 0.0, 0.0, 0.0, 0.0, 1.0),
     embedded_order=3,
-    dense=Interpolant(
+    dense=InterpolantWeights(
         order=3,
         b=(
             (11.3474595926725, -10.802515422725985, 0.6762803392801253),
@@ -580,7 +580,7 @@ RODAS42 = RosenbrockTableau(
     m=(22.73885722420363, 67.38147284535289, -31.2187749303856, 0.7285641833203814, 1.0, 1.0),
     e=(0.0, 0.0, 0.0, 0.0, 0.0, 1.0),
     embedded_order=3,
-    dense=Interpolant(
+    dense=InterpolantWeights(
         order=3,
         b=(
             (-1598054701696853 / 100000000000000, 23.72671939167373, 14.99268484949843),
@@ -621,7 +621,7 @@ RODAS4P = RosenbrockTableau(
     m=(-7.170454962423024, -4.741636671481785, -16.31002631330971, -1.062004044111401, 1.0, 1.0),
     e=(0.0, 0.0, 0.0, 0.0, 0.0, 1.0),
     embedded_order=3,
-    dense=Interpolant(
+    dense=InterpolantWeights(
         order=3,
         b=(
             (8964156037331433 / 500000000000000, -23460712479688917 / 1000000000000000,
@@ -665,7 +665,7 @@ RODAS4P2 = RosenbrockTableau(
     m=(7.089566927282776, 4.573591406461604, -8.423496976860259, -0.959280113459775, 1.0, 1.0),
     e=(0.0, 0.0, 0.0, 0.0, 0.0, 1.0),
     embedded_order=3,
-    dense=Interpolant(
+    dense=InterpolantWeights(
         order=3,
         b=(
             (1.766038658859473, 6154017004976591 / 500000000000000, -6984505741529879 / 1000000000000000),
@@ -927,7 +927,7 @@ RODAS5 = RosenbrockTableau(
     m=(-14.09640773051259, 6.925207756232704, -41.47510893210728, 2.343771018586405, 24.13215229196062, 1.0, 1.0, 1.0),
     e=(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0),
     embedded_order=4,
-    dense=Interpolant(
+    dense=InterpolantWeights(
         order=4,
         b=(
             (13258184942820767 / 1000000000000000, 16835649721683863 / 1000000000000000,
@@ -982,7 +982,7 @@ RODAS5P = RosenbrockTableau(
        1.0),
     e=(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0),
     embedded_order=4,
-    dense=Interpolant(
+    dense=InterpolantWeights(
         order=4,
         b=(
             (18445940457357737 / 1000000000000000, -2241529710225973 / 62500000000000,
@@ -1116,7 +1116,7 @@ RODAS6P = RosenbrockTableau(
        -0.9202387269679146, 0.12356751869470915, 0.5210532009614847, 0.9999999999999998, 1.0, 1.0, 0.0, 0.0, 0.0),
     e=(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0),
     embedded_order=5,
-    dense=Interpolant(
+    dense=InterpolantWeights(
         order=5,
         b=(
             (18.25280469278148, -8983183099210067 / 200000000000000, 75.46342893190449,

@@ -11,8 +11,8 @@ import pytest
 from jaxdiffeq import FixedSteps, IController, PIDController, Result
 from jaxdiffeq.engine.control import Tolerance
 from jaxdiffeq.engine.integration import STAGNATION, Integration
-from jaxdiffeq.problems.vector_field import Field
-from jaxdiffeq.types import Inputs, Knobs, State, Step, Verdict
+from jaxdiffeq.problems.vector_field import VectorField
+from jaxdiffeq.types import Inputs, Settings, State, Step, Verdict
 
 ZERO = jnp.zeros(())
 
@@ -58,18 +58,18 @@ ALWAYS = Stub(lambda t, dt, y1: (0.0, True, y1))
 
 def run(stub, controller, span=(0.0, 1.0), *, first=0.125, max_steps=1000, stops=(), size=2):
     """The last carry. The controller and the numbers are dynamic, the stub is not."""
-    integration = Integration(Field(lambda t, y, args: jnp.ones_like(y)), stub)
+    integration = Integration(VectorField(lambda t, y, args: jnp.ones_like(y)), stub)
     t0, t1 = (jnp.asarray(t, float) for t in span)
     inputs = Inputs(jnp.zeros(size) + t0, (), t0, t1, jnp.zeros(0), jnp.asarray(stops, float))
-    knobs = Knobs(
+    settings = Settings(
         controller, Tolerance(jnp.asarray(1e-3), jnp.asarray(1e-3)), jnp.asarray(first), jnp.asarray(max_steps)
     )
-    return jax.jit(integration.run)(inputs, knobs)
+    return jax.jit(integration.run)(inputs, settings)
 
 
 def counted(carry):
-    c = carry.steering.counts
-    return int(c.steps), int(c.rejected_error), int(c.rejected_solver), Result(int(carry.steering.result)).name
+    c = carry.control.counts
+    return int(c.steps), int(c.rejected_error), int(c.rejected_solver), Result(int(carry.control.result)).name
 
 
 def test_a_stepper_that_always_succeeds():
@@ -203,7 +203,7 @@ def test_smallest_and_largest_steps():
 def test_stops_are_landed_on_and_the_size_survives_them():
     carry = run(ALWAYS, FixedSteps(dt=0.25), first=0.25, stops=[0.3, 0.31])
     assert counted(carry) == (6, 0, 0, "success")  # 0.25 0.3 0.31 0.56 0.81 1
-    assert carry.steering.dt == 0.25
+    assert carry.control.dt == 0.25
     carry = run(ALWAYS, IController(factor_max=1.0, safety=1.0), first=0.25, stops=[0.3, 0.31])
     assert counted(carry) == (6, 0, 0, "success")
 
@@ -211,14 +211,16 @@ def test_stops_are_landed_on_and_the_size_survives_them():
 def test_a_pause_changes_nothing():
     """Steps in pieces equal steps in one go, to the bit."""
     stub = Stub(lambda t, dt, y1: (dt**2 * jnp.cos(3 * t), True, y1))
-    integration = Integration(Field(lambda t, y, args: jnp.ones_like(y)), stub)
+    integration = Integration(VectorField(lambda t, y, args: jnp.ones_like(y)), stub)
     inputs = Inputs(jnp.zeros(2), (), ZERO, jnp.array(3.0), jnp.zeros(0), jnp.array([1.1]))
-    knobs = Knobs(PIDController(), Tolerance(jnp.asarray(1e-4), jnp.asarray(1e-4)), jnp.asarray(0.1), jnp.asarray(500))
-    whole = jax.jit(integration.run)(inputs, knobs)
-    piece = jax.jit(lambda c: integration.run(inputs, knobs, c, pause=7))
-    carry, pieces = integration.start(inputs, knobs), 0
-    while carry.steering.result == Result.running:
+    settings = Settings(
+        PIDController(), Tolerance(jnp.asarray(1e-4), jnp.asarray(1e-4)), jnp.asarray(0.1), jnp.asarray(500)
+    )
+    whole = jax.jit(integration.run)(inputs, settings)
+    piece = jax.jit(lambda c: integration.run(inputs, settings, c, pause=7))
+    carry, pieces = integration.start(inputs, settings), 0
+    while carry.control.result == Result.running:
         carry, pieces = piece(carry), pieces + 1
-    assert pieces == -(-int(whole.steering.counts.steps) // 7)
+    assert pieces == -(-int(whole.control.counts.steps) // 7)
     assert pieces > 3
     jax.tree.map(np.testing.assert_array_equal, carry, whole)

@@ -11,10 +11,10 @@ import jaxdiffeq as jde
 from jaxdiffeq.engine.control import Tolerance
 from jaxdiffeq.engine.integration import Integration
 from jaxdiffeq.engine.interpolant import hermite
-from jaxdiffeq.engine.recorders import Log, Marks, Passage, SaveSteps, SaveTimes, Shapes, Window
+from jaxdiffeq.engine.recorders import Log, Marks, SaveSteps, SaveTimes, Shapes, StepView, Window
 from jaxdiffeq.primitives.row_buffer import read, rows, write
-from jaxdiffeq.problems.vector_field import Field
-from jaxdiffeq.types import Inputs, Knobs, State
+from jaxdiffeq.problems.vector_field import VectorField
+from jaxdiffeq.types import Inputs, Settings, State
 
 NAN = jnp.array(jnp.nan)
 
@@ -43,7 +43,7 @@ def step(t0, t1, number, taken=True):
     rise = line(jnp.asarray(t1, float)) - line(jnp.asarray(t0, float))
     cubic = hermite(line(jnp.asarray(t0, float)), line(jnp.asarray(t1, float)), rise, rise)
     dt = jnp.asarray(abs(t1 - t0), float)
-    return Passage(state(t0), state(t1), cubic, dt, count(100 + number), jnp.array(taken), count(number))
+    return StepView(state(t0), state(t1), cubic, dt, count(100 + number), jnp.array(taken), count(number))
 
 
 def inputs(ts=(), span=(0.0, 1.0)):
@@ -187,19 +187,19 @@ def test_a_window_holds_consecutive_steps():
 def logged():
     """A solve whose steps differ in size, some rejected, with all of them saved, and a log of four slots."""
     log, saved = Log(4, 128), SaveSteps(observe, 128)
-    field = Field(lambda t, y, args: -40 * (y - jnp.cos(8 * t)))
+    field = VectorField(lambda t, y, args: -40 * (y - jnp.cos(8 * t)))
     integration = Integration(field, jde.BS3(), (saved, log))
-    knobs = Knobs(jde.PIDController(), Tolerance(jnp.array(1e-3), jnp.array(1e-3)), jnp.array(0.1), count(128))
+    settings = Settings(jde.PIDController(), Tolerance(jnp.array(1e-3), jnp.array(1e-3)), jnp.array(0.1), count(128))
     given = Inputs(jnp.zeros(1), (), jnp.array(0.0), jnp.array(1.0), jnp.zeros(0), jnp.array([0.6]))
-    carry = jax.jit(integration.run)(given, knobs)
-    return integration, given, knobs, carry
+    carry = jax.jit(integration.run)(given, settings)
+    return integration, given, settings, carry
 
 
 @pytest.mark.parametrize("slot", [0, 1, 2])
 def test_a_replay_from_a_slot_takes_the_same_steps(slot):
     """To the bit, with their sizes, through rejections and a stop, and none before or after."""
-    integration, given, knobs, carry = logged()
-    (saved, slots), (_, marks), counts = carry.records, carry.steering.marks, carry.steering.counts
+    integration, given, settings, carry = logged()
+    (saved, slots), (_, marks), counts = carry.records, carry.control.marks, carry.control.counts
     steps, stride = int(counts.steps), int(marks.stride)
     assert counts.rejected_error > 0 and 4 >= steps / stride > 2 and stride >= 4
     ts, ys = np.append(0.0, saved[0][:steps]), np.append(0.0, saved[1]["y"][:steps, 0])
@@ -209,7 +209,7 @@ def test_a_replay_from_a_slot_takes_the_same_steps(slot):
     again = jax.jit(integration.with_recorders(window).replay)
     made = read((marks.dt, marks.controller), count(slot))
     end = min(first + stride, steps) - 1
-    states, sizes = again(given, knobs, read(slots, count(slot)), made, (count(first), count(end)),
+    states, sizes = again(given, settings, read(slots, count(slot)), made, (count(first), count(end)),
                           (records[0], (count(first), records[1])))  # fmt: skip
     np.testing.assert_array_equal(states.t[: end - first], ts[first:end])
     np.testing.assert_array_equal(states.y[: end - first, 0], ys[first:end])

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdiffeq.primitives.fused_region import as_one
+from jaxdiffeq.primitives.fused_region import fused_region
 from jaxdiffeq.primitives.scan import scan
 from jaxdiffeq.primitives.while_loop import frozen_while
 
@@ -44,7 +44,7 @@ def whole(body, carry, n=3, ours=True):
         c, k = (loop if ours else plain)(body, body(c), n)
         return body(c), k
 
-    return as_one(run, carry, n) if ours else run(carry, n)
+    return fused_region(run, carry, n) if ours else run(carry, n)
 
 
 def rows(body, carry, n=3, ours=True):

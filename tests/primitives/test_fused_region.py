@@ -1,4 +1,4 @@
-"""`as_one` is the function it is given, under every transformation that a solve goes through, and one kernel."""
+"""`fused_region` is the function it is given, under every transformation that a solve goes through, and one kernel."""
 
 import re
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxdiffeq as jde
-from jaxdiffeq.primitives.fused_region import as_one
+from jaxdiffeq.primitives.fused_region import fused_region
 from jaxdiffeq.primitives.while_loop import frozen_while
 
 needs_cpu = pytest.mark.skipif(jax.default_backend() != "cpu", reason="kernels are made on the CPU")
@@ -27,7 +27,7 @@ def repeated(x, n):
 
 
 def whole(x, n=3):
-    return as_one(repeated, x, n)
+    return fused_region(repeated, x, n)
 
 
 def plain(x, n=3):
@@ -71,7 +71,7 @@ def test_the_second_part_is_constant_to_differentiation():
 
 
 def test_what_no_lane_tells_apart_is_computed_once():
-    out = jax.vmap(lambda a, b: as_one(lambda a, b: ((a, b + 1), ()), a, b), (0, None), ((0, None), ()))
+    out = jax.vmap(lambda a, b: fused_region(lambda a, b: ((a, b + 1), ()), a, b), (0, None), ((0, None), ()))
     (a, b), _ = out(jnp.arange(4.0), jnp.zeros(()))
     assert (a.shape, b.shape) == ((4,), ())
 
@@ -84,7 +84,7 @@ def test_reverse_mode_says_what_to_do():
 
 def test_a_derivative_of_the_parts_has_every_mode():
     parts = lambda x: (jnp.sum(jnp.sin(x) * x[::-1]), jnp.sum(x))
-    together = lambda x: as_one(parts, x, derivative=False)
+    together = lambda x: fused_region(parts, x, derivative=False)
     lanes = lambda f: lambda x: jax.vmap(jax.grad(f))(jnp.stack([x, 2 * x]))
     for mode in (jax.grad, jax.jacfwd, jax.hessian, lanes, lambda f: jax.grad(jax.jit(f))):
         ours, theirs = (jax.jit(mode(lambda x, fun=fun: fun(x)[0]))(X) for fun in (together, parts))
@@ -125,7 +125,7 @@ def test_its_gradient_is_two():
 @needs_cpu
 def test_what_no_kernel_can_hold_is_left_as_it_was():
     def sorts(x):
-        return as_one(lambda x: (jnp.sort(repeated(x, 3)[0]["y"]), ()), x)[0]
+        return fused_region(lambda x: (jnp.sort(repeated(x, 3)[0]["y"]), ()), x)[0]
 
     assert operations(sorts, X)[0] == 1  # the loop alone
     np.testing.assert_allclose(sorts(X), np.sort(plain(X)[0]["y"]), rtol=1e-14)

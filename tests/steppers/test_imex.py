@@ -9,8 +9,8 @@ import pytest
 
 import jaxdiffeq as jde
 from jaxdiffeq.engine.control import Tolerance
-from jaxdiffeq.problems.vector_field import Field
-from jaxdiffeq.steppers.imex import Memory
+from jaxdiffeq.problems.vector_field import VectorField
+from jaxdiffeq.steppers.imex import ImexMemory
 from jaxdiffeq.types import State
 
 METHODS = {m.name: m for m in (jde.IMEXEuler(), jde.CNAB2(), jde.SBDF2(), jde.SBDF3(), jde.SBDF4())}
@@ -53,7 +53,7 @@ def past(method, widths, y, slopes):
     rows = lambda f: jnp.asarray([[f(t)] for t in ago]).reshape(len(ago), 1)
     known, rate = jnp.asarray(method.tableau.steps, jnp.int32), jnp.asarray(jnp.inf)
     present = tuple(jnp.array([k(0.0)]) for k in slopes)
-    return Memory(present, rows(y), rows(slopes[-1]), jnp.asarray(widths), known, rate, ())
+    return ImexMemory(present, rows(y), rows(slopes[-1]), jnp.asarray(widths), known, rate, ())
 
 
 @each
@@ -63,10 +63,12 @@ def test_equal_steps_have_the_published_coefficients(method):
     steps = method.tableau.steps
     memory = past(method, np.full(steps - 1, 0.1), lambda t: 1 + t, (lambda t: 0.0, lambda t: 1.0))
     g = lambda t, y, args: jnp.zeros_like(y)
-    field = Field(g, parts=(g, g))
+    field = VectorField(g, parts=(g, g))
 
-    def end(states, pushes):
-        changed = memory._replace(states=states[1:], pushes=pushes[1:], slopes=(memory.slopes[0], pushes[0]))
+    def end(states, explicit_slopes):
+        changed = memory._replace(
+            states=states[1:], explicit_slopes=explicit_slopes[1:], slopes=(memory.slopes[0], explicit_slopes[0])
+        )
         start = State(jnp.zeros(()), states[0], changed)
         return method.step(field, start, jnp.asarray(0.1), None, TOLERANCE).after.y[0]
 
@@ -84,7 +86,7 @@ def test_polynomials_are_exact_whatever_the_steps(method):
     explicit = np.polynomial.Polynomial(np.cos(np.arange(k)))
     y = (implicit + explicit).integ()
     f, g = (lambda t, y, args, p=p: jnp.polyval(p.coef[::-1], t) * jnp.ones_like(y) for p in (implicit, explicit))
-    field = Field(lambda t, y, args: f(t, y, args) + g(t, y, args), parts=(f, g))
+    field = VectorField(lambda t, y, args: f(t, y, args) + g(t, y, args), parts=(f, g))
     memory = past(method, np.array([0.7, 0.31, 0.52])[: steps - 1], y, (implicit, explicit))
     for width in (0.05, 0.9):
         start = State(jnp.zeros(()), jnp.array([y(0.0)]), memory)

@@ -13,7 +13,7 @@ from scipy.integrate import solve_ivp
 import jaxdiffeq as jde
 from jaxdiffeq.algebra.structure import Banded
 from jaxdiffeq.engine.control import Tolerance
-from jaxdiffeq.problems.vector_field import Field
+from jaxdiffeq.problems.vector_field import VectorField
 from jaxdiffeq.types import State
 
 END = jde.SaveAt(t1=True)
@@ -31,7 +31,7 @@ def history(method, g, t, y, h, order):
     rows = method.order + (3 if method.name == "BDF" else 1)
     values = np.array([g(t - j * h) for j in range(rows)])
     nabla = [sum((-1) ** i * math.comb(j, i) * values[i] for i in range(j + 1)) for j in range(rows)]
-    memory = method.init(Field(lambda t, y, args: y), t, y, None)
+    memory = method.init(VectorField(lambda t, y, args: y), t, y, None)
     memory = memory._replace(order=jnp.array(order, jnp.int32))
     if method.name == "BDF":
         return memory._replace(differences=jnp.stack(nabla[1:]), width=jnp.asarray(h))
@@ -63,7 +63,7 @@ def marching(name):
         def step(i, carry):
             y, memory = carry
             t = i * h
-            after = method.step(Field(field), State(t, y, memory), t + h, None, TOLERANCE).after
+            after = method.step(VectorField(field), State(t, y, memory), t + h, None, TOLERANCE).after
             return after.y, after.memory._replace(order=memory.order)
 
         return lax.fori_loop(0, n, step, (jnp.asarray(exact(0.0)), memory))[0]
@@ -103,9 +103,9 @@ def one_step(name):
 
     @jax.jit
     def step(start, t1, k):
-        step = method.step(Field(f), start, t1, k, TOLERANCE)
+        step = method.step(VectorField(f), start, t1, k, TOLERANCE)
         powers = 0.5 ** np.arange(method.degree + 1)
-        return step.after.y, step.error, powers @ method.polynomial(Field(f), step.dense, k)
+        return step.after.y, step.error, powers @ method.polynomial(VectorField(f), step.dense, k)
 
     return step
 
@@ -136,12 +136,12 @@ def test_adams_is_exact_on_polynomials_whatever_the_steps():
         return degrees * (1.0 + t) ** (degrees - 1)
 
     y = jnp.ones(8)
-    memory = method.init(Field(f), jnp.array(t), y, None)
+    memory = method.init(VectorField(f), jnp.array(t), y, None)
 
     @jax.jit
     def advance(start, t1):
-        step = method.step(Field(f), start, t1, None, TOLERANCE)
-        return step.after, 0.5 ** np.arange(method.degree + 1) @ method.polynomial(Field(f), step.dense, None)
+        step = method.step(VectorField(f), start, t1, None, TOLERANCE)
+        return step.after, 0.5 ** np.arange(method.degree + 1) @ method.polynomial(VectorField(f), step.dense, None)
 
     for n, width in enumerate(widths):
         memory = memory._replace(order=jnp.array(n + 1, jnp.int32))

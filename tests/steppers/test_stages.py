@@ -9,7 +9,7 @@ import pytest
 
 import jaxdiffeq as jde
 from jaxdiffeq import methods
-from jaxdiffeq.problems.vector_field import Field
+from jaxdiffeq.problems.vector_field import VectorField
 from jaxdiffeq.steppers import stages
 from jaxdiffeq.steppers.dirk import DIRK
 from jaxdiffeq.steppers.explicit import ExplicitRK
@@ -59,7 +59,7 @@ class Tolerance:
 @pytest.mark.parametrize("dtype", [float, complex])
 def test_compact_steps_are_the_same_up_to_rounding(name, dtype):
     method, y, t1 = METHODS[name], jnp.array([0.4, -0.3], dtype), jnp.array(0.3)
-    field, args, t = Field(swing), jnp.array(1.3, dtype), jnp.array(0.1)
+    field, args, t = VectorField(swing), jnp.array(1.3, dtype), jnp.array(0.1)
 
     def step(method):
         taken = method.step(field, State(t, y, method.init(field, t, y, args)), t1, args, Tolerance)
@@ -69,7 +69,7 @@ def test_compact_steps_are_the_same_up_to_rounding(name, dtype):
         return step(method), step(method.compact)
 
     if dtype is complex:
-        field = Field(lambda t, y, args: args * y * (1 + 0j * y) + jnp.conj(y))
+        field = VectorField(lambda t, y, args: args * y * (1 + 0j * y) + jnp.conj(y))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12), *jax.jit(both)())
 
 
