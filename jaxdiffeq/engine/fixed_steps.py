@@ -17,7 +17,7 @@ from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.gradients.rule import Constants, Outputs, poisoned
 from jaxdiffeq.primitives.fused_region import fused_region
 from jaxdiffeq.primitives.scan import scan
-from jaxdiffeq.primitives.while_loop import vary_like
+from jaxdiffeq.primitives.varying_axes import vary_like
 from jaxdiffeq.types import Counts, Inputs, Result, State
 
 MOST = 2**28  # bytes of states that a gradient keeps unless told otherwise
@@ -125,15 +125,15 @@ def _scan(step: Callable, carry: Any, xs: Any, memory: Any) -> tuple[Any, Any]:
     """
     n = xs.shape[0]
     if memory is None or memory == "all" or n < 4:
-        return scan(step, carry, xs, recompute=memory != "all")
+        return scan(step, carry, xs)
     outer = min(n, math.isqrt(n) if memory == "sqrt" else max(1, int(memory)))
     inner = n // outer
 
     def block(carry, xs):
-        return scan(step, carry, xs, recompute=True)
+        return scan(step, carry, xs)
 
     whole = outer * inner
-    carry, rows = scan(block, carry, xs[:whole].reshape(outer, inner), recompute=True)
+    carry, rows = scan(block, carry, xs[:whole].reshape(outer, inner))
     rows = jax.tree.map(lambda x: x.reshape(whole, *x.shape[2:]), rows)
     if whole == n:
         return carry, rows

@@ -13,7 +13,8 @@ from jax import lax
 from jaxdiffeq.engine.control import starting_step
 from jaxdiffeq.engine.recorders import Estimates, Shapes, StepView
 from jaxdiffeq.implicit.system import make_consistent
-from jaxdiffeq.primitives.while_loop import frozen_while, vary_like
+from jaxdiffeq.primitives.varying_axes import vary_like
+from jaxdiffeq.primitives.while_loop import frozen_while
 from jaxdiffeq.types import Counts, Inputs, PyTree, Result, Settings, State, Step
 
 STAGNATION = 50  # rejections in a row: at a fifth of the size each, 1e-35 of the first attempt

@@ -18,7 +18,7 @@ from jaxdiffeq.engine.recorders import SaveSteps, SaveTimes
 from jaxdiffeq.engine.regularisers import MEANINGS, RegulariserSums
 from jaxdiffeq.frontend.saveat import Keep, normalise, one_array, sorted_times, times
 from jaxdiffeq.implicit.system import like, make_consistent
-from jaxdiffeq.primitives.while_loop import match_varying_axes
+from jaxdiffeq.primitives.varying_axes import match_varying_axes
 from jaxdiffeq.problems.definitions import Terms
 from jaxdiffeq.problems.ravel import (
     Ravel,

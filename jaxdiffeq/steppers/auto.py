@@ -11,7 +11,7 @@ from jax import lax
 
 from jaxdiffeq import errors
 from jaxdiffeq.engine.control import PredictiveController
-from jaxdiffeq.primitives.while_loop import vary_like
+from jaxdiffeq.primitives.varying_axes import vary_like
 from jaxdiffeq.problems.vector_field import VectorField
 from jaxdiffeq.types import PyTree, State, Step, Work
 
