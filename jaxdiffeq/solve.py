@@ -24,6 +24,7 @@ from jaxdiffeq.gradients import support as table
 from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.gradients.rule import Constants, Outputs, differentiable, parts_of, poisoned
 from jaxdiffeq.methods.choice import Recommendation, Traits, choose
+from jaxdiffeq.primitives.varying_axes import left_to_xla
 from jaxdiffeq.problems.definitions import SteadyStateProblem, Terms, lower_problem, replaced
 from jaxdiffeq.solution import Interpolant, Solution, Stats, raise_failure
 from jaxdiffeq.types import Inputs, PyTree, Result, Work
@@ -116,7 +117,7 @@ def is_residual(terms: Terms) -> bool:
 def _run(plan: Plan, arrays: Arrays) -> Solution | Exception:
     try:
         solution = _in_chunks(plan, arrays) if plan.every_step and errors.all_concrete(arrays) else None
-        return _whole(plan, arrays).open() if solution is None else solution
+        return left_to_xla(functools.partial(_whole, plan), arrays).open() if solution is None else solution
     except errors.InUserCode as inside:
         return inside.error
 

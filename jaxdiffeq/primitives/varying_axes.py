@@ -1,7 +1,11 @@
-"""Over which mesh axes a value varies inside `shard_map`: the carry of a loop must say so before its first trip."""
+"""Where values lie: over which mesh axes one varies inside `shard_map`, and what to do about an explicit mesh.
+
+The carry of a loop must have the type before its first trip that it has after it, which includes both.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -44,3 +48,13 @@ def vary_like(tree: PyTree, y: jax.Array) -> PyTree:
 
 def zeros_of(aval: Any) -> jax.Array:
     return vary(jnp.zeros(aval.shape, aval.dtype), axes_of(aval))
+
+
+def left_to_xla(fun: Callable, operands: PyTree) -> PyTree:
+    """`fun(operands)`, which need not say where its values lie, as on an explicit mesh it would have to."""
+    meshes = [jax.typeof(x).sharding.mesh for x in jax.tree.leaves(operands)]
+    found = [m for m in meshes if not m.empty and m.explicit_axes]
+    if not found:
+        return fun(operands)
+    anywhere = jax.sharding.NamedSharding(found[0], jax.sharding.PartitionSpec())
+    return jax.sharding.auto_axes(fun, axes=found[0].explicit_axes, out_sharding=anywhere)(operands)
