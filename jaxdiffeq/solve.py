@@ -24,7 +24,7 @@ from jaxdiffeq.gradients.rule import Constants, Outputs, differentiable, parts_o
 from jaxdiffeq.methods.choice import Recommendation, Traits, choose
 from jaxdiffeq.problems.definitions import SteadyStateProblem, Terms, lower_problem, replaced
 from jaxdiffeq.solution import Interpolant, Solution, Stats, raise_failure
-from jaxdiffeq.types import Inputs, PyTree, Result, Work
+from jaxdiffeq.types import PyTree, Result, Work
 
 
 def solve(
@@ -137,8 +137,6 @@ class Ends(NamedTuple):
     first: PyTree
     last: PyTree
     y: Any
-    landings: Any
-    """times landed on, at each of which the stepper started anew"""
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -164,18 +162,7 @@ def _ends(parts: Lowered, outputs: Outputs, constants: Constants) -> Ends:
     first = parts.observe(inputs.t0, inputs.y0, inputs.args)
     t1 = jnp.where(constants.result == Result.success, inputs.t1, constants.t)
     last = parts.observe(t1, outputs.y, inputs.args)
-    return Ends(inputs.t0, first, last, outputs.y, _landings(inputs, constants.t))
-
-
-def _landings(inputs: Inputs, t: jax.Array) -> jax.Array:
-    """How many stops lie up to t, equal ones counted once, and the end if there are stops at all."""
-    stops, direction = inputs.stops, jnp.sign(inputs.t1 - inputs.t0)
-    if stops.size == 0:
-        return jnp.zeros((), jnp.int32)
-    targets = jnp.append(stops, inputs.t1)
-    new = jnp.append(True, targets[1:] != targets[:-1])
-    moved = t != inputs.t0
-    return jnp.sum(new & moved & (direction * targets <= direction * t), dtype=jnp.int32)
+    return Ends(inputs.t0, first, last, outputs.y)
 
 
 # ---- chunks: exactly as many rows as steps, whatever max_steps is, and a solve that can be interrupted
@@ -210,7 +197,7 @@ def _in_chunks(plan: Plan, arrays: Arrays) -> Solution | None:
         if constants.result != Result.running:
             break
     rows = jax.tree.map(lambda *xs: np.concatenate(xs), *pieces)
-    totals = {name: sum(len(piece[name][0]) for piece in pieces) for name in rows}
+    totals = {name: sum(len(piece[name].t) for piece in pieces) for name in rows}
     outputs = Outputs(outputs.y, staying | rows)
     constants = constants._replace(marks=constants.marks | totals)
     return _on_device(_assemble(np, plan, ends, times, outputs, constants))
@@ -241,7 +228,7 @@ def _assemble(xp: Any, plan: Plan, ends: Ends, times: tuple, outputs: Outputs, c
     if "times" in records:
         parts.append(_timed(xp, plan, ends, times, records["times"], (marks["times"], constants.t)))
     if "steps" in records:
-        parts.append(_padded(xp, plan.keep.t0, ends, records["steps"][:2], marks["steps"], good))
+        parts.append(_padded(xp, plan.keep.t0, ends, records["steps"], marks["steps"], good))
     if plan.keep.t1:
         last = jax.tree.map(lambda x: _if_good(xp, good, x), last)
         parts.append((xp.reshape(constants.t, 1), last, xp.reshape(good, 1)))
@@ -253,7 +240,7 @@ def _assemble(xp: Any, plan: Plan, ends: Ends, times: tuple, outputs: Outputs, c
         ts=ts,
         ys=plan.ravel.unpack_rows(ys) if plan.keep.fn is None else ys,
         mask=mask,
-        stats=_stats(plan, constants, ends.landings),
+        stats=_stats(plan, constants),
         result=constants.result,
         t_end=constants.t,
         y_end=plan.ravel.unpack(ends.y),
@@ -277,6 +264,7 @@ def _timed(xp: Any, plan: Plan, ends: Ends, times: tuple, values: PyTree, reache
 
 def _padded(xp: Any, with_start: bool, ends: Ends, rows: Any, count: Any, good: Any) -> tuple[Any, PyTree, Any]:
     """Rows of steps; after the last one it is repeated, or NaN when the solve failed or there is none."""
+    rows = rows.t, rows.values
     if with_start:
         rows = jax.tree.map(lambda s, x: xp.concatenate([s[None], x]), (ends.t0, ends.first), rows)
         count = count + 1
@@ -298,14 +286,14 @@ def _if_good(xp: Any, good: Any, x: Any) -> Any:
 
 
 def _interpolant(xp: Any, plan: Plan, ends: Ends, rows: Any, count: Any) -> Interpolant:
-    times, _, coefficients = rows
-    return Interpolant(xp.concatenate([xp.reshape(ends.t0, 1), times]), coefficients, ends.y, count, plan.ravel)
+    return Interpolant(xp.concatenate([xp.reshape(ends.t0, 1), rows.t]), rows.coefficients, ends.y, count, plan.ravel)
 
 
-def _stats(plan: Plan, constants: Constants, landings: Any) -> Stats:
+def _stats(plan: Plan, constants: Constants) -> Stats:
     counts = constants.counts
     tries = counts.steps + counts.rejected_error + counts.rejected_solver
     start, step, dense = plan.stepper.evaluations
+    restarts = sum(jax.tree.leaves(counts.restarts))
     probes = 0 if plan.has_first_step else 2
     each, more = plan.stepper.costs, counts.work or plan.stepper.costs._replace(**dict.fromkeys(Work._fields, 0))
     f_evals, *algebra = (a * tries + b for a, b in zip(each, more, strict=True))
@@ -314,7 +302,7 @@ def _stats(plan: Plan, constants: Constants, landings: Any) -> Stats:
         counts.steps,
         counts.rejected_error,
         counts.rejected_solver,
-        start * (1 + landings) + probes + step * tries + dense * counts.dense + f_evals,
+        start * (1 + restarts) + probes + step * tries + dense * counts.dense + f_evals,
         *algebra,
     )
 
@@ -356,7 +344,7 @@ def _attempt(plan: Plan, arrays: Arrays, t: Any, y: PyTree, dt: Any) -> tuple[Py
     parts = lower(plan, arrays, 1)
     integration, inputs = parts.integration, parts.inputs._replace(t0=t, y0=plan.ravel.pack(y))
     start = integration.begin(inputs)
-    step = integration.advance(inputs, parts.settings, start, dt)
+    step = integration.advance(inputs, parts.settings, start, dt, 0)
     slope = integration.field(t, inputs.y0, inputs.args)
     scale = parts.settings.tolerance.scale(inputs.y0, step.after.y)
     error = slope if step.error is None else jnp.abs(step.error) / scale
