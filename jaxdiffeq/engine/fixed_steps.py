@@ -12,6 +12,7 @@ import numpy as np
 from jax import lax
 
 from jaxdiffeq.engine.control import FixedSteps
+from jaxdiffeq.engine.recorders import StepRows
 from jaxdiffeq.frontend.plan import Arrays, Lowered, Plan
 from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.gradients.rule import Constants, Outputs, poisoned
@@ -46,7 +47,7 @@ def _march(plan: Plan, parts: Lowered) -> tuple[Outputs, Constants]:
         if integration.watch is not None:
             moves = (inputs.t0 + i * _width(inputs, n), i.astype(int)), (t1, i.astype(int) + 1)
             after = integration.watch(after[0], inputs, *moves, i == n - 1), after[1]
-        row = (t1, parts.observe(t1, after[0], inputs.args), None) if plan.keep.steps else None
+        row = StepRows(t1, parts.observe(t1, after[0], inputs.args), None) if plan.keep.steps else None
         return (*after, jax.tree.map(jnp.add, work, spent)), row
 
     numbers = jnp.arange(n, dtype=inputs.t0.dtype)
@@ -63,9 +64,9 @@ def _march(plan: Plan, parts: Lowered) -> tuple[Outputs, Constants]:
         dt=jnp.abs(width),
         counts=Counts(done, jnp.zeros_like(done), n - done, n - done, jnp.zeros_like(done), work),
         result=jnp.where(good, Result.success, blame).astype(jnp.int32),
-        marks=(done,) if plan.keep.steps else (),
+        marks={"steps": done} if plan.keep.steps else {},
     )
-    outputs = Outputs(poisoned(y, good, last), (rows,) if plan.keep.steps else ())
+    outputs = Outputs(poisoned(y, good, last), {"steps": rows} if plan.keep.steps else {})
     return outputs, constants
 
 
