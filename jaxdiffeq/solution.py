@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxdiffeq import errors
 from jaxdiffeq.engine import interpolant
+from jaxdiffeq.plotting import plot_solution
 from jaxdiffeq.problems.ravel import Ravel
 from jaxdiffeq.types import PyTree, Result
 
@@ -156,8 +157,6 @@ class Solution:
 
     def plot(self, **options: Any) -> Any:
         """Draw the solution on matplotlib axes; see `jaxdiffeq.plotting.plot_solution`."""
-        from jaxdiffeq.plotting import plot_solution  # above us: pictures stand on solutions
-
         return plot_solution(self, **options)
 
     def explain(self) -> str:

@@ -25,6 +25,7 @@ from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.gradients.rule import Constants, Outputs, differentiable, parts_of, poisoned
 from jaxdiffeq.methods.choice import Recommendation, Traits, choose
 from jaxdiffeq.problems.definitions import SteadyStateProblem, Terms, lower_problem, replaced
+from jaxdiffeq.progress import watcher
 from jaxdiffeq.solution import Interpolant, Solution, Stats, raise_failure
 from jaxdiffeq.types import Inputs, PyTree, Result, Work
 
@@ -71,7 +72,7 @@ def solve(
         return solve_steady(problem, options)  # pyright: ignore[reportReturnType]
     terms = lower_problem(problem)
     stepper, settled = _settle(terms, method, rtol, first_step, controller)
-    options |= {**settled, "watch": _watch(progress)}
+    options |= {**settled, "watch": watcher(progress)}
     plan, arrays = prepare(terms, stepper, table.check(gradient, options, is_residual(terms)))
     solution = _run(plan, arrays)
     if isinstance(solution, Exception):
@@ -119,14 +120,6 @@ def _run(plan: Plan, arrays: Arrays) -> Solution | Exception:
         return _whole(plan, arrays).open() if solution is None else solution
     except errors.InUserCode as inside:
         return inside.error
-
-
-def _watch(progress: Any) -> Any:
-    if progress is False:
-        return None
-    from jaxdiffeq.progress import watcher  # above us, and not needed by most
-
-    return watcher(progress)
 
 
 # ---- one compiled program
