@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxdiffeq.types import PyTree
+from jaxdiffeq.types import PyTree, Result
 
 
 def concrete(x: Any) -> bool:
@@ -416,3 +416,43 @@ def strategy(given: Any, names: Sequence[str]) -> None:
 
 def unsupported(message: str) -> None:
     raise NotImplementedError(message)
+
+
+# ---- after a solve
+
+
+class SolveError(RuntimeError):
+    """A solve failed. `solution` holds everything up to there; the message says where, what, why, and what to try."""
+
+    result = Result.running
+
+    def __init__(self, message: str, solution: Any):
+        super().__init__(message)
+        self.solution = solution
+
+
+class MaxStepsReached(SolveError):
+    result = Result.max_steps_reached
+
+
+class StepSizeTooSmall(SolveError):
+    result = Result.step_size_too_small
+
+
+class NonlinearSolveFailed(SolveError):
+    result = Result.nonlinear_solve_failed
+
+
+class NonfiniteSolution(SolveError):
+    result = Result.nonfinite
+
+
+class InitialisationFailed(SolveError):
+    result = Result.initialisation_failed
+
+
+class EventLimitReached(SolveError):
+    result = Result.event_limit_reached
+
+
+BY_RESULT = {error.result: error for error in SolveError.__subclasses__()}

@@ -17,6 +17,7 @@ from jaxdiffeq.engine.control import FixedSteps
 from jaxdiffeq.engine.fixed_steps import march, marches
 from jaxdiffeq.engine.recorders import SaveTimes
 from jaxdiffeq.engine.regularisers import RegulariserSums
+from jaxdiffeq.frontend.diagnose import raise_failure
 from jaxdiffeq.frontend.packed import Packed
 from jaxdiffeq.frontend.plan import Arrays, Lowered, Plan, chunk, lower, prepare, row_bytes
 from jaxdiffeq.frontend.steady_state import solve_steady
@@ -26,7 +27,7 @@ from jaxdiffeq.gradients.rule import Constants, Outputs, differentiable, parts_o
 from jaxdiffeq.methods.choice import Recommendation, Traits, choose
 from jaxdiffeq.problems.definitions import SteadyStateProblem, Terms, lower_problem, replaced
 from jaxdiffeq.progress import watcher
-from jaxdiffeq.solution import Interpolant, Solution, Stats, raise_failure
+from jaxdiffeq.solution import Interpolant, Solution, Stats
 from jaxdiffeq.types import Inputs, PyTree, Result, Work
 
 

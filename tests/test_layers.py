@@ -50,7 +50,7 @@ LAYERS = (  # from the bottom; a folder without files of its own here stands for
     {"gradients.adjoint"},
     {"gradients.check", "gradients.support"},
     {"solution"},
-    {"frontend.plan"},
+    {"frontend.plan", "frontend.diagnose"},
     {"engine.fixed_steps", "frontend.steady_state"},
     {"solve"},
     {"integrator", "diffeq"},

@@ -26,7 +26,7 @@ from jaxdiffeq.primitives.while_loop import frozen_while, match_varying_axes
 from jaxdiffeq.problems.definitions import SteadyStateProblem
 from jaxdiffeq.problems.ravel import Ravel, Split, as_array, at_least_float32, close, split
 from jaxdiffeq.problems.vector_field import VectorField
-from jaxdiffeq.solution import ERRORS, Stats
+from jaxdiffeq.solution import Stats
 from jaxdiffeq.types import PyTree, Result
 
 SMALLEST = 2.0**-10  # the last damping factor that is tried
@@ -112,11 +112,11 @@ def _packed(ravel: Ravel, y0: PyTree, tol: Any, name: str) -> Any:
 def _raise_if_failed(found: SteadyState) -> None:
     if np.ndim(found.result) == 0 and int(found.result) != Result.success:
         result = Result(int(found.result))
-        raise ERRORS[result](
+        raise errors.BY_RESULT[result](
             f"the search for a steady state stopped with {result.name} after {int(found.stats.steps)} steps. Look "
             f"whether f has a root, give a `y0` closer to it, or follow the flow with an ODEProblem. `throw=False` "
             f"returns NaN with the result code.",
-            found,  # pyright: ignore[reportArgumentType]  it has no times
+            found,
         )
 
 
