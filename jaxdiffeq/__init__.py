@@ -18,6 +18,7 @@ from jaxdiffeq.engine.control import PIController as PIController
 from jaxdiffeq.engine.control import PIDController as PIDController
 from jaxdiffeq.engine.control import PredictiveController as PredictiveController
 from jaxdiffeq.errors import SolveError as SolveError
+from jaxdiffeq.frontend.options import recommend as recommend
 from jaxdiffeq.frontend.saveat import SaveAt as SaveAt
 from jaxdiffeq.gradients.adjoint import BacksolveAdjoint as BacksolveAdjoint
 from jaxdiffeq.gradients.adjoint import GaussAdjoint as GaussAdjoint
@@ -35,7 +36,6 @@ from jaxdiffeq.problems.definitions import SplitODEProblem as SplitODEProblem
 from jaxdiffeq.problems.definitions import SteadyStateProblem as SteadyStateProblem
 from jaxdiffeq.solution import Solution as Solution
 from jaxdiffeq.solution import Stats as Stats
-from jaxdiffeq.solve import recommend as recommend
 from jaxdiffeq.solve import solve as solve
 from jaxdiffeq.trace import Trace as Trace
 from jaxdiffeq.trace import trace as trace

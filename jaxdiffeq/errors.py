@@ -390,12 +390,12 @@ def is_dense(solution: Any) -> None:
         )
 
 
-def steady_options(options: dict[str, Any]) -> None:
+def no_time(options: Any) -> None:
     """A steady state has no time: what steers steps and what is saved on the way means nothing."""
     for name in ("method", "saveat", "first_step", "controller"):
-        if options[name] is not None:
+        if getattr(options, name) is not None:
             raise TypeError(f"a SteadyStateProblem takes no `{name}`: there is no time in it. Leave it out.")
-    if options["dense"] or len(options["stops"]) or options["regularisers"]:
+    if options.dense or len(options.stops) or options.regularisers:
         raise TypeError("a SteadyStateProblem takes no `dense`, `stops` or `regularisers`: there is no time in it.")
 
 

@@ -1,4 +1,4 @@
-"""The front door: check, lower, run with a gradient attached, return a solution."""
+"""The front door: options, plan, execution, solution."""
 
 from __future__ import annotations
 
@@ -13,19 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiffeq import errors
-from jaxdiffeq.engine.control import FixedSteps
 from jaxdiffeq.engine.fixed_steps import march, marches
 from jaxdiffeq.engine.recorders import SaveTimes
 from jaxdiffeq.engine.regularisers import RegulariserSums
 from jaxdiffeq.frontend.diagnose import raise_failure
+from jaxdiffeq.frontend.options import Options
 from jaxdiffeq.frontend.packed import Packed
-from jaxdiffeq.frontend.plan import Arrays, Lowered, Plan, chunk, lower, prepare, row_bytes
+from jaxdiffeq.frontend.plan import Arrays, Built, Plan, build, chunk, prepare, row_bytes
 from jaxdiffeq.frontend.steady_state import solve_steady
-from jaxdiffeq.gradients import support as table
 from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.gradients.rule import Constants, Outputs, differentiable, parts_of, poisoned
-from jaxdiffeq.methods.choice import Recommendation, Traits, choose
-from jaxdiffeq.problems.definitions import SteadyStateProblem, Terms, lower_problem, replaced
+from jaxdiffeq.problems.definitions import SteadyStateProblem, replaced, terms_of
 from jaxdiffeq.progress import watcher
 from jaxdiffeq.solution import Interpolant, Solution, Stats
 from jaxdiffeq.types import Inputs, PyTree, Result, Work
@@ -66,15 +64,12 @@ def solve(
     """
     if replacements:
         problem = replaced(problem, replacements)
-    options = {"saveat": saveat, "dense": dense, "atol": atol, "stops": stops, "max_steps": max_steps}
-    options |= {"regularisers": regularisers, "gradient": gradient}
+    steering = rtol, atol, first_step, controller, max_steps, stops
+    asked = Options(method, saveat, dense, *steering, regularisers, gradient, watcher(progress), throw)
     if isinstance(problem, SteadyStateProblem):
-        options |= {"method": method, "rtol": rtol, "first_step": first_step, "controller": controller, "throw": throw}
-        return solve_steady(problem, options)  # pyright: ignore[reportReturnType]
-    terms = lower_problem(problem)
-    stepper, settled = _settle(terms, method, rtol, first_step, controller)
-    options |= {**settled, "watch": watcher(progress)}
-    plan, arrays = prepare(terms, stepper, table.check(gradient, options, is_residual(terms)))
+        return solve_steady(problem, asked)  # pyright: ignore[reportReturnType]
+    terms = terms_of(problem)
+    plan, arrays = prepare(terms, asked.settled(terms))
     solution = _run(plan, arrays)
     if isinstance(solution, Exception):
         raise solution  # from the user's function, with its traceback from there on
@@ -83,36 +78,6 @@ def solve(
     if throw and errors.all_concrete((solution.result, solution.t_end, solution.y_end, solution.next_step)):
         _raise_if_failed(plan, arrays, solution)
     return solution
-
-
-def _settle(terms: Terms, method: Any, rtol: Any, first_step: Any, controller: Any) -> tuple[Any, dict[str, Any]]:
-    """The method, and the options that depend on one another, with what was left out chosen."""
-    equal = isinstance(controller, FixedSteps)
-    if equal and controller.dt is not None:
-        first_step = errors.positive(controller.dt, "FixedSteps(dt)")
-    stepper = choose(rtol, traits_of(terms, equal)).method if method is None else method
-    errors.method(stepper)
-    control = stepper.controller if controller is None else controller
-    errors.controlled(stepper, control, first_step)
-    stepper = getattr(stepper, "on_equal_steps", stepper) if equal else stepper
-    return stepper, {"rtol": rtol, "first_step": first_step, "controller": control}
-
-
-def recommend(problem: Any, rtol: Any = 1e-3, **replacements: Any) -> Recommendation:
-    """What `solve(problem, rtol=rtol)` would use, and why: `.method`, `.why`."""
-    terms = lower_problem(replaced(problem, replacements) if replacements else problem)
-    return choose(rtol, traits_of(terms, False))
-
-
-def traits_of(terms: Terms, equal_steps: bool) -> Traits:
-    size = sum(np.size(x) for x in jax.tree.leaves(terms.y0))
-    known = terms.structure is not None
-    return Traits(size, terms.mass is not None, known, terms.explicit is not None, equal_steps, is_residual(terms))
-
-
-def is_residual(terms: Terms) -> bool:
-    """Whether dy/dt has to be solved for, by methods that can."""
-    return terms.residual is not None or callable(terms.mass)
 
 
 def _run(plan: Plan, arrays: Arrays) -> Solution | Exception:
@@ -141,7 +106,7 @@ class Ends(NamedTuple):
 def _whole(plan: Plan, arrays: Arrays) -> Packed:
     if plan.every_step:
         errors.buffer_size(plan.max_steps, row_bytes(plan), plan.max_steps)
-    parts = lower(plan, arrays, plan.max_steps)
+    parts = build(plan, arrays, plan.max_steps)
     if marches(plan, arrays):
         outputs, constants = march(plan, parts)
     else:
@@ -154,7 +119,7 @@ def _whole(plan: Plan, arrays: Arrays) -> Packed:
     return Packed.of(solution)
 
 
-def _ends(parts: Lowered, outputs: Outputs, constants: Constants) -> Ends:
+def _ends(parts: Built, outputs: Outputs, constants: Constants) -> Ends:
     inputs = parts.inputs
     first = parts.observe(inputs.t0, inputs.y0, inputs.args)
     t1 = jnp.where(constants.result == Result.success, inputs.t1, constants.t)
@@ -178,7 +143,7 @@ def _landings(inputs: Inputs, t: jax.Array) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _chunk(plan: Plan, arrays: Arrays, before: Packed | None) -> Packed:
-    parts = lower(plan, arrays, chunk(plan))
+    parts = build(plan, arrays, chunk(plan))
     carry = None
     if before is not None:  # go on; the rows of the last chunk have been taken away
         carry = before.open()[0]
@@ -351,7 +316,7 @@ def _raise_if_failed(plan: Plan, arrays: Arrays, solution: Solution) -> None:
 @functools.partial(jax.jit, static_argnums=0)
 def _attempt(plan: Plan, arrays: Arrays, t: Any, y: PyTree, dt: Any) -> tuple[PyTree, PyTree]:
     """The slope at (t, y), and the error of one more attempt in units of the tolerance."""
-    parts = lower(plan, arrays, 1)
+    parts = build(plan, arrays, 1)
     integration, inputs = parts.integration, parts.inputs._replace(t0=t, y0=plan.ravel.pack(y))
     start = integration.begin(inputs)
     step = integration.advance(inputs, parts.settings, start, dt)

@@ -18,9 +18,9 @@ from jaxdiffeq.algebra.krylov import MatrixFree
 from jaxdiffeq.algebra.newton import attached
 from jaxdiffeq.algebra.norm import rms
 from jaxdiffeq.engine.control import Tolerance
-from jaxdiffeq.gradients.reverse import ReverseAD
+from jaxdiffeq.frontend.options import Options
+from jaxdiffeq.gradients import support
 from jaxdiffeq.gradients.rule import poisoned
-from jaxdiffeq.gradients.steady import SteadyStateAdjoint
 from jaxdiffeq.implicit.system import System, like, real_vector, spread
 from jaxdiffeq.primitives.while_loop import frozen_while, match_varying_axes
 from jaxdiffeq.problems.definitions import SteadyStateProblem
@@ -71,7 +71,7 @@ class _Arrays(NamedTuple):
     max_steps: Any
 
 
-def solve_steady(problem: SteadyStateProblem, options: dict[str, Any]) -> SteadyState:
+def solve_steady(problem: SteadyStateProblem, options: Options) -> SteadyState:
     """Find y with f(y, args) = 0. Gradients flow to args and to what f closes over; none to y0.
 
     Newton's method starts at y0; each step is shortened until it makes the next one shorter. Where that does not help,
@@ -80,24 +80,25 @@ def solve_steady(problem: SteadyStateProblem, options: dict[str, Any]) -> Steady
     there is no derivative, the search fails.
     Source: Deuflhard, Newton Methods for Nonlinear Problems, 3.3; Kelley, Keyes, SIAM J. Numer. Anal. 35 (1998) 508.
     """
-    errors.steady_options(options)
-    if not isinstance(options["gradient"], SteadyStateAdjoint | ReverseAD):
-        errors.unsupported(f"{options['gradient']!r} does not serve steady states. Take SteadyStateAdjoint().")
+    errors.no_time(options)
+    support.check_steady(options.gradient)
     y0 = problem.y0
     errors.state(y0)
-    errors.tolerances(options["rtol"], options["atol"])
-    errors.positive_integer(options["max_steps"], "max_steps")
+    errors.tolerances(options.rtol, options.atol)
+    errors.positive_integer(options.max_steps, "max_steps")
     ravel = Ravel.of(y0)
     parts, arrays = split((problem.f, problem.jac, problem.args), at_least_float32(ravel.dtype))
     leaves = [as_array(x, d) for x, d in zip(jax.tree.leaves(y0), ravel.dtypes, strict=True)]
-    tolerance = Tolerance(*(_packed(ravel, y0, options[name], name) for name in ("rtol", "atol")))
+    tolerance = Tolerance(
+        *(_packed(ravel, y0, tol, name) for tol, name in ((options.rtol, "rtol"), (options.atol, "atol")))
+    )
     plan = _Plan(parts, ravel, problem.jac_structure)
     try:
-        found = _search(plan, _Arrays(arrays, leaves, tolerance, as_array(options["max_steps"], np.int32)))
+        found = _search(plan, _Arrays(arrays, leaves, tolerance, as_array(options.max_steps, np.int32)))
     except errors.InUserCode as inside:
         failure = inside.error
     else:
-        if options["throw"] and errors.all_concrete(found):
+        if options.throw and errors.all_concrete(found):
             _raise_if_failed(found)
         return found
     raise failure  # from the user's function
