@@ -156,10 +156,13 @@ def tolerance_floor(rtol: Any, dtype: Any) -> None:
     given = [float(x) for leaf in jax.tree.leaves(rtol) for x in np.ravel(leaf)]
     low = min((x for x in given if x > 0), default=floor)
     if low < floor:
+        frame, level = inspect.currentframe(), 1
+        while frame is not None and frame.f_globals["__name__"].startswith("jaxdiffeq."):
+            frame, level = frame.f_back, level + 1
         hint = " Put `jax.config.update('jax_enable_x64', True)` first for more." if dtype == np.float32 else ""
         warnings.warn(
             f"rtol = {low:.1e} is below what {jnp.dtype(dtype).name} can resolve; {floor:.1e} is used.{hint}",
-            stacklevel=5,
+            stacklevel=level,
         )
 
 

@@ -13,19 +13,16 @@ from jax import lax
 
 from jaxdiffeq import errors
 from jaxdiffeq.algebra import structure
-from jaxdiffeq.algebra.detect import Detected, detect
-from jaxdiffeq.algebra.krylov import MatrixFree
 from jaxdiffeq.algebra.newton import attached
 from jaxdiffeq.algebra.norm import rms
 from jaxdiffeq.engine.control import Tolerance
 from jaxdiffeq.frontend.options import Options
+from jaxdiffeq.frontend.plan import Arrays, Plan, build, prepare
 from jaxdiffeq.gradients import support
 from jaxdiffeq.gradients.rule import poisoned
 from jaxdiffeq.implicit.system import System, like, real_vector, spread
-from jaxdiffeq.primitives.while_loop import frozen_while, match_varying_axes
-from jaxdiffeq.problems.definitions import SteadyStateProblem
-from jaxdiffeq.problems.ravel import Ravel, Split, as_array, at_least_float32, close, split
-from jaxdiffeq.problems.vector_field import VectorField
+from jaxdiffeq.primitives.while_loop import frozen_while
+from jaxdiffeq.problems.definitions import SteadyStateProblem, terms_at_rest
 from jaxdiffeq.solution import Stats
 from jaxdiffeq.types import PyTree, Result
 
@@ -55,22 +52,6 @@ class SteadyState:
         return Result(int(self.result)).name
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """All that the compiled search depends on, besides arrays."""
-
-    parts: Split
-    ravel: Ravel
-    structure: Any
-
-
-class _Arrays(NamedTuple):
-    parts: list
-    y0: list
-    tolerance: Tolerance
-    max_steps: Any
-
-
 def solve_steady(problem: SteadyStateProblem, options: Options) -> SteadyState:
     """Find y with f(y, args) = 0. Gradients flow to args and to what f closes over; none to y0.
 
@@ -82,19 +63,9 @@ def solve_steady(problem: SteadyStateProblem, options: Options) -> SteadyState:
     """
     errors.no_time(options)
     support.check_steady(options.gradient)
-    y0 = problem.y0
-    errors.state(y0)
-    errors.tolerances(options.rtol, options.atol)
-    errors.positive_integer(options.max_steps, "max_steps")
-    ravel = Ravel.of(y0)
-    parts, arrays = split((problem.f, problem.jac, problem.args), at_least_float32(ravel.dtype))
-    leaves = [as_array(x, d) for x, d in zip(jax.tree.leaves(y0), ravel.dtypes, strict=True)]
-    tolerance = Tolerance(
-        *(_packed(ravel, y0, tol, name) for tol, name in ((options.rtol, "rtol"), (options.atol, "atol")))
-    )
-    plan = _Plan(parts, ravel, problem.jac_structure)
+    plan, arrays = prepare(terms_at_rest(problem), options)
     try:
-        found = _search(plan, _Arrays(arrays, leaves, tolerance, as_array(options.max_steps, np.int32)))
+        found = _search(plan, arrays)
     except errors.InUserCode as inside:
         failure = inside.error
     else:
@@ -102,12 +73,6 @@ def solve_steady(problem: SteadyStateProblem, options: Options) -> SteadyState:
             _raise_if_failed(found)
         return found
     raise failure  # from the user's function
-
-
-def _packed(ravel: Ravel, y0: PyTree, tol: Any, name: str) -> Any:
-    if not (jax.tree_util.all_leaves([tol]) and np.ndim(tol) == 0):
-        errors.tolerance_shape(tol, y0, name)
-    return ravel.pack_tolerance(tol)
 
 
 def _raise_if_failed(found: SteadyState) -> None:
@@ -122,13 +87,13 @@ def _raise_if_failed(found: SteadyState) -> None:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _search(plan: _Plan, arrays: _Arrays) -> SteadyState:
-    arrays = match_varying_axes(arrays)
-    field, y0, args = _lower(plan, arrays)
-    system = System(field, np.zeros(y0.shape, y0.dtype))  # pyright: ignore[reportArgumentType]  its shape counts
+def _search(plan: Plan, arrays: Arrays) -> SteadyState:
+    parts = build(plan, arrays, 1)
+    (y0, args), settings = parts.inputs[:2], parts.settings
+    system = System(parts.integration.field, np.zeros(y0.shape, y0.dtype))  # pyright: ignore[reportArgumentType]  its shape counts
 
     start = lax.stop_gradient(real_vector(y0))
-    search = _Search(system, lax.stop_gradient(args), arrays.tolerance, arrays.max_steps)
+    search = _Search(system, lax.stop_gradient(args), settings.tolerance, settings.max_steps)
     v, result, stats = search.run(start)
 
     def slope(v, args):
@@ -141,35 +106,6 @@ def _search(plan: _Plan, arrays: _Arrays) -> SteadyState:
     v = attached(jnp.where(result == Result.success, v, start), slope, system.algebra, exact, args)
     y = poisoned(like(v, y0), result == Result.success)
     return SteadyState(plan.ravel.unpack(y), stats, result)
-
-
-def _lower(plan: _Plan, arrays: _Arrays) -> tuple[VectorField, jax.Array, Any]:
-    """f as a field that does not see t, the guess, and what gradients flow to."""
-    f, jac, args = plan.parts.join(arrays.parts)
-    rest, leaves = split(args)
-    ravel = plan.ravel
-    y0 = lax.stop_gradient(ravel.pack(jax.tree.unflatten(ravel.tree, arrays.y0)))
-
-    def slope(y, leaves):
-        tree = ravel.unpack(y)
-        given = jax.tree.map(jnp.asarray, errors.call(f, tree, rest.join(leaves)))
-        errors.derivative(given, tree)
-        return ravel.pack(given)
-
-    def jacobian(y, leaves):
-        given = jnp.asarray(errors.call(jac, ravel.unpack(y), rest.join(leaves)))
-        return errors.jacobian(given, ravel.size).astype(y.dtype)
-
-    program, of_f = close(slope, y0, leaves)
-    derivative, of_jac = (None, []) if jac is None else close(jacobian, y0, leaves)
-    given = None if derivative is None else lambda t, y, args: derivative(args[1], y, args[2])
-    chosen = plan.structure
-    if isinstance(chosen, Detected):
-        chosen = detect(lambda y, leaves: program(of_f, y, leaves), y0, leaves)
-    if isinstance(chosen, MatrixFree):
-        chosen = chosen.on_arrays(ravel, lambda args: rest.join(args[2]))
-    field = VectorField(lambda t, y, args: program(args[0], y, args[2]), chosen, True, given)
-    return field, y0, (of_f, of_jac, leaves)
 
 
 class _At(NamedTuple):

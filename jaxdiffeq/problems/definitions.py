@@ -195,3 +195,19 @@ def _terms(fields: dict[str, Any], f: Slope | None, **extra: Any) -> Terms:
     y0, tspan, args = (fields[name] for name in ("y0", "tspan", "args"))
     t0, t1 = errors.time_span(tspan(args) if callable(tspan) else tspan)
     return Terms(f, args, y0(args, t0) if callable(y0) else y0, t0, t1, **extra)
+
+
+class Timeless(eqx.Module):
+    """(t, y, args) ↦ f(y, args)."""
+
+    f: Callable[[PyTree, PyTree], Any]
+
+    def __call__(self, t: Any, y: PyTree, args: PyTree) -> Any:
+        return errors.call(self.f, y, args)
+
+
+def terms_at_rest(problem: SteadyStateProblem) -> Terms:
+    """dy/dt = f(y, args) at an instant: none of the rules above, so that nothing takes it for a span to integrate."""
+    jac = None if problem.jac is None else Timeless(problem.jac)
+    at = {"jac": jac, "structure": problem.jac_structure}
+    return Terms(Timeless(problem.f), problem.args, problem.y0, 0.0, 0.0, **at)
