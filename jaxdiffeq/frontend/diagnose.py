@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from jaxdiffeq.errors import BY_RESULT
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiffeq import errors
+from jaxdiffeq.frontend.plan import Arrays, Plan, build
 from jaxdiffeq.solution import Solution
-from jaxdiffeq.types import Result
+from jaxdiffeq.types import PyTree, Result
 
 ADVICE = {
     Result.max_steps_reached: (
@@ -43,8 +51,43 @@ def raise_failure(solution: Solution, place: dict[str, str]) -> None:
         f"{int(solution.stats.accepted)} steps accepted, {int(solution.stats.rejected_error)} rejected by the error "
         f"test, {int(solution.stats.rejected_solver)} by a failure"
     )
-    raise BY_RESULT[result](
+    raise errors.BY_RESULT[result](
         f"the solve stopped with {result.name} at t = {float(solution.t_end):.9g}: {why}. {where}. {counts}. {advice} "
         f"The solution up to there is in this error's `solution`; `throw=False` returns it with its result code.",
         solution,
     )
+
+
+def raise_if_failed(plan: Plan, arrays: Arrays, solution: Solution) -> None:
+    if np.ndim(solution.result) == 0 and int(solution.result) not in (Result.success, Result.terminated):
+        raise_failure(solution, _place(plan, arrays, solution))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _attempt(plan: Plan, arrays: Arrays, t: Any, y: PyTree, dt: Any) -> tuple[PyTree, PyTree]:
+    """The slope at (t, y), and the error of one more attempt in units of the tolerance."""
+    parts = build(plan, arrays, 1)
+    integration, inputs = parts.integration, parts.inputs._replace(t0=t, y0=plan.ravel.pack(y))
+    start = integration.begin(inputs)
+    step = integration.advance(inputs, parts.settings, start, dt)
+    slope = integration.field(t, inputs.y0, inputs.args)
+    scale = parts.settings.tolerance.scale(inputs.y0, step.after.y)
+    error = slope if step.error is None else jnp.abs(step.error) / scale
+    return plan.ravel.unpack(slope), plan.ravel.unpack(error.astype(slope.dtype))
+
+
+def _place(plan: Plan, arrays: Arrays, solution: Solution) -> dict[str, str]:
+    """Where a solve failed: the step size, and the component that is to blame, by its path."""
+    t, y = solution.t_end, solution.y_end
+    moves = np.maximum(solution.next_step, 2 * np.spacing(np.abs(t)))  # a smaller step would show no error at all
+    slope, error = _attempt(plan, arrays, t, y, moves)
+    worst, size = "", -1.0
+    for tree in (slope, error) if Result(int(solution.result)) is Result.nonfinite else (error,):
+        for (path, leaf), value in zip(jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(y), strict=True):
+            sizes = np.nan_to_num(np.abs(np.asarray(leaf)), nan=np.inf)
+            if sizes.size and sizes.max() > size:
+                size = float(sizes.max())
+                at = np.unravel_index(int(np.argmax(sizes)), sizes.shape)
+                index = f"[{', '.join(str(int(i)) for i in at)}]" if at else ""
+                worst = f"{errors.path_of(path)}{index} = {np.asarray(value)[at]:.6g}"
+    return {"The next step would have been": f"{float(solution.next_step):.3g}", "the worst component is": worst}
