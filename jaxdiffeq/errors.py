@@ -44,6 +44,15 @@ def call(f: Any, *args: Any) -> Any:
         raise InUserCode(error.with_traceback(trace and trace.tb_next)) from None
 
 
+def out_of_user_code(run: Any, *args: Any) -> Any:
+    """run(*args), where what the user's function raised is raised again, with its traceback from there on."""
+    try:
+        return run(*args)
+    except InUserCode as inside:
+        error = inside.error
+    raise error
+
+
 def callable_with(f: Any, name: str, arguments: Sequence[str]) -> None:
     wanted = f"{name}({', '.join(arguments)})"
     if not callable(f):

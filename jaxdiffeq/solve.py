@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from jaxdiffeq import errors
 from jaxdiffeq.frontend.assemble import Account
 from jaxdiffeq.frontend.diagnose import raise_if_failed
 from jaxdiffeq.frontend.execute import execute
@@ -60,11 +59,8 @@ def solve(
         return solve_steady(problem, asked)  # pyright: ignore[reportReturnType]
     terms = terms_of(problem)
     plan, arrays = prepare(terms, asked.settled(terms))
-    solution = execute(plan, arrays)
-    if isinstance(solution, Exception):
-        raise solution  # from the user's function, with its traceback from there on
     account = Account(plan, method is not None, None if controller is None else type(controller))
-    solution = dataclasses.replace(solution, account=account)
-    if throw and errors.all_concrete((solution.result, solution.t_end, solution.y_end, solution.next_step)):
+    solution = dataclasses.replace(execute(plan, arrays), account=account)
+    if throw:
         raise_if_failed(plan, arrays, solution)
     return solution

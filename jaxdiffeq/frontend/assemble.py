@@ -16,12 +16,17 @@ from jaxdiffeq.types import Inputs, PyTree, Result, Work
 
 
 class Ends(NamedTuple):
-    """What is saved at the start and at the end, and the state there."""
+    """What is saved at the start and at the end, the time and the state there, and what was asked for in between."""
 
     t0: Any
+    t: Any
     first: PyTree
     last: PyTree
     y: Any
+    ts: Any
+    """the times to save at, in the order of travel"""
+    back: Any
+    """how to put these in the order given, or None"""
     landings: Any
     """times landed on, at each of which the stepper started anew"""
 
@@ -29,9 +34,9 @@ class Ends(NamedTuple):
 def ends_of(parts: Built, outputs: Outputs, constants: Constants) -> Ends:
     inputs = parts.inputs
     first = parts.observe(inputs.t0, inputs.y0, inputs.args)
-    t1 = jnp.where(constants.result == Result.success, inputs.t1, constants.t)
-    last = parts.observe(t1, outputs.y, inputs.args)
-    return Ends(inputs.t0, first, last, outputs.y, _landings(inputs, constants.t))
+    t = jnp.where(constants.result == Result.success, inputs.t1, constants.t)  # unlike the latter it moves with t1
+    last = parts.observe(t, outputs.y, inputs.args)
+    return Ends(inputs.t0, t, first, last, outputs.y, inputs.ts, parts.back, _landings(inputs, constants.t))
 
 
 def _landings(inputs: Inputs, t: jax.Array) -> jax.Array:
@@ -45,21 +50,21 @@ def _landings(inputs: Inputs, t: jax.Array) -> jax.Array:
     return jnp.sum(new & moved & (direction * targets <= direction * t), dtype=jnp.int32)
 
 
-def assemble(xp: Any, plan: Plan, ends: Ends, times: tuple, outputs: Outputs, constants: Constants) -> Solution:
+def assemble(xp: Any, plan: Plan, ends: Ends, records: dict[str, Any], constants: Constants) -> Solution:
     """Put together what was saved, with numpy outside of a trace (`xp`) and jax.numpy inside."""
     good = (constants.result == Result.success) | (constants.result == Result.terminated)
-    records, marks = outputs.records, constants.marks
+    marks = constants.marks
     first, last = jax.tree.map(lambda x: x[None], (ends.first, ends.last))
     parts = []  # (times, values, which of them are real)
     if plan.keep.t0 and not plan.keep.steps:
         parts.append((xp.reshape(ends.t0, 1), first, xp.ones(1, bool)))
     if "times" in records:
-        parts.append(_timed(xp, plan, ends, times, records["times"], (marks["times"], constants.t)))
+        parts.append(_timed(xp, plan.keep.sort, ends, records["times"], marks["times"]))
     if "steps" in records:
         parts.append(_padded(xp, plan.keep.t0, ends, records["steps"][:2], marks["steps"], good))
     if plan.keep.t1:
         last = jax.tree.map(lambda x: _if_good(xp, good, x), last)
-        parts.append((xp.reshape(constants.t, 1), last, xp.reshape(good, 1)))
+        parts.append((xp.reshape(ends.t, 1), last, xp.reshape(good, 1)))
     if not parts:  # an empty list of times
         parts.append(jax.tree.map(lambda x: x[:0], (xp.reshape(ends.t0, 1), first, xp.ones(1, bool))))
     sums = _if_good(xp, good, records["regularisers"]) if plan.regularisers else ()
@@ -70,7 +75,7 @@ def assemble(xp: Any, plan: Plan, ends: Ends, times: tuple, outputs: Outputs, co
         mask=mask,
         stats=_stats(plan, constants, ends.landings),
         result=constants.result,
-        t_end=constants.t,
+        t_end=ends.t,
         y_end=plan.ravel.unpack(ends.y),
         next_step=constants.dt,
         interpolant=_interpolant(xp, plan, ends, records["interpolant"], marks["interpolant"]) if plan.dense else None,
@@ -78,13 +83,12 @@ def assemble(xp: Any, plan: Plan, ends: Ends, times: tuple, outputs: Outputs, co
     )
 
 
-def _timed(xp: Any, plan: Plan, ends: Ends, times: tuple, values: PyTree, reached: tuple) -> tuple[Any, PyTree, Any]:
-    """Rows at given times, in the order given. Shapes: `reached` is the number of them, and the time."""
-    at, back = times
-    count, t_end = reached
+def _timed(xp: Any, traced: bool, ends: Ends, values: PyTree, count: Any) -> tuple[Any, PyTree, Any]:
+    """Rows at given times, of which `count` were passed, in the order given."""
+    at, back = ends.ts, ends.back
     real = (xp.arange(at.size, dtype=np.int32) < count) | (at == ends.t0)
-    if plan.keep.sort:  # traced times, which no check has seen, may lie before t0
-        early = (at != ends.t0) & (xp.sign(at - ends.t0) == -xp.sign(t_end - ends.t0))
+    if traced:  # times that no check has seen may lie before t0
+        early = (at != ends.t0) & (xp.sign(at - ends.t0) == -xp.sign(ends.t - ends.t0))
         real &= ~early
         values = jax.tree.map(lambda x: xp.where(early.reshape(-1, *[1] * (x.ndim - 1)), xp.nan, x), values)
     return jax.tree.map(lambda x: x if back is None else x[back], (at, values, real))
@@ -140,21 +144,21 @@ class Account:
 
     plan: Plan
     method_given: bool
-    controller: Any
+    controller: type | None
+    """the class of the one given"""
 
     def lines(self) -> list[tuple[str, str]]:
         stepper = self.plan.stepper
-        why = "as given" if self.method_given else "chosen for the tolerance, as no method was given"
-        how = (
-            f"{type(stepper.controller).__name__}, the default of this method"
-            if self.controller is None
-            else f"{self.controller.__name__}, as given"
-        )
         how_small = (
             f"order {stepper.order}, error estimate of order {stepper.error_order}, dense output {stepper.dense_order}"
         )
+        why = "as given" if self.method_given else "chosen for the tolerance, as no method was given"
+        default, given = type(stepper.controller), self.controller
+        how = f"{default.__name__}, the default of this method" if given is None else f"{given.__name__}, as given"
+        path = "public JAX alone, with the same numbers, slower" if self.plan.plain else "the fast one"
         return [
             ("method", f"{stepper.name}, {how_small}: {why}"),
             ("controller", how),
             ("gradient", f"{self.plan.gradient}, if one is asked for"),
+            ("path", path),
         ]

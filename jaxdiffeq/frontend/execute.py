@@ -13,17 +13,19 @@ from jaxdiffeq.engine.fixed_steps import march, marches
 from jaxdiffeq.frontend.assemble import assemble, ends_of
 from jaxdiffeq.frontend.packed import Packed
 from jaxdiffeq.frontend.plan import Arrays, Plan, build, chunk, row_bytes
-from jaxdiffeq.gradients.rule import Outputs, differentiable, parts_of
+from jaxdiffeq.gradients.rule import differentiable, parts_of
 from jaxdiffeq.solution import Solution
 from jaxdiffeq.types import PyTree, Result
 
 
-def execute(plan: Plan, arrays: Arrays) -> Solution | Exception:
-    try:
-        solution = _in_chunks(plan, arrays) if plan.every_step and errors.all_concrete(arrays) else None
-        return _whole(plan, arrays).open() if solution is None else solution
-    except errors.InUserCode as inside:
-        return inside.error
+def execute(plan: Plan, arrays: Arrays) -> Solution:
+    """Run, and raise what the user's functions raise."""
+    return errors.out_of_user_code(_run, plan, arrays)
+
+
+def _run(plan: Plan, arrays: Arrays) -> Solution:
+    solution = _in_chunks(plan, arrays) if plan.every_step and errors.all_concrete(arrays) else None
+    return _whole(plan, arrays).open() if solution is None else solution
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -33,15 +35,14 @@ def _whole(plan: Plan, arrays: Arrays) -> Packed:
     parts = build(plan, arrays, plan.max_steps)
     if marches(plan, arrays):
         outputs, constants = march(plan, parts)
+        records = outputs.records
     else:
         state = jax.eval_shape(parts.integration.begin, parts.inputs)  # with a Jacobian, if the method keeps one
         state_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
         strategy = plan.gradient.bind(plan.max_steps, state_bytes)
         outputs, constants = differentiable(strategy, parts.integration, parts.inputs, parts.settings)
-        recorders = parts.integration.recorders
-        outputs = outputs._replace(records={name: r.rows(outputs.records[name]) for name, r in recorders.items()})
-    solution = assemble(jnp, plan, ends_of(parts, outputs, constants), parts.times, outputs, constants)
-    return Packed.of(solution)
+        records = {name: r.rows(outputs.records[name]) for name, r in parts.integration.recorders.items()}
+    return Packed.of(assemble(jnp, plan, ends_of(parts, outputs, constants), records, constants))
 
 
 # ---- chunks: exactly as many rows as steps, whatever max_steps is, and a solve that can be interrupted
@@ -59,7 +60,7 @@ def _chunk(plan: Plan, arrays: Arrays, before: Packed | None) -> Packed:
     carry = parts.integration.run(parts.inputs, parts.settings, carry, pause=chunk(plan))
     counts = {name: r.between_chunks(carry.control.marks[name])[0] for name, r in recorders.items()}
     staying = {name: recorders[name].rows(carry.records[name]) for name, count in counts.items() if count is None}
-    return Packed.of((carry, ends_of(parts, *parts_of(carry)), parts.times, (counts, staying)), limit=64)
+    return Packed.of((carry, ends_of(parts, *parts_of(carry)), counts, staying), limit=64)
 
 
 def _in_chunks(plan: Plan, arrays: Arrays) -> Solution | None:
@@ -69,7 +70,7 @@ def _in_chunks(plan: Plan, arrays: Arrays) -> Solution | None:
         bundle = _chunk(plan, arrays, bundle)
         if not errors.all_concrete(bundle):
             return None
-        carry, ends, times, (counts, staying) = jax.device_get(bundle.open())
+        carry, ends, counts, staying = jax.device_get(bundle.open())
         outputs, constants = parts_of(carry)
         leaving = {name: count for name, count in counts.items() if count is not None}
         pieces.append({name: _head(outputs.records[name], count) for name, count in leaving.items()})
@@ -77,9 +78,8 @@ def _in_chunks(plan: Plan, arrays: Arrays) -> Solution | None:
             break
     rows = jax.tree.map(lambda *xs: np.concatenate(xs), *pieces)
     totals = {name: sum(len(piece[name][0]) for piece in pieces) for name in rows}
-    outputs = Outputs(outputs.y, staying | rows)
     constants = constants._replace(marks=constants.marks | totals)
-    return _on_device(assemble(np, plan, ends, times, outputs, constants))
+    return _on_device(assemble(np, plan, ends, staying | rows, constants))
 
 
 def _head(rows: PyTree, count: int) -> PyTree:

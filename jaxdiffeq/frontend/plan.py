@@ -84,11 +84,7 @@ class Built(NamedTuple):
     observe: Any
     """(t, y, inputs.args) ↦ what is saved"""
     back: Any
-
-    @property
-    def times(self) -> tuple[Any, Any]:
-        """The saved times in the order of travel, and how to put them back in the order given, or None."""
-        return self.inputs.ts, self.back
+    """how to put the saved times, which are in the order of travel, in the order given, or None"""
 
 
 def prepare(terms: Terms, options: Options) -> tuple[Plan, Arrays]:

@@ -64,15 +64,10 @@ def solve_steady(problem: SteadyStateProblem, options: Options) -> SteadyState:
     errors.no_time(options)
     support.check_steady(options.gradient)
     plan, arrays = prepare(terms_at_rest(problem), options)
-    try:
-        found = _search(plan, arrays)
-    except errors.InUserCode as inside:
-        failure = inside.error
-    else:
-        if options.throw and errors.all_concrete(found):
-            _raise_if_failed(found)
-        return found
-    raise failure  # from the user's function
+    found = errors.out_of_user_code(_search, plan, arrays)
+    if options.throw and errors.all_concrete(found):
+        _raise_if_failed(found)
+    return found
 
 
 def _raise_if_failed(found: SteadyState) -> None:
