@@ -92,7 +92,7 @@ def _settle(terms: Terms, method: Any, rtol: Any, first_step: Any, controller: A
     errors.method(stepper)
     control = stepper.controller if controller is None else controller
     errors.controlled(stepper, control, first_step)
-    stepper = getattr(stepper, "on_equal_steps", stepper) if equal else stepper
+    stepper = stepper.on_equal_steps if equal else stepper
     return stepper, {"rtol": rtol, "first_step": first_step, "controller": control}
 
 
