@@ -53,7 +53,7 @@ def past(method, widths, y, slopes):
     rows = lambda f: jnp.asarray([[f(t)] for t in ago]).reshape(len(ago), 1)
     known, rate = jnp.asarray(method.tableau.steps, jnp.int32), jnp.asarray(jnp.inf)
     present = tuple(jnp.array([k(0.0)]) for k in slopes)
-    return ImexMemory(present, rows(y), rows(slopes[-1]), jnp.asarray(widths), known, rate, ())
+    return ImexMemory(present, rows(y), rows(slopes[-1]), jnp.asarray(widths), known, rate, None)
 
 
 @each
