@@ -63,9 +63,9 @@ def _march(plan: Plan, parts: Lowered) -> tuple[Outputs, Constants]:
         dt=jnp.abs(width),
         counts=Counts(done, jnp.zeros_like(done), n - done, n - done, jnp.zeros_like(done), work),
         result=jnp.where(good, Result.success, blame).astype(jnp.int32),
-        marks=(done,) if plan.keep.steps else (),
+        marks={"steps": done} if plan.keep.steps else {},
     )
-    outputs = Outputs(poisoned(y, good, last), (rows,) if plan.keep.steps else ())
+    outputs = Outputs(poisoned(y, good, last), {"steps": rows} if plan.keep.steps else {})
     return outputs, constants
 
 

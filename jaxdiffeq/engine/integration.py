@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -20,20 +21,20 @@ STAGNATION = 50  # rejections in a row: at a fifth of the size each, 1e-35 of th
 
 
 class LoopControl(NamedTuple):
-    """What is constant to differentiation: the next step size (unsigned), its choice, counts, recorders' marks."""
+    """What is constant to differentiation: the next step size (unsigned), its choice, counts, each recorder's marks."""
 
     dt: jax.Array
     controller: PyTree
     counts: Counts
     result: jax.Array
-    marks: tuple
+    marks: dict[str, Any]
 
 
 class Carry(NamedTuple):
     """Where a solve stands between two trips of the loop; all that is needed to go on."""
 
     state: State
-    records: tuple
+    records: dict[str, Any]
     control: LoopControl
 
 
@@ -43,11 +44,11 @@ class Integration:
 
     field: Any
     stepper: Any
-    recorders: tuple = ()
+    recorders: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     watch: Callable | None = None
     """shows how far the loop has come; see `jaxdiffeq.progress`"""
 
-    def with_recorders(self, *recorders: Any) -> Integration:
+    def with_recorders(self, **recorders: Any) -> Integration:
         return replace(self, recorders=recorders)
 
     @property
@@ -156,10 +157,9 @@ class Integration:
         )
         return Carry(start, records, control)
 
-    def _begin(self, inputs: Inputs, start: State, controller: PyTree) -> tuple[tuple, tuple]:
+    def _begin(self, inputs: Inputs, start: State, controller: PyTree) -> tuple[dict, dict]:
         shapes = Shapes(self.room(inputs), controller)
-        begun = [r.init(inputs, start, shapes) for r in self.recorders]
-        return tuple(moving for moving, _ in begun), tuple(fixed for _, fixed in begun)
+        return _each_half({name: r.init(inputs, start, shapes) for name, r in self.recorders.items()})
 
     def _first_step(self, f: Callable, inputs: Inputs, settings: Settings) -> jax.Array:
         if settings.first_step is not None:
@@ -192,19 +192,19 @@ class Integration:
         return Carry(state, records, control)
 
     def replay(
-        self, inputs: Inputs, settings: Settings, state: State, made: tuple, span: tuple, records: tuple
-    ) -> tuple:
+        self, inputs: Inputs, settings: Settings, state: State, made: tuple, span: tuple, held: tuple[dict, dict]
+    ) -> tuple[dict, dict]:
         """Take again the steps numbered from span[0] up to span[1], the first of them as it was `made`: dt, controller.
 
-        `records` is what the one recorder has and its mark; both are returned.
+        `held` is what the recorders have, and their marks; both are returned.
         """
         (dt, controller), (first, end) = made, span
         zero = jnp.zeros((), jnp.int32)
         counts = self._nothing(zero)._replace(steps=first)
         result = jnp.where(first < end, Result.running, Result.success).astype(jnp.int32)
-        carry = Carry(state, (records[0],), LoopControl(dt, controller, counts, result, (records[1],)))
+        carry = Carry(state, held[0], LoopControl(dt, controller, counts, result, held[1]))
         done = replace(self, watch=None).run(inputs, settings, carry, end - first)
-        return done.records[0], done.control.marks[0][1]
+        return done.records, done.control.marks
 
     def trip(self, inputs: Inputs, settings: Settings, carry: Carry, live: jax.Array) -> tuple[Any, LoopControl]:
         """One attempt; nothing changes unless `live`."""
@@ -241,13 +241,12 @@ class Integration:
         direction = jnp.sign(inputs.t1 - inputs.t0)
         marks = carry.control.marks
         wanted = jnp.array(False)
-        if any(r.dense for r in self.recorders):
-            for r, mark in zip(self.recorders, marks, strict=True):
-                wanted |= passage.taken & r.wants(mark, inputs, direction, passage.after.t)
+        if any(r.reads_interpolant for r in self.recorders.values()):
+            for name, r in self.recorders.items():
+                wanted |= passage.taken & r.wants(marks[name], inputs, direction, passage.after.t)
             passage = passage._replace(coefficients=self.polynomial(inputs, passage.before, dense, wanted))
-        parts = zip(self.recorders, carry.records, marks, strict=True)
-        done = [r.record(moving, mark, passage, inputs) for r, moving, mark in parts]
-        return tuple(m for m, _ in done), tuple(f for _, f in done), wanted
+        done = {name: r.record(carry.records[name], marks[name], passage, inputs) for name, r in self.recorders.items()}
+        return *_each_half(done), wanted
 
     def _nothing(self, zero: jax.Array) -> Counts:
         return Counts(zero, zero, zero, zero, zero, jax.tree.map(lambda _: zero, self.stepper.work))
@@ -273,3 +272,7 @@ class Integration:
         blame = jnp.where(verdict.accept, Result.step_size_too_small, verdict.cause)
         result = jnp.where(stuck, blame, result)
         return jnp.where(verdict.accept & (after.t == inputs.t1), Result.success, result).astype(jnp.int32)
+
+
+def _each_half(pairs: dict[str, tuple]) -> tuple[dict, dict]:
+    return {name: a for name, (a, _) in pairs.items()}, {name: b for name, (_, b) in pairs.items()}

@@ -65,15 +65,60 @@ class StepCotangents(NamedTuple):
         return jax.tree.map(jnp.add, self, StepCotangents(before_t, after, coefficients, inputs, estimates))
 
 
+class RecorderDefaults:
+    """What a recorder answers unless it has more to say. Shapes: `moving`, pytree of [rows + 1, ...]."""
+
+    @property
+    def reads_interpolant(self) -> bool:
+        """A step must come with its coefficients."""
+        return False
+
+    @property
+    def reads_estimates(self) -> bool:
+        """A reverse pass must bring the estimates' cotangents."""
+        return False
+
+    @property
+    def at_given_times(self) -> bool:
+        """Its rows lie at `inputs.ts`, which move by themselves, and not at steps, which move with the clock."""
+        return False
+
+    def wants(self, fixed: PyTree, inputs: Inputs, direction: jax.Array, t1: jax.Array) -> jax.Array:
+        """Whether it needs the interpolant of a step to t1."""
+        return jnp.array(self.reads_interpolant)
+
+    def at_start(self, inputs: Inputs, start: State) -> PyTree:
+        """What it keeps without a step; None: nothing."""
+
+    def between_chunks(self, fixed: PyTree) -> tuple[jax.Array | None, PyTree]:
+        """How many rows are taken away when a solve pauses, None if they stay, and `fixed` to go on with."""
+        return None, fixed
+
+    def rows(self, moving: PyTree) -> PyTree:
+        """What a solution gets to see."""
+        return jax.tree.map(lambda x: x[:-1], moving)
+
+    def cursor(self, fixed: PyTree, inputs: Inputs) -> PyTree:
+        """The last row, from which a reverse pass counts down."""
+        return fixed - 1
+
+
 @dataclass(frozen=True)
-class SaveTimes:
+class SaveTimes(RecorderDefaults):
     """`observe(t, y, args)` at `inputs.ts`, which are in the order of travel, from the dense output.
 
     Shapes: moving, pytree of [times + 1, ...]; fixed, the number of times passed.
     """
 
     observe: Observe
-    dense = True
+
+    @property
+    def reads_interpolant(self) -> bool:
+        return True
+
+    @property
+    def at_given_times(self) -> bool:
+        return True
 
     def init(self, inputs: Inputs, start: State, shapes: Shapes) -> tuple[PyTree, PyTree]:
         return self.at_start(inputs, start), jnp.zeros((), jnp.int32)
@@ -112,7 +157,19 @@ class SaveTimes:
         y = sample(coefficients, step.after.y, step.before.t, step.after.t, at)
         return self.observe(at, y, args)
 
-    def pull(
+    def times(self, moving: PyTree, inputs: Inputs) -> jax.Array:
+        """Where its rows lie."""
+        return inputs.ts
+
+    def cursor(self, fixed: jax.Array, inputs: Inputs) -> jax.Array:
+        """No step counts the values that are saved at an instant."""
+        return jnp.where(inputs.t0 == inputs.t1, inputs.ts.size, fixed).astype(fixed.dtype) - 1
+
+    def parted(self, bars: PyTree) -> tuple[PyTree, Any]:
+        """Cotangents of rows as those of the values and of the times."""
+        return bars, 0.0
+
+    def vjp(
         self, bars: StepCotangents, cursor: jax.Array, step: StepView, active: Any, out: PyTree
     ) -> tuple[StepCotangents, jax.Array]:
         """Add the cotangents of every value saved in this step; `cursor` counts the saved ones down."""
@@ -141,8 +198,8 @@ class SaveTimes:
 
 
 @dataclass(frozen=True)
-class SaveSteps:
-    """t, `observe(t, y, args)` and, if `dense`, the interpolant, after every `every`-th accepted step.
+class SaveSteps(RecorderDefaults):
+    """t, `observe(t, y, args)` and, if `interpolant`, the interpolant, after every `every`-th accepted step.
 
     Shapes: moving, pytrees of [capacity + 1, ...]; fixed, the number of rows written.
     """
@@ -150,17 +207,18 @@ class SaveSteps:
     observe: Observe
     capacity: int
     every: int = 1
-    dense: bool = False
+    interpolant: bool = False
+
+    @property
+    def reads_interpolant(self) -> bool:
+        return self.interpolant
 
     def init(self, inputs: Inputs, start: State, shapes: Shapes) -> tuple[PyTree, PyTree]:
         row = jax.eval_shape(self.row, start, shapes.coefficients, inputs.args)
         return rows(row, self.capacity), jnp.zeros((), jnp.int32)
 
-    def wants(self, fixed: jax.Array, inputs: Inputs, direction: jax.Array, t1: jax.Array) -> jax.Array:
-        return jnp.array(True)
-
     def row(self, after: State, coefficients: jax.Array | None, args: PyTree) -> PyTree:
-        return after.t, self.observe(after.t, after.y, args), coefficients if self.dense else None
+        return after.t, self.observe(after.t, after.y, args), coefficients if self.interpolant else None
 
     def record(self, moving: PyTree, fixed: jax.Array, step: StepView, inputs: Inputs) -> tuple[PyTree, PyTree]:
         due = step.taken & ((step.number + 1) % self.every == 0) & (fixed < self.capacity)
@@ -168,10 +226,18 @@ class SaveSteps:
             fixed.dtype
         )
 
-    def at_start(self, inputs: Inputs, start: State) -> None:
-        """No row is written before the first step."""
+    def between_chunks(self, fixed: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return fixed, jnp.zeros_like(fixed)
 
-    def pull(
+    def times(self, moving: PyTree, inputs: Inputs) -> jax.Array:
+        """Where its rows lie."""
+        return moving[0]
+
+    def parted(self, bars: PyTree) -> tuple[PyTree, Any]:
+        """Cotangents of rows as those of the values and of the times."""
+        return bars[1], bars[0]
+
+    def vjp(
         self, bars: StepCotangents, cursor: jax.Array, step: StepView, active: Any, out: PyTree
     ) -> tuple[StepCotangents, jax.Array]:
         """Add the cotangents of this step's row, if it has one; `cursor` is the last row not yet pulled."""
@@ -180,7 +246,7 @@ class SaveSteps:
         def row(t1, y1, coefficients, leaves):
             return self.row(State(t1, y1, None), coefficients, active.fill(leaves).args)
 
-        coefficients = step.coefficients if self.dense else None
+        coefficients = step.coefficients if self.interpolant else None
         _, pull = jax.vjp(row, step.after.t, step.after.y, coefficients, active.leaves())
         t1, y1, coefficients, leaves = pull(read(out, jnp.maximum(cursor, 0)))
         if bars.coefficients is not None and coefficients is None:
@@ -199,7 +265,7 @@ class Marks(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Log:
+class Log(RecorderDefaults):
     """What a replay needs: the state before every `stride`-th step, with the step size and the controller's memory.
 
     When the `slots` are full every other one is dropped and the stride doubles, so a solve of any length fits, and
@@ -210,7 +276,6 @@ class Log:
 
     slots: int
     capacity: int
-    dense = False
 
     @property
     def thins(self) -> bool:
@@ -225,9 +290,6 @@ class Log:
         dt = jax.ShapeDtypeStruct((), start.t.dtype)
         dts, controllers = rows((dt, shapes.controller), self.slots)
         return rows(start, self.slots), Marks(dts, controllers, jnp.ones((), jnp.int32))
-
-    def wants(self, fixed: Marks, inputs: Inputs, direction: jax.Array, t1: jax.Array) -> jax.Array:
-        return jnp.array(False)
 
     def record(self, moving: State, fixed: Marks, step: StepView, inputs: Inputs) -> tuple[PyTree, PyTree]:
         n, taken = step.number, step.taken
@@ -256,14 +318,10 @@ class Log:
 
 
 @dataclass(frozen=True)
-class Window:
+class Window(RecorderDefaults):
     """The states before `size` consecutive steps and the sizes of these steps; fixed, their numbers and the sizes."""
 
     size: int
-    dense = False
-
-    def wants(self, fixed: Any, inputs: Inputs, direction: jax.Array, t1: jax.Array) -> jax.Array:
-        return jnp.array(False)
 
     def record(self, moving: State, fixed: Any, step: StepView, inputs: Inputs) -> tuple[PyTree, PyTree]:
         first, sizes = fixed

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxdiffeq.engine.recorders import SaveTimes
 from jaxdiffeq.gradients.adjoint_equation import Held, Trajectory
 from jaxdiffeq.gradients.packing import Parts
 from jaxdiffeq.implicit.system import make_consistent
@@ -42,8 +42,9 @@ def real_sum(x: jax.Array) -> jax.Array:
 class Jumps:
     along: Trajectory
     tolerance: Any
-    rows: tuple
-    """the times of each recorder's rows, None where these are `inputs.ts`"""
+    recorders: Mapping[str, Any]
+    times: dict[str, jax.Array]
+    """of each recorder's rows"""
 
     def at_stop(self, moving: Moving, held: Held) -> tuple[Moving, jax.Array]:
         """Cross a stop T: dL/dT = λ·(f(T⁻) − f(T⁺)), all of it to the first of several that are equal.
@@ -74,15 +75,13 @@ class Jumps:
         t = self.along.one_sided(t, passed)
         return make_consistent(self.along.field, t, y, self.along.inputs.args, self.tolerance)[0]
 
-    def at_row(
-        self, moving: Moving, held: Held, i: int, recorder: Any, k: jax.Array, bars: PyTree
-    ) -> tuple[Moving, jax.Array]:
-        """Add the cotangents of row k of the i-th recorder at its time; also the number of the row that comes next."""
-        along, back, is_time = self.along, self.along.direction, isinstance(recorder, SaveTimes)
-        at = self.times_of(i)[jnp.maximum(k, 0)]
+    def at_row(self, moving: Moving, held: Held, name: str, k: jax.Array, bars: PyTree) -> tuple[Moving, jax.Array]:
+        """Add the cotangents of a recorder's row k at its time; also the number of the row that comes next."""
+        along, back, recorder = self.along, self.along.direction, self.recorders[name]
+        at = self.times[name][jnp.maximum(k, 0)]
         due = (k >= 0) & ((back * at >= back * moving.t) | (moving.t == along.inputs.t0))
         bar = jax.tree.map(lambda x: jnp.where(due, x, 0), read(bars, jnp.maximum(k, 0)))
-        bar, bar_t = (bar, 0.0) if is_time else (bar[1], bar[0])
+        bar, bar_t = recorder.parted(bar)
         y = along.solution(moving.t, moving.parts, held)
 
         def value(t, y, theta):
@@ -93,15 +92,11 @@ class Jumps:
         lam, theta = along.taken(moving.t, y, d_y, jax.tree.map(jnp.add, moving.parts.theta, d_theta), held.passed)
         parts = moving.parts._replace(lam=moving.parts.lam + lam, theta=theta)
         times = moving.times
-        if along.moves("ts") if is_time else along.active.time:
+        if along.moves("ts") if recorder.at_given_times else along.active.time:
             f = along.velocity(moving.t, y, held.passed)
             change = d_t + bar_t + real_sum(d_y * f).astype(d_t.dtype)
-            times = self.timed(times, moving.t, jnp.maximum(k, 0), change, is_time)
+            times = self.timed(times, moving.t, jnp.maximum(k, 0), change, recorder.at_given_times)
         return moving._replace(parts=parts, times=times), k - due.astype(k.dtype)
-
-    def times_of(self, i: int) -> jax.Array:
-        """Of the i-th recorder's rows."""
-        return self.along.inputs.ts if self.rows[i] is None else self.rows[i]
 
     def timed(self, times: Times, t: jax.Array, k: jax.Array, change: jax.Array, is_time: bool) -> Times:
         """The time of a saved value belongs to `ts`; that of a step, to the last time that was landed on."""

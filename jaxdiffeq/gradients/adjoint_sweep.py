@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdiffeq.engine.recorders import SaveTimes
 from jaxdiffeq.gradients import segments
 from jaxdiffeq.gradients.adjoint_equation import Held, Trajectory
 from jaxdiffeq.gradients.adjoint_jumps import Jumps, Moving, Times, real_sum
@@ -62,11 +61,11 @@ class BackwardSolve:
         if self.options.atol is not None:
             atol = jnp.asarray(self.options.atol, atol.dtype)
         tolerance = type(settings.tolerance)(packing.spread(rtol), packing.spread(atol))
-        recorders = ()
+        recorders = {}
         if self.options.rule and along.where:
             zeros = tuple((x.shape, x.dtype) for x in along.theta())
             careful = (jnp.min(rtol), jnp.min(atol)) if self.options.rule == "kronrod" else None
-            recorders = (Quadrature(self.integrand, zeros, stepper.order, careful),)
+            recorders = {"quadrature": Quadrature(self.integrand, zeros, stepper.order, careful)}
         field = along.field.adjoint(self.slope, self.residual, packing.mass, along.inputs.args)
         integration = dataclasses.replace(self.integration, field=field, stepper=stepper, recorders=recorders)
         controller = settings.controller.measured(packing.norm)
@@ -88,7 +87,7 @@ class BackwardSolve:
             z = z + jnp.where(carry.state.t == target, apart, 0) * self.slope(target, z, held)
         new = self.packing.unpack(z)
         if carry.records:
-            new = new._replace(theta=jax.tree.map(jnp.add, parts.theta, carry.records[0]))
+            new = new._replace(theta=jax.tree.map(jnp.add, parts.theta, carry.records["quadrature"]))
         elif not self.options.solves_parameters:
             new = new._replace(theta=parts.theta)
         return new, carry.control.dt, carry.control.result
@@ -97,7 +96,7 @@ class BackwardSolve:
 class Cursors(NamedTuple):
     """Where the sweep stands: rows not yet pulled of every recorder, stops, segments, and the backward solver."""
 
-    records: tuple
+    records: dict[str, jax.Array]
     stop: jax.Array
     segment: jax.Array
     steps: jax.Array
@@ -116,8 +115,8 @@ class Tape(NamedTuple):
     """What the forward solve has left."""
 
     y1: jax.Array
-    rows: tuple
-    """the times of each recorder's rows, None where these are `inputs.ts`"""
+    times: dict[str, jax.Array]
+    """of each recorder's rows"""
     log: Any
     """checkpoints and their marks; None where y is solved again"""
 
@@ -143,7 +142,7 @@ class Sweep:
 
     @functools.cached_property
     def jumps(self) -> Jumps:
-        return Jumps(self.along, self.settings.tolerance, self.tape.rows)
+        return Jumps(self.along, self.settings.tolerance, self.integration.recorders, self.tape.times)
 
     def back(self, bars: Outputs) -> list[jax.Array]:
         """The cotangents of the active inputs. Linear: the size of `bars` is divided out, and put back at the end."""
@@ -154,7 +153,7 @@ class Sweep:
 
         def running(moving, cursors):
             left = (moving.t != self.along.inputs.t0) | (cursors.stop >= 0)
-            for k in cursors.records:
+            for k in cursors.records.values():
                 left |= k >= 0
             return left & (cursors.result == Result.success)
 
@@ -190,7 +189,7 @@ class Sweep:
         assert first is not None
         good = (self.constants.result == Result.success) | (self.constants.result == Result.terminated)
         cursors = Cursors(
-            records=tuple(map(self.last_row, self.integration.recorders, self.constants.marks)),
+            records={n: r.cursor(self.constants.marks[n], inputs) for n, r in self.integration.recorders.items()},
             stop=last,
             segment=number,
             steps=jnp.zeros((), jnp.int32),
@@ -200,13 +199,6 @@ class Sweep:
         )
         return Moving(inputs.t1, parts, times, segment), cursors
 
-    def last_row(self, recorder: Any, mark: jax.Array) -> jax.Array:
-        """No step counts the values that are saved at an instant."""
-        if isinstance(recorder, SaveTimes):
-            inputs = self.along.inputs
-            mark = jnp.where(inputs.t0 == inputs.t1, inputs.ts.size, mark).astype(mark.dtype)
-        return mark - 1
-
     def trip(self, moving: Moving, cursors: Cursors, bars: Outputs, live: jax.Array) -> tuple[Moving, Cursors]:
         moving, cursors = self.loaded(moving, cursors, live)
         target = jnp.where(live, self.target(moving, cursors), moving.t)
@@ -214,11 +206,11 @@ class Sweep:
         cursors = cursors._replace(dt=dt, result=result)
         moving = Moving(target, parts, moving.times, moving.segment)
         moving, stop = self.jumps.at_stop(moving, held(moving, cursors))
-        cursors, records = cursors._replace(stop=stop), list(cursors.records)
-        for i, recorder in enumerate(self.integration.recorders):
+        cursors, records = cursors._replace(stop=stop), {}
+        for name, k in cursors.records.items():
             at = held(moving, cursors)
-            moving, records[i] = self.jumps.at_row(moving, at, i, recorder, records[i], bars.records[i])
-        return moving, cursors._replace(records=tuple(records))
+            moving, records[name] = self.jumps.at_row(moving, at, name, k, bars.records[name])
+        return moving, cursors._replace(records=records)
 
     def loaded(self, moving: Moving, cursors: Cursors, live: jax.Array) -> tuple[Moving, Cursors]:
         """Fetch the segment before this one when its start is reached."""
@@ -243,8 +235,8 @@ class Sweep:
             within = wanted & (back * t > back * best)
             return jnp.where(within & (back * t <= back * moving.t), t, best)
 
-        for i, k in enumerate(cursors.records):
-            best = later(self.jumps.times_of(i)[jnp.maximum(k, 0)], k >= 0)
+        for name, k in cursors.records.items():
+            best = later(self.tape.times[name][jnp.maximum(k, 0)], k >= 0)
         if inputs.stops.size:
             best = later(inputs.stops[jnp.maximum(cursors.stop, 0)], cursors.stop >= 0)
         if moving.segment is not None:

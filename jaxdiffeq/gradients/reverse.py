@@ -11,7 +11,6 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdiffeq.engine.recorders import Estimates, Log, Marks, StepCotangents, StepView
-from jaxdiffeq.engine.regularisers import RegulariserSums
 from jaxdiffeq.gradients.rule import Active, Constants, Outputs, plain, pull_instant
 from jaxdiffeq.primitives.row_buffer import read, rows
 from jaxdiffeq.primitives.while_loop import frozen_while
@@ -58,11 +57,10 @@ class Replay:
     log: Log
 
     def run(self, integration: Any, inputs: Inputs, settings: Settings) -> tuple[Outputs, Constants, PyTree]:
-        logged = integration.with_recorders(*integration.recorders, self.log)
+        logged = integration.with_recorders(**integration.recorders, log=self.log)
         outputs, constants = plain(logged, inputs, settings)
-        tape = outputs.records[-1], constants.marks[-1]
-        outputs = outputs._replace(records=outputs.records[:-1])
-        return outputs, constants._replace(marks=constants.marks[:-1]), tape
+        tape = outputs.records.pop("log"), constants.marks.pop("log")
+        return outputs, constants, tape
 
     def pull(
         self, integration: Any, active: Active, settings: Settings, constants: Constants, tape: Any, bars: Outputs
@@ -103,11 +101,11 @@ class _Backward:
 
     @property
     def dense(self) -> bool:
-        return any(r.dense for r in self.integration.recorders)
+        return any(r.reads_interpolant for r in self.integration.recorders.values())
 
     @property
     def estimated(self) -> bool:
-        return any(isinstance(r, RegulariserSums) for r in self.integration.recorders)
+        return any(r.reads_estimates for r in self.integration.recorders.values())
 
     def sweep(self) -> list[jax.Array]:
         first = read(self.slots, jnp.zeros((), jnp.int32))
@@ -128,7 +126,8 @@ class _Backward:
             bars = jax.tree.map(lambda a, b: jnp.where(live, a, b), new, bars)
             return (bars, states), (n - live.astype(n.dtype), cursors, window)
 
-        cursors = tuple(mark - 1 for mark in self.constants.marks)
+        marks, recorders = self.constants.marks, self.integration.recorders
+        cursors = {name: r.cursor(marks[name], self.active.inputs) for name, r in recorders.items()}
         states, sizes = rows((first, self.marks.dt[0]), self.log.window.size) if self.log.thins else (None, None)
         window = jnp.array(2**30, jnp.int32), sizes
         (bars, _), _ = frozen_while(running, trip, (bars, states), (self.constants.counts.steps - 1, cursors, window))
@@ -147,19 +146,20 @@ class _Backward:
         thinned = self.marks.stride > 1
         enters = live & thinned & (n < window[0])
         first = jnp.where(enters, jnp.maximum(slot * self.marks.stride, n + 1 - self.log.window.size), window[0])
-        states, sizes = self.integration.with_recorders(self.log.window).replay(
+        records, marks = self.integration.with_recorders(window=self.log.window).replay(
             self.active.inputs,
             self.settings,
             kept,
             (size, read(self.marks.controller, slot)),
             (slot * self.marks.stride, jnp.where(enters, n + 1, 0)),
-            (states, (first, window[1])),
+            ({"window": states}, {"window": (first, window[1])}),
         )
+        states, (_, sizes) = records["window"], marks["window"]
         start = lax.cond(thinned, lambda: read((states, sizes), n - first), lambda: (kept, size))
         return states, (first, sizes), *start
 
     def _pull_step(
-        self, bars: _Cotangents, cursors: tuple, n: jax.Array, start: State, dt: jax.Array, live: jax.Array
+        self, bars: _Cotangents, cursors: dict, n: jax.Array, start: State, dt: jax.Array, live: jax.Array
     ) -> tuple:
         def forward(moves, leaves):
             inputs = self.active.fill(leaves)
@@ -184,7 +184,7 @@ class _Backward:
         t, y, real = moves if self.active.time else (state.t, *moves)
         return State(t, y, _with_real(state.memory, real))
 
-    def _pull_records(self, bars: _Cotangents, cursors: tuple, passage: StepView, dense: PyTree) -> tuple:
+    def _pull_records(self, bars: _Cotangents, cursors: dict, passage: StepView, dense: PyTree) -> tuple:
         """Let every recorder add its cotangents: around the step, to its dense output, to the inputs."""
         estimates = jax.tree.map(jnp.zeros_like, passage.estimates)
         around = StepCotangents(jnp.zeros_like(bars.state.t), bars.state, None, bars.inputs, estimates)
@@ -197,19 +197,19 @@ class _Backward:
             coefficients, pull = jax.vjp(polynomial, dense, self.active.leaves())
             passage = passage._replace(coefficients=coefficients)
             around = around._replace(coefficients=jnp.zeros_like(coefficients))
-        moved = []
-        for recorder, cursor, out in zip(self.integration.recorders, cursors, self.bars.records, strict=True):
-            around, cursor = recorder.pull(around, cursor, passage, self.active, out)
-            moved.append(cursor)
+        moved = {}
+        for name, recorder in self.integration.recorders.items():
+            out = self.bars.records[name]
+            around, moved[name] = recorder.vjp(around, cursors[name], passage, self.active, out)
         if not self.active.time:
             around = around._replace(
                 before_t=jnp.zeros_like(bars.state.t), after=around.after._replace(t=jnp.zeros_like(bars.state.t))
             )
         if pull is None:
-            return around, None, tuple(moved)
+            return around, None, moved
         d_dense, more = pull(around.coefficients)
         leaves = [a + b for a, b in zip(around.inputs, more, strict=True)]
-        return around._replace(inputs=leaves), d_dense, tuple(moved)
+        return around._replace(inputs=leaves), d_dense, moved
 
     def _pull_start(self, bars: _Cotangents) -> list[jax.Array]:
         """Through the start: the initial state, the stepper's first memory, and what was saved at t₀ without a step."""
@@ -217,15 +217,13 @@ class _Backward:
         def start(leaves):
             inputs = self.active.fill(leaves)
             state = self.integration.begin(inputs)
-            kept = tuple(r.at_start(inputs, state) for r in self.integration.recorders)
+            kept = {name: r.at_start(inputs, state) for name, r in self.integration.recorders.items()}
             return state._replace(memory=_real(state.memory)), kept
 
         (_, kept), pull = jax.vjp(start, self.active.leaves())
         unmoved = self.constants.counts.steps == 0
-        records = tuple(
-            None if at_t0 is None else jax.tree.map(lambda x: jnp.where(unmoved, x, 0), out)
-            for at_t0, out in zip(kept, self.bars.records, strict=True)
-        )
+        bars_of = lambda name: jax.tree.map(lambda x: jnp.where(unmoved, x, 0), self.bars.records[name])
+        records = {name: None if at_t0 is None else bars_of(name) for name, at_t0 in kept.items()}
         (d_leaves,) = pull((bars.state, records))
         found = [a + b for a, b in zip(bars.inputs, d_leaves, strict=True)]
         return pull_instant(self.integration, self.active, self.bars, found)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdiffeq.engine.interpolant import evaluate
-from jaxdiffeq.engine.recorders import Log, Marks, Shapes, StepView
+from jaxdiffeq.engine.recorders import Log, Marks, RecorderDefaults, Shapes, StepView
 from jaxdiffeq.primitives.row_buffer import read, rows, write
 from jaxdiffeq.types import Inputs, PyTree, Settings, State
 
@@ -31,13 +31,12 @@ class Checkpoints(Log):
 
 
 @dataclass(frozen=True)
-class Polynomials:
+class Polynomials(RecorderDefaults):
     """What `Segment` holds, of the steps from `first` on. Shapes: moving, [steps + 1, ...]; fixed, first and ()."""
 
-    dense = True
-
-    def wants(self, fixed: Any, inputs: Inputs, direction: jax.Array, t1: jax.Array) -> jax.Array:
-        return jnp.array(True)
+    @property
+    def reads_interpolant(self) -> bool:
+        return True
 
     def record(self, moving: Any, fixed: Any, step: StepView, inputs: Inputs) -> tuple[Any, Any]:
         place = step.number - fixed[0]
@@ -74,7 +73,7 @@ def load(integration: Any, inputs: Inputs, settings: Settings, tape: tuple[State
     first, end = span
     slot = first // marks.stride
     made = read((marks.dt, marks.controller), slot)
-    again = integration.with_recorders(Polynomials())
-    where = slot * marks.stride, end
-    found, _ = again.replay(inputs, settings, read(states, slot), made, where, (tuple(segment), (first, ())))
-    return Segment(*found)
+    again = integration.with_recorders(polynomials=Polynomials())
+    where, held = (slot * marks.stride, end), ({"polynomials": tuple(segment)}, {"polynomials": (first, ())})
+    records, _ = again.replay(inputs, settings, read(states, slot), made, where, held)
+    return Segment(*records["polynomials"])

@@ -188,7 +188,7 @@ def logged():
     """A solve whose steps differ in size, some rejected, with all of them saved, and a log of four slots."""
     log, saved = Log(4, 128), SaveSteps(observe, 128)
     field = VectorField(lambda t, y, args: -40 * (y - jnp.cos(8 * t)))
-    integration = Integration(field, jde.BS3(), (saved, log))
+    integration = Integration(field, jde.BS3(), {"saved": saved, "log": log})
     settings = Settings(jde.PIDController(), Tolerance(jnp.array(1e-3), jnp.array(1e-3)), jnp.array(0.1), count(128))
     given = Inputs(jnp.zeros(1), (), jnp.array(0.0), jnp.array(1.0), jnp.zeros(0), jnp.array([0.6]))
     carry = jax.jit(integration.run)(given, settings)
@@ -199,18 +199,20 @@ def logged():
 def test_a_replay_from_a_slot_takes_the_same_steps(slot):
     """To the bit, with their sizes, through rejections and a stop, and none before or after."""
     integration, given, settings, carry = logged()
-    (saved, slots), (_, marks), counts = carry.records, carry.control.marks, carry.control.counts
+    saved, slots = carry.records["saved"], carry.records["log"]
+    marks, counts = carry.control.marks["log"], carry.control.counts
     steps, stride = int(counts.steps), int(marks.stride)
     assert counts.rejected_error > 0 and 4 >= steps / stride > 2 and stride >= 4
     ts, ys = np.append(0.0, saved[0][:steps]), np.append(0.0, saved[1]["y"][:steps, 0])
 
     window, first = Window(stride), slot * stride
     records = blank(rows((read(slots, count(0)), NAN), stride))
-    again = jax.jit(integration.with_recorders(window).replay)
+    again = jax.jit(integration.with_recorders(window=window).replay)
     made = read((marks.dt, marks.controller), count(slot))
     end = min(first + stride, steps) - 1
-    states, sizes = again(given, settings, read(slots, count(slot)), made, (count(first), count(end)),
-                          (records[0], (count(first), records[1])))  # fmt: skip
+    held = {"window": records[0]}, {"window": (count(first), records[1])}
+    kept, held = again(given, settings, read(slots, count(slot)), made, (count(first), count(end)), held)
+    states, sizes = kept["window"], held["window"][1]
     np.testing.assert_array_equal(states.t[: end - first], ts[first:end])
     np.testing.assert_array_equal(states.y[: end - first, 0], ys[first:end])
     assert np.all(np.isnan(states.t[end - first : stride]))
