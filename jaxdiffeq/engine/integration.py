@@ -54,7 +54,7 @@ class Integration:
     @property
     def compact(self) -> Integration:
         """The same steps, up to rounding, as a smaller program: for derivatives, which come out smaller too."""
-        return replace(self, stepper=getattr(self.stepper, "compact", self.stepper))
+        return replace(self, stepper=self.stepper.compact)
 
     # ---- one step
 
@@ -109,7 +109,7 @@ class Integration:
 
     def _consistent(self, beyond: Any, inputs: Inputs, settings: Settings, at: State) -> jax.Array:
         """y after a stop, at which algebraic components may jump; as it was if it does not satisfy the equations."""
-        if beyond.is_slope:
+        if not beyond.algebraic:
             return at.y
         y, _ = make_consistent(beyond, at.t, at.y, inputs.args, settings.tolerance)
         return jnp.where(at.t == inputs.t1, at.y, y)
@@ -164,11 +164,12 @@ class Integration:
     def _first_step(self, f: Callable, inputs: Inputs, settings: Settings) -> jax.Array:
         if settings.first_step is not None:
             return settings.first_step
-        if not self.field.is_slope:  # and where M is singular there is none yet
-            return settings.controller.bound(1e-6 * jnp.abs(inputs.t1 - inputs.t0))
-        norm = settings.controller.norm
-        first = starting_step(f, lax.stop_gradient(inputs), settings.tolerance, self.stepper.order, norm)
-        return settings.controller.bound(first)
+
+        def estimate():
+            norm, fixed = settings.controller.norm, lax.stop_gradient(inputs)
+            return starting_step(f, fixed, settings.tolerance, self.stepper.order, norm)
+
+        return settings.controller.bound(self.field.first_step(estimate, inputs.t0, inputs.t1))
 
     def run(self, inputs: Inputs, settings: Settings, carry: Carry | None = None, pause: Any = None) -> Carry:
         """Advance from t0 to t1, or for `pause` more accepted steps. Never raises: the result code says what happened.

@@ -48,7 +48,7 @@ class Options:
         controller = stepper.controller if self.controller is None else self.controller
         errors.controlled(stepper, controller, first)
         support.check(self.gradient, self.dense, self.regularisers, terms.is_residual)
-        stepper = getattr(stepper, "on_equal_steps", stepper) if equal else stepper
+        stepper = stepper.on_equal_steps if equal else stepper
         return replace(self, method=stepper, controller=controller, first_step=first)
 
 

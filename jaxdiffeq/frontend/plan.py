@@ -194,13 +194,13 @@ def build(plan: Plan, arrays: Arrays, capacity: int, traced: bool = True) -> Bui
 
 def _consistent(field: VectorField, inputs: Inputs, settings: Settings) -> tuple[Inputs, Settings]:
     """Inputs that satisfy the algebraic equations, and whether there are such."""
-    if field.is_slope:
+    if not field.algebraic:
         return inputs, settings
     tolerance = settings.tolerance
     y0, found = make_consistent(field, inputs.t0, inputs.y0, inputs.args, tolerance)
     ok = lax.stop_gradient(found.ok)
-    args = inputs.args if field.residual is None else inputs.args._replace(dy0=like(found.slope, y0))
-    if not getattr(settings.controller, "algebraic", True):
+    args = field.remembered(inputs.args, like(found.slope, y0))
+    if not settings.controller.algebraic:
         free = lax.stop_gradient(like(found.free, y0))  # complex: free in both parts
         tolerance = tolerance._replace(counts=~(jnp.real(free) > 0.5))
     inputs = inputs._replace(y0=y0, args=args)
