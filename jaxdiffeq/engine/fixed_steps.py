@@ -13,7 +13,7 @@ from jax import lax
 
 from jaxdiffeq.engine.control import FixedSteps
 from jaxdiffeq.engine.recorders import StepRows
-from jaxdiffeq.frontend.plan import Arrays, Lowered, Plan
+from jaxdiffeq.frontend.plan import Arrays, Built, Plan
 from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.gradients.rule import Constants, Outputs, poisoned
 from jaxdiffeq.primitives.fused_region import fused_region
@@ -33,12 +33,12 @@ def marches(plan: Plan, arrays: Arrays) -> bool:
     return not between and controller.n <= plan.max_steps
 
 
-def march(plan: Plan, parts: Lowered) -> tuple[Outputs, Constants]:
+def march(plan: Plan, parts: Built) -> tuple[Outputs, Constants]:
     """No error estimate, no controller, no interpolation: yᵢ₊₁ = step(t₀ + i·dt, yᵢ)."""
     return fused_region(lambda: _march(plan, parts), derivative=False)
 
 
-def _march(plan: Plan, parts: Lowered) -> tuple[Outputs, Constants]:
+def _march(plan: Plan, parts: Built) -> tuple[Outputs, Constants]:
     integration, inputs, n = parts.integration, parts.inputs, parts.settings.controller.n
 
     def step(carry, i):
@@ -74,7 +74,7 @@ def _width(inputs: Inputs, n: int) -> jax.Array:
     return (inputs.t1 - inputs.t0) / n
 
 
-def _step(parts: Lowered, inputs: Inputs, carry: Any, i: jax.Array) -> tuple[jax.Array, tuple, jax.Array, Any]:
+def _step(parts: Built, inputs: Inputs, carry: Any, i: jax.Array) -> tuple[jax.Array, tuple, jax.Array, Any]:
     """The time after step i, the state and the stepper's memory, whether inner solves succeeded, and their work.
 
     The state is NaN if they did not: no later step can pass for an answer.
@@ -89,7 +89,7 @@ def _step(parts: Lowered, inputs: Inputs, carry: Any, i: jax.Array) -> tuple[jax
     return t1, (y, taken.after.memory), ok, taken.work
 
 
-def _failure(parts: Lowered, inputs: Inputs, first: State, good: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _failure(parts: Built, inputs: Inputs, first: State, good: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """How many steps are finite, the state after these, and whether the inner solves of the next one succeeded.
 
     That is all of them, or found by taking them again.

@@ -71,7 +71,7 @@ class Integration:
     @property
     def compact(self) -> Integration:
         """The same steps, up to rounding, as a smaller program: for derivatives, which come out smaller too."""
-        return replace(self, stepper=getattr(self.stepper, "compact", self.stepper))
+        return replace(self, stepper=self.stepper.compact)
 
     def restarts(self, inputs: Inputs) -> bool:
         """Whether f may be another one after some step."""
@@ -110,7 +110,7 @@ class Integration:
 
         def begun_again():
             y = after.y
-            if not beyond.is_slope:  # algebraic components may jump; they stay if that satisfies no equation
+            if beyond.algebraic:  # its components may jump; they stay if that satisfies no equation
                 y, _ = make_consistent(beyond, after.t, y, inputs.args, settings.tolerance)
             return after._replace(y=y, memory=self._memory(beyond, after.t, y, inputs.args))
 
@@ -164,11 +164,12 @@ class Integration:
     def _first_step(self, f: Callable, inputs: Inputs, settings: Settings) -> jax.Array:
         if settings.first_step is not None:
             return settings.first_step
-        if not self.field.is_slope:  # and where M is singular there is none yet
-            return settings.controller.bound(1e-6 * jnp.abs(inputs.t1 - inputs.t0))
-        norm = settings.controller.norm
-        first = starting_step(f, lax.stop_gradient(inputs), settings.tolerance, self.stepper.order, norm)
-        return settings.controller.bound(first)
+
+        def estimate():
+            norm, fixed = settings.controller.norm, lax.stop_gradient(inputs)
+            return starting_step(f, fixed, settings.tolerance, self.stepper.order, norm)
+
+        return settings.controller.bound(self.field.first_step(estimate, inputs.t0, inputs.t1))
 
     # ---- the loop
 

@@ -168,7 +168,7 @@ def _drift(integration: Any, active: Active, leaves: list, like: Outputs) -> Out
 
 def _parts(integration: Any, active: Active) -> bool:
     """Whether times move apart, and f says what that does; with a mass matrix, perhaps a singular one, it does not."""
-    return bool(active.names() & {"t0", "t1", "ts"}) and integration.field.is_slope
+    return bool(active.names() & {"t0", "t1", "ts"}) and not integration.field.algebraic
 
 
 def push_instant(integration: Any, active: Active, directions: list, moved: Outputs) -> Outputs:

@@ -1,4 +1,4 @@
-"""What every method that is a tableau says about itself."""
+"""What every method says about itself, and what follows from a tableau."""
 
 from __future__ import annotations
 
@@ -8,9 +8,42 @@ from typing import Any, ClassVar, Self
 from jaxdiffeq.engine.control import PredictiveController
 from jaxdiffeq.types import Work
 
+NO_WORK = Work(0, 0, 0, 0, 0)
+
+
+class Stepper:
+    """The members that a method may leave as they are."""
+
+    takes_mass: ClassVar[bool] = False
+    """it solves M·dy/dt = f for a constant M, perhaps singular"""
+    takes_residual: ClassVar[bool] = False
+    """it solves F(t, y, dy/dt) = 0"""
+    regularisers: ClassVar[Any] = ("energy",)
+    """those whose derivative is exact; see `jaxdiffeq.engine.regularisers`"""
+    controller: ClassVar[Any] = PredictiveController()
+    """what sizes the steps unless the user says otherwise"""
+    costs: ClassVar[Any] = NO_WORK
+    """what every attempted step takes besides its `evaluations` of f"""
+    work: Any = ()
+    """zeros, as many as a step counts of what varies"""
+
+    @property
+    def compact(self) -> Self:
+        """The same method, up to rounding, as a smaller program."""
+        return self
+
+    @property
+    def on_equal_steps(self) -> Self:
+        """The same method where every step has the same size, and none is refused."""
+        return self
+
+    def sized(self, n: int) -> Any:
+        """The method for n unknowns."""
+        return self
+
 
 @dataclass(frozen=True)
-class OfTableau:
+class OfTableau(Stepper):
     """A stepper made of numbers, and what follows from these alone."""
 
     tableau: Any
@@ -22,22 +55,8 @@ class OfTableau:
     equal: bool = False
     """every step has the same size, and none is refused"""
 
-    takes_mass: ClassVar[bool] = False
-    """it solves M·dy/dt = f for a constant M, perhaps singular"""
-    takes_residual: ClassVar[bool] = False
-    """it solves F(t, y, dy/dt) = 0"""
-    regularisers: ClassVar[Any] = ("energy",)
-    """those whose derivative is exact; see `jaxdiffeq.engine.regularisers`"""
-    controller: ClassVar[Any] = PredictiveController()
-    """what sizes the steps unless the user says otherwise"""
-
     def __repr__(self) -> str:
         return f"{self.tableau.name}()"
-
-    @property
-    def work(self) -> Any:
-        """Zeros, as many as a step counts of what varies."""
-        return ()
 
     @property
     def name(self) -> str:
@@ -45,7 +64,6 @@ class OfTableau:
 
     @property
     def compact(self) -> Self:
-        """The same method, up to rounding, as a smaller program."""
         return replace(self, looped=True)
 
     @property
@@ -72,8 +90,3 @@ class OfTableau:
         """Of the dense output's polynomial."""
         dense = self.tableau.dense
         return 3 if dense is None else len(dense.b[0])
-
-    @property
-    def costs(self) -> Work:
-        """What every attempted step takes besides its `evaluations` of f."""
-        return Work(0, 0, 0, 0, 0)

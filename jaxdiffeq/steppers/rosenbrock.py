@@ -12,8 +12,8 @@ import numpy as np
 from jax import lax
 
 from jaxdiffeq.algebra.structure import radius, solve, times_mass
+from jaxdiffeq.algebra.vectors import like, real_vector
 from jaxdiffeq.engine.interpolant import combine, hermite, weigh
-from jaxdiffeq.implicit.system import System, like, real_vector, velocity
 from jaxdiffeq.primitives.scan import scan
 from jaxdiffeq.problems.vector_field import VectorField
 from jaxdiffeq.steppers.base import OfTableau
@@ -51,27 +51,27 @@ class Rosenbrock(OfTableau):
         return [(c, _trimmed(row)) for c, row in zip(tableau.c, tableau.a, strict=True)]
 
     @property
-    def costs(self) -> Work:
+    def costs(self) -> Work:  # pyright: ignore[reportIncompatibleVariableOverride]
         return Work(0, 1, 1, self.tableau.stages, 0)
 
     def init(self, f: VectorField, t: jax.Array, y: jax.Array, args: Any) -> tuple:
         return ()
 
     def step(self, f: VectorField, start: State, t1: jax.Array, args: Any, tolerance: Any = None) -> Step:
-        tableau, system = self.tableau, System(f.whole, start.y)
+        tableau, system = self.tableau, f.whole.on_vectors(start.y)
         algebra, mass = system.algebra, system.mass(args)
         t, y, width = start.t, real_vector(start.y), t1 - start.t
         dt = width.astype(y.dtype)
-        f0, jacobian = system.jacobian(t, y, args)
+        f0, jacobian = system.linearised(t, y, args)
         w = algebra.shifted(1 / (tableau.gamma * dt), mass, jacobian)
         factors = lax.stop_gradient(algebra.factor(w))
         df_dt = self._df_dt(system, t, y, args, dt)
 
         def slope(c, moved):
-            return system.slope(t + c * width, y + moved, args)
+            return system(t + c * width, y + moved, args)
 
-        def increment(k, pushed, d):
-            right = k if pushed is None else k + times_mass(mass, pushed / dt)
+        def increment(k, before, d):
+            right = k if before is None else k + times_mass(mass, before / dt)
             return solve(algebra, w, factors, right if df_dt is None or d is None else right + d * df_dt)
 
         us = (self._looped if self.looped else self._unrolled)(slope, increment, f0, width.dtype)
@@ -103,11 +103,11 @@ class Rosenbrock(OfTableau):
         first = increment(f0, None, np.array(tableau.d[0], number))
         return in_order(scan(stage, push(nothing_yet(n, f0), first), rows, written_out=True)[0])
 
-    def _df_dt(self, system: System, t: jax.Array, y: jax.Array, args: Any, dt: jax.Array) -> jax.Array | None:
+    def _df_dt(self, system: VectorField, t: jax.Array, y: jax.Array, args: Any, dt: jax.Array) -> jax.Array | None:
         """dt ∂f/∂t."""
-        if system.field.autonomous or not any(self.tableau.d):
+        if system.autonomous or not any(self.tableau.d):
             return None
-        _, slope = jax.jvp(lambda t: system.slope(t, y, args), (t,), (jnp.ones_like(t),))
+        _, slope = jax.jvp(lambda t: system(t, y, args), (t,), (jnp.ones_like(t),))
         return dt * slope
 
     def polynomial(self, f: VectorField, dense: Any, args: Any) -> jax.Array:
@@ -116,10 +116,7 @@ class Rosenbrock(OfTableau):
         interpolant = self.tableau.dense
         if interpolant is None:
             dt = width.astype(y.dtype)
-            ends = like(f0, y), f(t1, y1, args)
-            if f.mass is not None:
-                ends = velocity(f, t1 - width, y, args), velocity(f, t1, y1, args)
-            k0, k1 = ends
+            k0, k1 = f.velocity(t1 - width, y, args, like(f0, y)), f.velocity(t1, y1, args)
             return hermite(y, y1, dt * k0, dt * k1)
         powers = weigh(interpolant.b, list(us))
         return jnp.concatenate([y[None], jax.vmap(lambda v: like(v, y))(powers)])
