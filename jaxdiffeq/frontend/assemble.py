@@ -12,7 +12,7 @@ import numpy as np
 from jaxdiffeq.frontend.plan import Built, Plan
 from jaxdiffeq.gradients.rule import Constants, Outputs, poisoned
 from jaxdiffeq.solution import Interpolant, Solution, Stats
-from jaxdiffeq.types import Inputs, PyTree, Result, Work
+from jaxdiffeq.types import PyTree, Result, Work
 
 
 class Ends(NamedTuple):
@@ -27,8 +27,6 @@ class Ends(NamedTuple):
     """the times to save at, in the order of travel"""
     back: Any
     """how to put these in the order given, or None"""
-    landings: Any
-    """times landed on, at each of which the stepper started anew"""
 
 
 def ends_of(parts: Built, outputs: Outputs, constants: Constants) -> Ends:
@@ -36,18 +34,7 @@ def ends_of(parts: Built, outputs: Outputs, constants: Constants) -> Ends:
     first = parts.observe(inputs.t0, inputs.y0, inputs.args)
     t = jnp.where(constants.result == Result.success, inputs.t1, constants.t)  # unlike the latter it moves with t1
     last = parts.observe(t, outputs.y, inputs.args)
-    return Ends(inputs.t0, t, first, last, outputs.y, inputs.ts, parts.back, _landings(inputs, constants.t))
-
-
-def _landings(inputs: Inputs, t: jax.Array) -> jax.Array:
-    """How many stops lie up to t, equal ones counted once, and the end if there are stops at all."""
-    stops, direction = inputs.stops, jnp.sign(inputs.t1 - inputs.t0)
-    if stops.size == 0:
-        return jnp.zeros((), jnp.int32)
-    targets = jnp.append(stops, inputs.t1)
-    new = jnp.append(True, targets[1:] != targets[:-1])
-    moved = t != inputs.t0
-    return jnp.sum(new & moved & (direction * targets <= direction * t), dtype=jnp.int32)
+    return Ends(inputs.t0, t, first, last, outputs.y, inputs.ts, parts.back)
 
 
 def assemble(xp: Any, plan: Plan, ends: Ends, records: dict[str, Any], constants: Constants) -> Solution:
@@ -61,7 +48,7 @@ def assemble(xp: Any, plan: Plan, ends: Ends, records: dict[str, Any], constants
     if "times" in records:
         parts.append(_timed(xp, plan.keep.sort, ends, records["times"], marks["times"]))
     if "steps" in records:
-        parts.append(_padded(xp, plan.keep.t0, ends, records["steps"][:2], marks["steps"], good))
+        parts.append(_padded(xp, plan.keep.t0, ends, records["steps"], marks["steps"], good))
     if plan.keep.t1:
         last = jax.tree.map(lambda x: _if_good(xp, good, x), last)
         parts.append((xp.reshape(ends.t, 1), last, xp.reshape(good, 1)))
@@ -73,7 +60,7 @@ def assemble(xp: Any, plan: Plan, ends: Ends, records: dict[str, Any], constants
         ts=ts,
         ys=plan.ravel.unpack_rows(ys) if plan.keep.fn is None else ys,
         mask=mask,
-        stats=_stats(plan, constants, ends.landings),
+        stats=_stats(plan, constants),
         result=constants.result,
         t_end=ends.t,
         y_end=plan.ravel.unpack(ends.y),
@@ -96,6 +83,7 @@ def _timed(xp: Any, traced: bool, ends: Ends, values: PyTree, count: Any) -> tup
 
 def _padded(xp: Any, with_start: bool, ends: Ends, rows: Any, count: Any, good: Any) -> tuple[Any, PyTree, Any]:
     """Rows of steps; after the last one it is repeated, or NaN when the solve failed or there is none."""
+    rows = rows.t, rows.values
     if with_start:
         rows = jax.tree.map(lambda s, x: xp.concatenate([s[None], x]), (ends.t0, ends.first), rows)
         count = count + 1
@@ -117,14 +105,14 @@ def _if_good(xp: Any, good: Any, x: Any) -> Any:
 
 
 def _interpolant(xp: Any, plan: Plan, ends: Ends, rows: Any, count: Any) -> Interpolant:
-    times, _, coefficients = rows
-    return Interpolant(xp.concatenate([xp.reshape(ends.t0, 1), times]), coefficients, ends.y, count, plan.ravel)
+    return Interpolant(xp.concatenate([xp.reshape(ends.t0, 1), rows.t]), rows.coefficients, ends.y, count, plan.ravel)
 
 
-def _stats(plan: Plan, constants: Constants, landings: Any) -> Stats:
+def _stats(plan: Plan, constants: Constants) -> Stats:
     counts = constants.counts
     tries = counts.steps + counts.rejected_error + counts.rejected_solver
     start, step, dense = plan.stepper.evaluations
+    restarts = sum(jax.tree.leaves(counts.restarts))
     probes = 0 if plan.has_first_step else 2
     each, more = plan.stepper.costs, counts.work or plan.stepper.costs._replace(**dict.fromkeys(Work._fields, 0))
     f_evals, *algebra = (a * tries + b for a, b in zip(each, more, strict=True))
@@ -133,7 +121,7 @@ def _stats(plan: Plan, constants: Constants, landings: Any) -> Stats:
         counts.steps,
         counts.rejected_error,
         counts.rejected_solver,
-        start * (1 + landings) + probes + step * tries + dense * counts.dense + f_evals,
+        start * (1 + restarts) + probes + step * tries + dense * counts.dense + f_evals,
         *algebra,
     )
 

@@ -72,7 +72,7 @@ def _attempt(plan: Plan, arrays: Arrays, t: Any, y: PyTree, dt: Any) -> tuple[Py
     parts = build(plan, arrays, 1)
     integration, inputs = parts.integration, parts.inputs._replace(t0=t, y0=plan.ravel.pack(y))
     start = integration.begin(inputs)
-    step = integration.advance(inputs, parts.settings, start, dt)
+    step = integration.advance(inputs, parts.settings, start, dt, 0)
     slope = integration.field(t, inputs.y0, inputs.args)
     scale = parts.settings.tolerance.scale(inputs.y0, step.after.y)
     error = slope if step.error is None else jnp.abs(step.error) / scale

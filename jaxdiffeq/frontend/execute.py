@@ -14,6 +14,7 @@ from jaxdiffeq.frontend.assemble import assemble, ends_of
 from jaxdiffeq.frontend.packed import Packed
 from jaxdiffeq.frontend.plan import Arrays, Plan, build, chunk, row_bytes
 from jaxdiffeq.gradients.rule import differentiable, parts_of
+from jaxdiffeq.primitives.varying_axes import left_to_xla
 from jaxdiffeq.solution import Solution
 from jaxdiffeq.types import PyTree, Result
 
@@ -25,7 +26,7 @@ def execute(plan: Plan, arrays: Arrays) -> Solution:
 
 def _run(plan: Plan, arrays: Arrays) -> Solution:
     solution = _in_chunks(plan, arrays) if plan.every_step and errors.all_concrete(arrays) else None
-    return _whole(plan, arrays).open() if solution is None else solution
+    return left_to_xla(functools.partial(_whole, plan), arrays).open() if solution is None else solution
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -77,7 +78,7 @@ def _in_chunks(plan: Plan, arrays: Arrays) -> Solution | None:
         if constants.result != Result.running:
             break
     rows = jax.tree.map(lambda *xs: np.concatenate(xs), *pieces)
-    totals = {name: sum(len(piece[name][0]) for piece in pieces) for name in rows}
+    totals = {name: sum(len(piece[name].t) for piece in pieces) for name in rows}
     constants = constants._replace(marks=constants.marks | totals)
     return _on_device(assemble(np, plan, ends, staying | rows, constants))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -62,8 +61,3 @@ def traits_of(terms: Terms, equal_steps: bool) -> Traits:
     size = sum(np.size(x) for x in jax.tree.leaves(terms.y0))
     known = terms.structure is not None
     return Traits(size, terms.mass is not None, known, terms.explicit is not None, equal_steps, terms.is_residual)
-
-
-def plain_path() -> bool:
-    """Whether nothing but JAX's public API is to run, as `JAXDIFFEQ_PLAIN=1` in the environment asks."""
-    return os.environ.get("JAXDIFFEQ_PLAIN") == "1"

@@ -16,10 +16,11 @@ from jaxdiffeq.engine.control import FixedSteps, Tolerance
 from jaxdiffeq.engine.integration import Integration
 from jaxdiffeq.engine.recorders import SaveSteps, SaveTimes
 from jaxdiffeq.engine.regularisers import MEANINGS, RegulariserSums
-from jaxdiffeq.frontend.options import Options, plain_path
+from jaxdiffeq.frontend.options import Options
 from jaxdiffeq.frontend.saveat import Keep, normalise, one_array, sorted_times, times
 from jaxdiffeq.implicit.system import like, make_consistent
-from jaxdiffeq.primitives.while_loop import match_varying_axes
+from jaxdiffeq.primitives.jax_internals import plain_path
+from jaxdiffeq.primitives.varying_axes import match_varying_axes
 from jaxdiffeq.problems.definitions import Terms
 from jaxdiffeq.problems.ravel import (
     Ravel,

@@ -315,7 +315,7 @@ class Sweep:
         assert first is not None
         good = (self.constants.result == Result.success) | (self.constants.result == Result.terminated)
         cursors = Cursors(
-            records={n: r.cursor(self.constants.marks[n], inputs) for n, r in self.integration.recorders.items()},
+            records={name: self.last_row(name, mark) for name, mark in self.constants.marks.items()},
             stop=last,
             segment=steps,
             steps=zero,
@@ -324,6 +324,12 @@ class Sweep:
             result=jnp.where(good, Result.success, self.constants.result).astype(jnp.int32),
         )
         return Moving(inputs.t1, parts, times, held), cursors
+
+    def last_row(self, name: str, mark: jax.Array) -> jax.Array:
+        """No step counts the values that are saved at an instant."""
+        if self.integration.recorders[name].at_given_times:
+            mark = jnp.where(self.inputs.t0 == self.inputs.t1, self.inputs.ts.size, mark).astype(mark.dtype)
+        return mark - 1
 
     def trip(self, moving: Moving, cursors: Cursors, bars: Outputs, live: jax.Array) -> tuple[Moving, Cursors]:
         moving, cursors = self.loaded(moving, cursors, live)
