@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 from jaxdiffeq.engine.control import PredictiveController
@@ -50,8 +50,6 @@ class OfTableau(Stepper):
     _: KW_ONLY
     measures: bool = False
     """every step estimates the fastest rate in the system, for those who switch on it"""
-    looped: bool = False
-    """its stages are a loop where they would be written out; see `stages`"""
     equal: bool = False
     """every step has the same size, and none is refused"""
 
@@ -61,10 +59,6 @@ class OfTableau(Stepper):
     @property
     def name(self) -> str:
         return self.tableau.name
-
-    @property
-    def compact(self) -> Self:
-        return replace(self, looped=True)
 
     @property
     def on_equal_steps(self) -> Self:
@@ -90,3 +84,15 @@ class OfTableau(Stepper):
         """Of the dense output's polynomial."""
         dense = self.tableau.dense
         return 3 if dense is None else len(dense.b[0])
+
+
+@dataclass(frozen=True, repr=False)
+class InTurn(OfTableau):
+    """Of stages that follow from those before them. This is the one place that says which form they have."""
+
+    looped: bool = field(default=False, kw_only=True)
+    """they are a loop in place of written out; see `stages`"""
+
+    @property
+    def compact(self) -> Self:
+        return replace(self, looped=True)

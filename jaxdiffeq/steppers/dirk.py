@@ -20,7 +20,7 @@ from jaxdiffeq.implicit.jacobian_reuse import Kept, Matrix
 from jaxdiffeq.primitives.scan import scan
 from jaxdiffeq.problems.vector_field import Slope, VectorField
 from jaxdiffeq.steppers.base import NO_WORK, OfTableau
-from jaxdiffeq.steppers.stages import Slopes, combined, in_order, nothing_yet, push, table
+from jaxdiffeq.steppers.stages import Slopes, combined, in_order, nothing_yet, put_first, table
 from jaxdiffeq.tableaux.dirk import DIRKTableau
 from jaxdiffeq.types import PyTree, State, Step, Work
 
@@ -225,8 +225,8 @@ class _DirkStages:
         done = 0
         if tableau.explicit_first:
             if explicit_slopes is not None:
-                explicit_slopes = push(explicit_slopes, real_vector(self.start.memory.slopes[1]))
-            so_far, done = so_far._replace(slopes=push(none, first), explicit_slopes=explicit_slopes), 1
+                explicit_slopes = put_first(explicit_slopes, real_vector(self.start.memory.slopes[1]))
+            so_far, done = so_far._replace(slopes=put_first(none, first), explicit_slopes=explicit_slopes), 1
         diagonals = [row[-1] for row in tableau.a[done:]]
         for diagonal, alike in itertools.groupby(diagonals):
             several = range(done, done := done + len(list(alike)))
@@ -243,8 +243,8 @@ class _DirkStages:
                 base = base + self.dt * combined(row.explicit_a, explicit_slopes)
             so_far = self._solved(diagonal, row, base, so_far)
             if explicit_slopes is not None:
-                explicit_slopes = push(explicit_slopes, self._explicit_slope(row.explicit_c, so_far.at))
-            return so_far._replace(slopes=push(so_far.slopes, so_far.last), explicit_slopes=explicit_slopes), None
+                explicit_slopes = put_first(explicit_slopes, self._explicit_slope(row.explicit_c, so_far.at))
+            return so_far._replace(slopes=put_first(so_far.slopes, so_far.last), explicit_slopes=explicit_slopes), None
 
         return scan(stage, so_far, self._rows(several), written_out=True)[0]
 

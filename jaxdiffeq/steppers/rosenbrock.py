@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from jaxdiffeq.algebra.structure import radius, solve, times_mass
 from jaxdiffeq.algebra.vectors import like, real_vector
 from jaxdiffeq.engine.interpolant import combine, hermite, weigh
-from jaxdiffeq.primitives.scan import scan
 from jaxdiffeq.problems.vector_field import VectorField
-from jaxdiffeq.steppers.base import OfTableau
-from jaxdiffeq.steppers.stages import combined, in_order, nothing_yet, push, table
+from jaxdiffeq.steppers.base import InTurn
+from jaxdiffeq.steppers.stages import in_turn
 from jaxdiffeq.tableaux.rosenbrock import RosenbrockTableau
 from jaxdiffeq.types import State, Step, Work
 
 
 @dataclass(frozen=True, repr=False)
-class Rosenbrock(OfTableau):
+class Rosenbrock(InTurn):
     """(M/(γ dt) − J) uᵢ = f(t + cᵢ dt, y + Σⱼ aᵢⱼ uⱼ) + M Σⱼ gᵢⱼ uⱼ/dt + dt dᵢ ∂f/∂t,   y₁ = y + Σᵢ mᵢ uᵢ.
 
     J = ∂f/∂y and ∂f/∂t at the start of the step. Nothing is carried from step to step.
@@ -67,41 +64,31 @@ class Rosenbrock(OfTableau):
         factors = lax.stop_gradient(algebra.factor(w))
         df_dt = self._df_dt(system, t, y, args, dt)
 
-        def slope(c, moved):
-            return system(t + c * width, y + moved, args)
+        known = {self._places[0]: f0}
+
+        def slope(i, c, moved):
+            if i is None:  # in a loop, whose stages are all alike, f is asked again where it is known
+                return system(t + c * width, y + moved(), args)
+            if self._places[i] not in known:
+                known[self._places[i]] = system(t + c * width, y + moved(), args)
+            return known[self._places[i]]
 
         def increment(k, before, d):
             right = k if before is None else k + times_mass(mass, before / dt)
             return solve(algebra, w, factors, right if df_dt is None or d is None else right + d * df_dt)
 
-        us = (self._looped if self.looped else self._unrolled)(slope, increment, f0, width.dtype)
+        def stage(i, numbers, sums):
+            (c, d), (moved, before) = numbers, sums
+            return increment(slope(i, c, moved), before(), d if i is None else d or None), None
+
+        first = increment(f0, None, tableau.d[0] or None)
+        numbers = [(tableau.c, width.dtype), (tableau.d, y.dtype)]
+        us, _ = in_turn(stage, first, numbers, [tableau.a, tableau.g], self.looped)
         y1 = like(y + combine(tableau.m, us), start.y)
         error = None if tableau.e is None else like(combine(tableau.e, us), start.y)
         dense = start.y, y1, t1, width, tuple(us), f0
         spectral_radius = radius(algebra, jacobian, y.size) if self.measures else None
         return Step(State(t1, y1, ()), error, dense, jnp.all(jnp.isfinite(y1)), spectral_radius=spectral_radius)
-
-    def _unrolled(self, slope: Callable, increment: Callable, f0: jax.Array, time: Any) -> list[jax.Array]:
-        """The increments uᵢ."""
-        tableau, known, us = self.tableau, {self._places[0]: f0}, []
-        for place, row, g, d in zip(self._places, tableau.a, tableau.g, tableau.d, strict=True):
-            if place not in known:
-                known[place] = slope(place[0], combine(row, us))
-            us.append(increment(known[place], combine(g, us) if any(g) else None, d or None))
-        return us
-
-    def _looped(self, slope: Callable, increment: Callable, f0: jax.Array, time: Any) -> list[jax.Array]:
-        """As `_unrolled`, but that f is asked again where it is known: a loop's stages are all alike."""
-        tableau, n, number = self.tableau, self.tableau.stages, f0.dtype
-
-        def stage(us, row):
-            c, a, g, d = row
-            return push(us, increment(slope(c, combined(a, us)), combined(g, us), d)), None
-
-        below = lambda rows: table([row[:i] for i, row in enumerate(rows)][1:], n, number)
-        rows = np.array(tableau.c[1:], time), below(tableau.a), below(tableau.g), np.array(tableau.d[1:], number)
-        first = increment(f0, None, np.array(tableau.d[0], number))
-        return in_order(scan(stage, push(nothing_yet(n, f0), first), rows, written_out=True)[0])
 
     def _df_dt(self, system: VectorField, t: jax.Array, y: jax.Array, args: Any, dt: jax.Array) -> jax.Array | None:
         """dt ∂f/∂t."""
