@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxdiffeq.engine import outcome
@@ -31,7 +32,7 @@ from jaxdiffeq.types import (
     StepView,
 )
 
-START = 0  # the number of the step that begins at t0
+START = np.int32(0)  # the number of the step that begins at t0
 
 
 class LoopControl(NamedTuple):
@@ -88,6 +89,7 @@ class Integration:
         lands, _ = reach(target, start.t, dt)
         t1 = jnp.where(lands, target, start.t + direction_of(inputs) * dt)
         step = self.stepper.step(f, start, t1, inputs.args, settings.tolerance)
+        assert step.stops is None or self.room_for_stops, "a step asks for times to land on, but there is no room"
         if not self.restarts(inputs):
             assert step.restart is None, "f may be another one only at stops"
             return step
