@@ -205,8 +205,8 @@ def test_a_field_knows_the_number_of_the_step(memory, stops):
         return differentiable(strategy.bind(200, 64), integration, given, settings(0.5, control))[0].y[0]
 
     y0, args = jnp.array([0.4]), jnp.array(0.9)
-    reverse = jax.jit(jax.grad(lambda *x: end(*x, jde.ReverseAD(memory)), (0, 1)))(y0, args)
-    forward = jax.jit(jax.grad(lambda *x: end(*x, jde.ForwardAD()), (0, 1)))(y0, args)
+    slope = lambda way: jax.jit(jax.grad(lambda y0, args: end(y0, args, way), (0, 1)))(y0, args)
+    reverse, forward = slope(jde.ReverseAD(memory)), slope(jde.ForwardAD())
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11), reverse, forward)
 
     carry = jax.jit(replace(integration, recorders={"steps": SaveSteps(lambda t, y, args: y, 200)}).run)(
@@ -214,7 +214,7 @@ def test_a_field_knows_the_number_of_the_step(memory, stops):
     )
     count = int(carry.control.counts.steps)
     assert count > 4 and carry.control.counts.rejected_error > 0
-    f = [lambda t, y, args, n=n: numbered(t, y, args, n) for n in range(count + 1)]
+    f = [VectorField(lambda t, y, args, n=n: numbered(t, y, args, n)) for n in range(count + 1)]
     state = State(jnp.array(0.0), y0, f[0](0.0, y0, args))
     for n, t1 in enumerate(carry.records["steps"].t[:count]):
         state = ExplicitRK(BS3).step(f[n], state, t1, args).after
