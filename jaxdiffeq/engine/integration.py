@@ -240,9 +240,10 @@ class Integration:
         direction = direction_of(inputs)
         records, marks = carry.records, carry.control.marks
         wanted = jnp.array(False)
-        if any(r.reads_interpolant for r in self.recorders.values()):
-            for name, r in self.recorders.items():
-                wanted |= step.taken & r.wants(marks[name], inputs, direction, step.after.t)
+        readers = {name: r for name, r in self.recorders.items() if r.reads_interpolant}
+        for name, r in readers.items():
+            wanted |= step.taken & r.wants(marks[name], inputs, direction, step.after.t)
+        if readers:
             step = step._replace(coefficients=self.polynomial(inputs, step, dense, wanted))
         done = {name: r.record(records[name], marks[name], step, inputs) for name, r in self.recorders.items()}
         return _each_half(done), wanted

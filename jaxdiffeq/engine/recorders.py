@@ -32,8 +32,8 @@ class RecorderDefaults:
     """its rows lie at `inputs.ts`, which move by themselves, and not at steps, which move with the clock"""
 
     def wants(self, fixed: PyTree, inputs: Inputs, direction: jax.Array, t1: jax.Array) -> jax.Array:
-        """Whether it needs the interpolant of a step to t1."""
-        return jnp.array(self.reads_interpolant)
+        """Whether it needs the interpolant of a step to t1, if it ever does."""
+        return jnp.array(True)
 
     def at_start(self, inputs: Inputs, start: State) -> PyTree:
         """What it keeps without a step; None: nothing."""

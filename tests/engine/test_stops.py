@@ -148,6 +148,25 @@ def test_lanes_ask_for_themselves():
         np.testing.assert_allclose(lane, solved(y0, args, jde.ReverseAD(), 4), rtol=1e-12)
 
 
+def test_a_step_refused_at_a_stop_begins_nothing_anew():
+    """As many calls as are counted, where attempts that would land on the stop are refused."""
+    calls = []
+
+    def f(t, y, args):
+        jax.debug.callback(lambda t: calls.append(t), t)
+        return jnp.where(t < 0.5, -y, 300 * jnp.cos(300 * (t - 0.5)))
+
+    problem = jde.ODEProblem(f, 1.0, (0.0, 0.7))
+    options = {"stops": [0.5, 0.53], "rtol": 1e-6, "atol": 1e-6, "first_step": 0.1}
+    made = jde.trace(problem, jde.Tsit5(), **options)
+    refused = made.rows.t + made.rows.dt == 0.53
+    assert np.sum(refused) > 1
+    calls.clear()
+    sol = jde.solve(problem, jde.Tsit5(), saveat=jde.SaveAt(t1=True), **options)
+    jax.effects_barrier()
+    assert len(calls) == int(sol.stats.f_evals) == 1 + 6 * int(sol.stats.steps) + 2
+
+
 # ---- how a step ends
 
 
@@ -209,13 +228,12 @@ def test_a_field_knows_the_number_of_the_step(memory, stops):
     reverse, forward = slope(jde.ReverseAD(memory)), slope(jde.ForwardAD())
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11), reverse, forward)
 
-    carry = jax.jit(replace(integration, recorders={"steps": SaveSteps(lambda t, y, args: y, 200)}).run)(
-        inputs(y0, args, stops=stops), settings(0.5, jde.PIDController())
-    )
+    given, logged = inputs(y0, args, stops=stops), replace(integration, recorders={"steps": SaveSteps(grow, 200)})
+    carry = jax.jit(logged.run)(given, settings(0.5, jde.PIDController()))
     count = int(carry.control.counts.steps)
     assert count > 4 and carry.control.counts.rejected_error > 0
     f = [VectorField(lambda t, y, args, n=n: numbered(t, y, args, n)) for n in range(count + 1)]
-    state = State(jnp.array(0.0), y0, f[0](0.0, y0, args))
+    state = State(given.t0, y0, f[0](given.t0, y0, args))
     for n, t1 in enumerate(carry.records["steps"].t[:count]):
         state = ExplicitRK(BS3).step(f[n], state, t1, args).after
         if t1 in stops:
