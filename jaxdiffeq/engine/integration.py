@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxdiffeq.engine import outcome
@@ -32,7 +33,7 @@ from jaxdiffeq.types import (
     StepView,
 )
 
-START = 0  # the number of the step that begins at t0
+START = np.int32(0)  # the number of the step that begins at t0
 
 
 class LoopControl(NamedTuple):
@@ -89,6 +90,7 @@ class Integration:
         lands, _ = reach(target, start.t, dt)
         t1 = jnp.where(lands, target, start.t + direction_of(inputs) * dt)
         step = self.stepper.step(f, start, t1, inputs.args, settings.tolerance)
+        assert step.stops is None or self.room_for_stops, "a step asks for times to land on, but there is no room"
         if not self.restarts(inputs):
             assert step.restart is None, "f may be another one only at stops"
             return step
@@ -240,9 +242,10 @@ class Integration:
         direction = direction_of(inputs)
         records, marks = carry.records, carry.control.marks
         wanted = jnp.array(False)
-        if any(r.reads_interpolant for r in self.recorders.values()):
-            for name, r in self.recorders.items():
-                wanted |= step.taken & r.wants(marks[name], inputs, direction, step.after.t)
+        readers = {name: r for name, r in self.recorders.items() if r.reads_interpolant}
+        for name, r in readers.items():
+            wanted |= step.taken & r.wants(marks[name], inputs, direction, step.after.t)
+        if readers:
             step = step._replace(coefficients=self.polynomial(inputs, step, dense, wanted))
         done = {name: r.record(records[name], marks[name], step, inputs) for name, r in self.recorders.items()}
         return _each_half(done), wanted

@@ -228,7 +228,7 @@ def _recorders(plan: Plan, arrays: Arrays, observe: Any, capacity: int) -> dict[
     if plan.keep.steps:
         recorders["steps"] = SaveSteps(observe, capacity, plan.keep.steps)
     if plan.dense:
-        recorders["interpolant"] = SaveSteps(_nothing, capacity, interpolant=True)
+        recorders["interpolant"] = SaveSteps(_nothing, capacity, reads_interpolant=True)
     return recorders
 
 
