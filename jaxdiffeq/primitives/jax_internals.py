@@ -83,12 +83,17 @@ def as_now(fun: Callable) -> Callable:
     return later
 
 
+def warn_of_failure(what: str, error: Exception) -> None:
+    """Once for each kind of failure."""
+    _warn(what, f"{type(error).__name__}: {error}".split("\n")[0])
+
+
 @functools.cache
-def warn_of_failure(what: str, error: str) -> None:
+def _warn(what: str, error: str) -> None:
     warnings.warn(
         f"jaxdiffeq could not build {what} with JAX {jax.__version__} ({error}) and takes the plain path instead, "
         "which is slower. JAXDIFFEQ_PLAIN=1 takes it from the start.",
-        stacklevel=3,
+        stacklevel=4,
     )
 
 
@@ -103,7 +108,7 @@ def or_plain(what: str, ours: Callable, plain: Callable) -> Callable:
             raise  # what is not defined is not defined by public means either
         except Exception as error:
             out = plain(*args, **kwargs)
-            warn_of_failure(what, f"{type(error).__name__}: {error}".split("\n")[0])
+            warn_of_failure(what, error)
             return out
 
     return rule
