@@ -140,12 +140,15 @@ def _plain(*operands, there: Side, back: Side, counts: tuple[int, int, int]) -> 
     zeros = [_nothing_of(full, jax.typeof(x)) for x in lin]
     right = _all_or_none(((zeros, nothing), (lin, nothing)))
     found: Any = lax.custom_linear_solve(matrix, right, solve, symmetric=True)
-    return found[0][1]
+    (u, out), others = found
+    for x in jax.tree.leaves((u, others)):
+        out = [y + _nothing_of(x, y) if x.size else y for y in out]
+    return out
 
 
 @jax.custom_jvp
 def _all_or_none(tree: PyTree) -> PyTree:
-    """The tree, in which all leaves have a tangent if one of them does, which JAX wants of a linear system too."""
+    """The tree, in which all leaves have a tangent if one of them does."""
     return tree
 
 
@@ -155,7 +158,7 @@ def _(primals: tuple, tangents: tuple) -> tuple[PyTree, PyTree]:
 
 
 def _nothing_of(x: jax.Array, like: Any) -> jax.Array:
-    """Zeros that are a linear function of `x`, which JAX wants of everything in a linear system that it transposes."""
+    """Zeros that are a linear function of `x`: JAX wants a linear system to vary in all its parts, if in one."""
     number = jnp.where(jnp.array(False), jnp.real(x.reshape(-1)[0]), 0).astype(like.dtype)
     return vary(jnp.broadcast_to(number, like.shape), axes_of(like))
 
