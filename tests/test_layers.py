@@ -18,7 +18,7 @@ LAYERS = (  # from the bottom; a folder without files of its own here stands for
     {"interfaces", "progress", "primitives.jax_internals"},
     {"errors", "primitives.cpu_kernel", "primitives.dataflow", "primitives.varying_axes"},
     {"primitives.constant_matmul", "primitives.linear_call", "primitives.row_buffer", "primitives.while_loop"},
-    {"primitives.fused_region", "primitives.scan"},
+    {"primitives.fused_region", "primitives.scan", "primitives.both_ways"},
     {
         "algebra.norm",
         "algebra.order",

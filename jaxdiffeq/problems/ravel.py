@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiffeq.primitives.both_ways import both_ways, is_reverse_only
 from jaxdiffeq.primitives.jax_internals import eval_jaxpr
 from jaxdiffeq.types import PyTree
 
@@ -158,12 +159,16 @@ class Program:
 
     jaxpr: Any
     out_tree: Any
+    reverse_only: bool
 
     def __call__(self, consts: list, *args: Any) -> PyTree:
-        return self.out_tree.unflatten(eval_jaxpr(self.jaxpr, consts, *jax.tree.leaves(args)))
+        n, given = len(consts), [*consts, *jax.tree.leaves(args)]
+        run = lambda *xs: eval_jaxpr(self.jaxpr, xs[:n], *xs[n:])
+        return self.out_tree.unflatten(both_ways(run, given) if self.reverse_only else run(*given))
 
 
 def close(f: Callable, *args: Any) -> tuple[Program, list]:
     """Trace f at `args` and return its program and the arrays, tracers among them, that it closes over."""
     closed, shape = jax.make_jaxpr(f, return_shape=True)(*args)
-    return Program(closed.jaxpr, jax.tree.structure(shape)), [jnp.asarray(x) for x in closed.consts]
+    program = Program(closed.jaxpr, jax.tree.structure(shape), is_reverse_only(closed.jaxpr))
+    return program, [jnp.asarray(x) for x in closed.consts]
