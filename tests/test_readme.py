@@ -145,6 +145,11 @@ def test_ci_runs_the_commands_of_the_readme(command):
     assert command in script
 
 
+def test_ci_runs_all_tests_as_the_readme_does():
+    assert '".[test]" && pytest  ' in TEXTS["README.md"]
+    assert "\nrun pytest\n" in (ROOT / ".ci" / "run").read_text("utf8")
+
+
 def examples(page: Path) -> Iterator[Any]:
     """The Python blocks, with as many empty lines before each as there are on the page: tracebacks name its lines."""
     text = TEXTS[page.name]
