@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdiffeq.engine.integration import Carry
-from jaxdiffeq.engine.recorders import Window
+from jaxdiffeq.engine.log import Window, WindowMarks
 from jaxdiffeq.frontend.plan import Arrays, Plan, lower, prepare
 from jaxdiffeq.frontend.saveat import SaveAt
 from jaxdiffeq.gradients.reverse import ReverseAD
@@ -93,16 +93,18 @@ def _step(plan: Plan, arrays: Arrays, state: IntegratorState) -> IntegratorState
     before = carry.control
     window = rows((carry.state, before.dt), 1)
     records, sizes = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), window)
-    mark = before.counts.steps, sizes
-    searching = Carry(carry.state, (records,), before._replace(marks=(mark,)))
+    mark = WindowMarks(before.counts.steps, sizes)
+    searching = Carry(carry.state, {"window": records}, before._replace(marks={"window": mark}))
     fixed = lax.stop_gradient((inputs, parts.settings, searching))
-    found = integration.with_recorders(Window(1)).run(*fixed, pause=1)
+    found = integration.with_recorders(window=Window(1)).run(*fixed, pause=1)
     taken = found.control.counts.steps > before.counts.steps
 
-    dt = read(found.control.marks[0][1], jnp.zeros((), jnp.int32))
-    after = integration.advance(inputs, parts.settings, carry.state, jnp.where(taken, dt, before.dt)).after
+    dt = read(found.control.marks["window"].dt, jnp.zeros((), jnp.int32))
+    number = before.counts.steps
+    step = integration.advance(inputs, parts.settings, carry.state, jnp.where(taken, dt, before.dt), number)
+    after = integration.restarted(inputs, parts.settings, step, taken, number)
     kept = jax.tree.map(lambda new, old: jnp.where(taken, new, old), after, carry.state)
-    return _state(plan, Carry(kept, (), found.control._replace(marks=())))
+    return _state(plan, Carry(kept, {}, found.control._replace(marks={})))
 
 
 def finished(state: IntegratorState) -> jax.Array:

@@ -15,8 +15,6 @@ import numpy as np
 from jaxdiffeq import errors
 from jaxdiffeq.engine.control import FixedSteps
 from jaxdiffeq.engine.fixed_steps import march, marches
-from jaxdiffeq.engine.recorders import SaveTimes
-from jaxdiffeq.engine.regularisers import RegulariserSums
 from jaxdiffeq.frontend.packed import Packed
 from jaxdiffeq.frontend.plan import Arrays, Lowered, Plan, chunk, lower, prepare, row_bytes
 from jaxdiffeq.frontend.steady_state import solve_steady
@@ -24,9 +22,10 @@ from jaxdiffeq.gradients import support as table
 from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.gradients.rule import Constants, Outputs, differentiable, parts_of, poisoned
 from jaxdiffeq.methods.choice import Recommendation, Traits, choose
+from jaxdiffeq.primitives.varying_axes import left_to_xla
 from jaxdiffeq.problems.definitions import SteadyStateProblem, Terms, lower_problem, replaced
 from jaxdiffeq.solution import Interpolant, Solution, Stats, raise_failure
-from jaxdiffeq.types import Inputs, PyTree, Result, Work
+from jaxdiffeq.types import PyTree, Result, Work
 
 
 def solve(
@@ -116,7 +115,7 @@ def is_residual(terms: Terms) -> bool:
 def _run(plan: Plan, arrays: Arrays) -> Solution | Exception:
     try:
         solution = _in_chunks(plan, arrays) if plan.every_step and errors.all_concrete(arrays) else None
-        return _whole(plan, arrays).open() if solution is None else solution
+        return left_to_xla(functools.partial(_whole, plan), arrays).open() if solution is None else solution
     except errors.InUserCode as inside:
         return inside.error
 
@@ -139,8 +138,6 @@ class Ends(NamedTuple):
     first: PyTree
     last: PyTree
     y: Any
-    landings: Any
-    """times landed on, at each of which the stepper started anew"""
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -155,7 +152,8 @@ def _whole(plan: Plan, arrays: Arrays) -> Packed:
         state_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
         strategy = plan.gradient.bind(plan.max_steps, state_bytes)
         outputs, constants = differentiable(strategy, parts.integration, parts.inputs, parts.settings)
-        outputs = outputs._replace(records=jax.tree.map(lambda x: x[:-1], outputs.records))
+        recorders = parts.integration.recorders
+        outputs = outputs._replace(records={name: r.rows(outputs.records[name]) for name, r in recorders.items()})
     solution = _assemble(jnp, plan, _ends(parts, outputs, constants), parts.times, outputs, constants)
     return Packed.of(solution)
 
@@ -165,18 +163,7 @@ def _ends(parts: Lowered, outputs: Outputs, constants: Constants) -> Ends:
     first = parts.observe(inputs.t0, inputs.y0, inputs.args)
     t1 = jnp.where(constants.result == Result.success, inputs.t1, constants.t)
     last = parts.observe(t1, outputs.y, inputs.args)
-    return Ends(inputs.t0, first, last, outputs.y, _landings(inputs, constants.t))
-
-
-def _landings(inputs: Inputs, t: jax.Array) -> jax.Array:
-    """How many stops lie up to t, equal ones counted once, and the end if there are stops at all."""
-    stops, direction = inputs.stops, jnp.sign(inputs.t1 - inputs.t0)
-    if stops.size == 0:
-        return jnp.zeros((), jnp.int32)
-    targets = jnp.append(stops, inputs.t1)
-    new = jnp.append(True, targets[1:] != targets[:-1])
-    moved = t != inputs.t0
-    return jnp.sum(new & moved & (direction * targets <= direction * t), dtype=jnp.int32)
+    return Ends(inputs.t0, first, last, outputs.y)
 
 
 # ---- chunks: exactly as many rows as steps, whatever max_steps is, and a solve that can be interrupted
@@ -185,35 +172,35 @@ def _landings(inputs: Inputs, t: jax.Array) -> jax.Array:
 @functools.partial(jax.jit, static_argnums=0)
 def _chunk(plan: Plan, arrays: Arrays, before: Packed | None) -> Packed:
     parts = lower(plan, arrays, chunk(plan))
+    recorders = parts.integration.recorders
     carry = None
     if before is not None:  # go on; the rows of the last chunk have been taken away
         carry = before.open()[0]
-        marks = tuple(
-            mark if isinstance(r, SaveTimes | RegulariserSums) else jnp.zeros_like(mark)
-            for r, mark in zip(parts.integration.recorders, carry.control.marks, strict=True)
-        )
+        marks = {name: r.between_chunks(carry.control.marks[name])[1] for name, r in recorders.items()}
         carry = carry._replace(control=carry.control._replace(marks=marks))
     carry = parts.integration.run(parts.inputs, parts.settings, carry, pause=chunk(plan))
-    return Packed.of((carry, _ends(parts, *parts_of(carry)), parts.times), limit=64)
+    counts = {name: r.between_chunks(carry.control.marks[name])[0] for name, r in recorders.items()}
+    staying = {name: recorders[name].rows(carry.records[name]) for name, count in counts.items() if count is None}
+    return Packed.of((carry, _ends(parts, *parts_of(carry)), parts.times, (counts, staying)), limit=64)
 
 
 def _in_chunks(plan: Plan, arrays: Arrays) -> Solution | None:
     """Run outside of any trace; None when f turns out to close over a tracer."""
     bundle, pieces = None, []
-    kept = bool(np.size(arrays.ts)) + bool(plan.regularisers)  # these stay in their buffers, rows are taken away
     while True:
         bundle = _chunk(plan, arrays, bundle)
         if not errors.all_concrete(bundle):
             return None
-        carry, ends, times = jax.device_get(bundle.open())
+        carry, ends, times, (counts, staying) = jax.device_get(bundle.open())
         outputs, constants = parts_of(carry)
-        pieces.append([_head(r, m) for r, m in zip(outputs.records[kept:], constants.marks[kept:], strict=True)])
+        leaving = {name: count for name, count in counts.items() if count is not None}
+        pieces.append({name: _head(outputs.records[name], count) for name, count in leaving.items()})
         if constants.result != Result.running:
             break
-    rows = [jax.tree.map(lambda *xs: np.concatenate(xs), *parts) for parts in zip(*pieces, strict=True)]
-    saved = jax.tree.map(lambda x: x[:-1], outputs.records[:kept])
-    marks = (*constants.marks[:kept], *(len(row[0]) for row in rows))
-    outputs, constants = Outputs(outputs.y, (*saved, *rows)), constants._replace(marks=marks)
+    rows = jax.tree.map(lambda *xs: np.concatenate(xs), *pieces)
+    totals = {name: sum(len(piece[name].t) for piece in pieces) for name in rows}
+    outputs = Outputs(outputs.y, staying | rows)
+    constants = constants._replace(marks=constants.marks | totals)
     return _on_device(_assemble(np, plan, ends, times, outputs, constants))
 
 
@@ -234,36 +221,33 @@ def _on_device(solution: Solution) -> Solution:
 def _assemble(xp: Any, plan: Plan, ends: Ends, times: tuple, outputs: Outputs, constants: Constants) -> Solution:
     """Put together what was saved, with numpy outside of a trace (`xp`) and jax.numpy inside."""
     good = (constants.result == Result.success) | (constants.result == Result.terminated)
-    records, marks = list(outputs.records), list(constants.marks)
+    records, marks = outputs.records, constants.marks
     first, last = jax.tree.map(lambda x: x[None], (ends.first, ends.last))
     parts = []  # (times, values, which of them are real)
     if plan.keep.t0 and not plan.keep.steps:
         parts.append((xp.reshape(ends.t0, 1), first, xp.ones(1, bool)))
-    if np.size(times[0]):
-        parts.append(_timed(xp, plan, ends, times, records.pop(0), (marks.pop(0), constants.t)))
-    sums = {}
-    if plan.regularisers:
-        marks.pop(0)
-        sums = dict(zip(plan.regularisers, _if_good(xp, good, records.pop(0)), strict=True))
-    if plan.keep.steps:
-        parts.append(_padded(xp, plan.keep.t0, ends, records.pop(0)[:2], marks.pop(0), good))
+    if "times" in records:
+        parts.append(_timed(xp, plan, ends, times, records["times"], (marks["times"], constants.t)))
+    if "steps" in records:
+        parts.append(_padded(xp, plan.keep.t0, ends, records["steps"], marks["steps"], good))
     if plan.keep.t1:
         last = jax.tree.map(lambda x: _if_good(xp, good, x), last)
         parts.append((xp.reshape(constants.t, 1), last, xp.reshape(good, 1)))
     if not parts:  # an empty list of times
         parts.append(jax.tree.map(lambda x: x[:0], (xp.reshape(ends.t0, 1), first, xp.ones(1, bool))))
+    sums = _if_good(xp, good, records["regularisers"]) if plan.regularisers else ()
     ts, ys, mask = parts[0] if len(parts) == 1 else jax.tree.map(lambda *xs: xp.concatenate(xs), *parts)
     return Solution(
         ts=ts,
         ys=plan.ravel.unpack_rows(ys) if plan.keep.fn is None else ys,
         mask=mask,
-        stats=_stats(plan, constants, ends.landings),
+        stats=_stats(plan, constants),
         result=constants.result,
         t_end=constants.t,
         y_end=plan.ravel.unpack(ends.y),
         next_step=constants.dt,
-        interpolant=_interpolant(xp, plan, ends, records[0], marks[0]) if plan.dense else None,
-        regularisers=sums,
+        interpolant=_interpolant(xp, plan, ends, records["interpolant"], marks["interpolant"]) if plan.dense else None,
+        regularisers=dict(zip(plan.regularisers, sums, strict=True)),
     )
 
 
@@ -281,6 +265,7 @@ def _timed(xp: Any, plan: Plan, ends: Ends, times: tuple, values: PyTree, reache
 
 def _padded(xp: Any, with_start: bool, ends: Ends, rows: Any, count: Any, good: Any) -> tuple[Any, PyTree, Any]:
     """Rows of steps; after the last one it is repeated, or NaN when the solve failed or there is none."""
+    rows = rows.t, rows.values
     if with_start:
         rows = jax.tree.map(lambda s, x: xp.concatenate([s[None], x]), (ends.t0, ends.first), rows)
         count = count + 1
@@ -302,14 +287,14 @@ def _if_good(xp: Any, good: Any, x: Any) -> Any:
 
 
 def _interpolant(xp: Any, plan: Plan, ends: Ends, rows: Any, count: Any) -> Interpolant:
-    times, _, coefficients = rows
-    return Interpolant(xp.concatenate([xp.reshape(ends.t0, 1), times]), coefficients, ends.y, count, plan.ravel)
+    return Interpolant(xp.concatenate([xp.reshape(ends.t0, 1), rows.t]), rows.coefficients, ends.y, count, plan.ravel)
 
 
-def _stats(plan: Plan, constants: Constants, landings: Any) -> Stats:
+def _stats(plan: Plan, constants: Constants) -> Stats:
     counts = constants.counts
     tries = counts.steps + counts.rejected_error + counts.rejected_solver
     start, step, dense = plan.stepper.evaluations
+    restarts = sum(jax.tree.leaves(counts.restarts))
     probes = 0 if plan.has_first_step else 2
     each, more = plan.stepper.costs, counts.work or plan.stepper.costs._replace(**dict.fromkeys(Work._fields, 0))
     f_evals, *algebra = (a * tries + b for a, b in zip(each, more, strict=True))
@@ -318,7 +303,7 @@ def _stats(plan: Plan, constants: Constants, landings: Any) -> Stats:
         counts.steps,
         counts.rejected_error,
         counts.rejected_solver,
-        start * (1 + landings) + probes + step * tries + dense * counts.dense + f_evals,
+        start * (1 + restarts) + probes + step * tries + dense * counts.dense + f_evals,
         *algebra,
     )
 
@@ -360,7 +345,7 @@ def _attempt(plan: Plan, arrays: Arrays, t: Any, y: PyTree, dt: Any) -> tuple[Py
     parts = lower(plan, arrays, 1)
     integration, inputs = parts.integration, parts.inputs._replace(t0=t, y0=plan.ravel.pack(y))
     start = integration.begin(inputs)
-    step = integration.advance(inputs, parts.settings, start, dt)
+    step = integration.advance(inputs, parts.settings, start, dt, 0)
     slope = integration.field(t, inputs.y0, inputs.args)
     scale = parts.settings.tolerance.scale(inputs.y0, step.after.y)
     error = slope if step.error is None else jnp.abs(step.error) / scale

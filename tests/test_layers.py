@@ -15,6 +15,7 @@ MODULES = sorted((ROOT / "jaxdiffeq").rglob("*.py"))
 
 LAYERS = (  # from the bottom; a folder without files of its own here stands for all that is in it
     {"types", "tableaux"},
+    {"interfaces"},
     {"errors", "primitives.cpu_kernel", "primitives.constant_matmul"},
     {"primitives.while_loop"},
     {"primitives.fused_region", "primitives.linear_call", "primitives.row_buffer"},
@@ -36,8 +37,8 @@ LAYERS = (  # from the bottom; a folder without files of its own here stands for
     {"implicit.consistent"},
     {"implicit.system"},
     {"implicit.jacobian_reuse"},
-    {"engine.control", "engine.recorders"},
-    {"engine.regularisers"},
+    {"engine.control", "engine.recorders", "engine.stops"},
+    {"engine.log", "engine.outcome", "engine.regularisers"},
     {"steppers.stages", "steppers.base"},
     {"steppers.explicit", "steppers.rosenbrock", "steppers.dirk", "steppers.collocation", "steppers.auto"},
     {"steppers.multistep", "steppers.imex"},

@@ -23,7 +23,7 @@ from jaxdiffeq import errors
 from jaxdiffeq.algebra import lu
 from jaxdiffeq.algebra.blocks import Blocks, factor, matrix_vector, substitute
 from jaxdiffeq.algebra.order import bandwidth, colours, entries, groups, reverse_cuthill_mckee
-from jaxdiffeq.primitives.while_loop import vary_like
+from jaxdiffeq.primitives.varying_axes import vary_like
 
 Vector = jax.Array  # [n]
 Pairs = tuple[np.ndarray, np.ndarray]  # rows and columns

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -66,7 +66,7 @@ class PIDController:
     norm: Callable[[jax.Array], jax.Array] = field(default=rms, metadata={"static": True})
     algebraic: bool = field(default=True, metadata={"static": True})
 
-    needs_error: ClassVar[bool] = True
+    needs_error = True
 
     def init(self, dtype: Any) -> Any:
         """What was seen of accepted steps, and how much the next step may grow."""
@@ -166,7 +166,7 @@ class FixedSteps:
     n: int | None = field(default=None, metadata={"static": True})
     dt: Any = None
 
-    needs_error: ClassVar[bool] = False
+    needs_error = False
 
     def __post_init__(self) -> None:
         errors.fixed_steps(self.n, self.dt)

@@ -12,12 +12,13 @@ import numpy as np
 from jax import lax
 
 from jaxdiffeq.engine.control import FixedSteps
+from jaxdiffeq.engine.recorders import StepRows
 from jaxdiffeq.frontend.plan import Arrays, Lowered, Plan
 from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.gradients.rule import Constants, Outputs, poisoned
 from jaxdiffeq.primitives.fused_region import fused_region
 from jaxdiffeq.primitives.scan import scan
-from jaxdiffeq.primitives.while_loop import vary_like
+from jaxdiffeq.primitives.varying_axes import vary_like
 from jaxdiffeq.types import Counts, Inputs, Result, State
 
 MOST = 2**28  # bytes of states that a gradient keeps unless told otherwise
@@ -46,7 +47,7 @@ def _march(plan: Plan, parts: Lowered) -> tuple[Outputs, Constants]:
         if integration.watch is not None:
             moves = (inputs.t0 + i * _width(inputs, n), i.astype(int)), (t1, i.astype(int) + 1)
             after = integration.watch(after[0], inputs, *moves, i == n - 1), after[1]
-        row = (t1, parts.observe(t1, after[0], inputs.args), None) if plan.keep.steps else None
+        row = StepRows(t1, parts.observe(t1, after[0], inputs.args), None) if plan.keep.steps else None
         return (*after, jax.tree.map(jnp.add, work, spent)), row
 
     numbers = jnp.arange(n, dtype=inputs.t0.dtype)
@@ -63,9 +64,9 @@ def _march(plan: Plan, parts: Lowered) -> tuple[Outputs, Constants]:
         dt=jnp.abs(width),
         counts=Counts(done, jnp.zeros_like(done), n - done, n - done, jnp.zeros_like(done), work),
         result=jnp.where(good, Result.success, blame).astype(jnp.int32),
-        marks=(done,) if plan.keep.steps else (),
+        marks={"steps": done} if plan.keep.steps else {},
     )
-    outputs = Outputs(poisoned(y, good, last), (rows,) if plan.keep.steps else ())
+    outputs = Outputs(poisoned(y, good, last), {"steps": rows} if plan.keep.steps else {})
     return outputs, constants
 
 
@@ -125,15 +126,15 @@ def _scan(step: Callable, carry: Any, xs: Any, memory: Any) -> tuple[Any, Any]:
     """
     n = xs.shape[0]
     if memory is None or memory == "all" or n < 4:
-        return scan(step, carry, xs, recompute=memory != "all")
+        return scan(step, carry, xs)
     outer = min(n, math.isqrt(n) if memory == "sqrt" else max(1, int(memory)))
     inner = n // outer
 
     def block(carry, xs):
-        return scan(step, carry, xs, recompute=True)
+        return scan(step, carry, xs)
 
     whole = outer * inner
-    carry, rows = scan(block, carry, xs[:whole].reshape(outer, inner), recompute=True)
+    carry, rows = scan(block, carry, xs[:whole].reshape(outer, inner))
     rows = jax.tree.map(lambda x: x.reshape(whole, *x.shape[2:]), rows)
     if whole == n:
         return carry, rows

@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiffeq.algebra.norm import mean_square, safe_sqrt
-from jaxdiffeq.engine.recorders import Estimates, Shapes, StepCotangents, StepView
+from jaxdiffeq.engine.recorders import RecorderDefaults
 from jaxdiffeq.primitives.constant_matmul import constant_matmul
-from jaxdiffeq.types import Inputs, PyTree, State
+from jaxdiffeq.types import Estimates, Inputs, PyTree, Shapes, State, StepCotangents, StepView
 
 MEANINGS = {
     "error": "Σ |dt|·‖E‖, E the estimate of a step's error",
@@ -29,7 +29,7 @@ MEANINGS = {
 
 
 @dataclass(frozen=True)
-class RegulariserSums:
+class RegulariserSums(RecorderDefaults):
     """The sums in `names`. Shapes: moving, [names + 1] of real numbers, the last spare as in every record.
 
     They come from what a step computes anyway: no call of f is added unless the method's dense output takes some.
@@ -38,17 +38,18 @@ class RegulariserSums:
     names: tuple[str, ...]
 
     @property
-    def dense(self) -> bool:
+    def reads_interpolant(self) -> bool:
         return "energy" in self.names
+
+    @property
+    def reads_estimates(self) -> bool:
+        return True
 
     def init(self, inputs: Inputs, start: State, shapes: Shapes) -> tuple[PyTree, PyTree]:
         return self.at_start(inputs, start), jnp.zeros((), jnp.int32)
 
     def at_start(self, inputs: Inputs, start: State) -> jax.Array:
         return jnp.zeros(len(self.names) + 1, jnp.finfo(start.y.dtype).dtype)
-
-    def wants(self, fixed: jax.Array, inputs: Inputs, direction: jax.Array, t1: jax.Array) -> jax.Array:
-        return jnp.array(True)
 
     def record(self, moving: jax.Array, fixed: jax.Array, step: StepView, inputs: Inputs) -> tuple[PyTree, PyTree]:
         gain = self._gain(step.before.t, step.after.t, step.coefficients, step.estimates)
@@ -66,14 +67,14 @@ class RegulariserSums:
             found["energy"] = _energy(coefficients) / jnp.where(width > 0, width, jnp.inf)
         return jnp.stack([*(found[name].astype(width.dtype) for name in self.names), jnp.zeros_like(width)])
 
-    def pull(
+    def vjp(
         self, bars: StepCotangents, cursor: jax.Array, step: StepView, active: Any, out: jax.Array
     ) -> tuple[StepCotangents, jax.Array]:
         """Add the cotangents of what this step has added."""
         given = step.before.t, step.after.t, step.coefficients, step.estimates
         gain, pull = jax.vjp(self._gain, *given)
         t0, t1, coefficients, estimates = pull(jnp.where(step.taken, out, 0).astype(gain.dtype))
-        after = State(t1, *jax.tree.map(jnp.zeros_like, tuple(bars.after[1:])))
+        after = jax.tree.map(jnp.zeros_like, bars.after)._replace(t=t1)
         return bars.add(t0, after, coefficients, jax.tree.map(jnp.zeros_like, bars.inputs), estimates), cursor
 
 

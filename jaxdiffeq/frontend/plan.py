@@ -18,7 +18,7 @@ from jaxdiffeq.engine.recorders import SaveSteps, SaveTimes
 from jaxdiffeq.engine.regularisers import MEANINGS, RegulariserSums
 from jaxdiffeq.frontend.saveat import Keep, normalise, one_array, sorted_times, times
 from jaxdiffeq.implicit.system import like, make_consistent
-from jaxdiffeq.primitives.while_loop import match_varying_axes
+from jaxdiffeq.primitives.varying_axes import match_varying_axes
 from jaxdiffeq.problems.definitions import Terms
 from jaxdiffeq.problems.ravel import (
     Ravel,
@@ -218,17 +218,17 @@ def _bounded(settings: Settings, inputs: Inputs) -> Settings:
     return settings
 
 
-def _recorders(plan: Plan, arrays: Arrays, observe: Any, capacity: int) -> tuple:
-    recorders = []
+def _recorders(plan: Plan, arrays: Arrays, observe: Any, capacity: int) -> dict[str, Any]:
+    recorders: dict[str, Any] = {}
     if np.size(arrays.ts):
-        recorders.append(SaveTimes(observe))
+        recorders["times"] = SaveTimes(observe)
     if plan.regularisers:
-        recorders.append(RegulariserSums(plan.regularisers))
+        recorders["regularisers"] = RegulariserSums(plan.regularisers)
     if plan.keep.steps:
-        recorders.append(SaveSteps(observe, capacity, plan.keep.steps))
+        recorders["steps"] = SaveSteps(observe, capacity, plan.keep.steps)
     if plan.dense:
-        recorders.append(SaveSteps(_nothing, capacity, dense=True))
-    return tuple(recorders)
+        recorders["interpolant"] = SaveSteps(_nothing, capacity, interpolant=True)
+    return recorders
 
 
 def _nothing(t: jax.Array, y: jax.Array, args: PyTree) -> tuple:

@@ -22,7 +22,8 @@ from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.gradients.rule import poisoned
 from jaxdiffeq.gradients.steady import SteadyStateAdjoint
 from jaxdiffeq.implicit.system import System, like, real_vector, spread
-from jaxdiffeq.primitives.while_loop import frozen_while, match_varying_axes
+from jaxdiffeq.primitives.varying_axes import match_varying_axes
+from jaxdiffeq.primitives.while_loop import frozen_while
 from jaxdiffeq.problems.definitions import SteadyStateProblem
 from jaxdiffeq.problems.ravel import Ravel, Split, as_array, at_least_float32, close, split
 from jaxdiffeq.problems.vector_field import VectorField

@@ -19,7 +19,6 @@ from typing import Any
 import jax
 
 from jaxdiffeq import errors
-from jaxdiffeq.engine.recorders import SaveSteps
 from jaxdiffeq.gradients.adjoint_sweep import Sweep
 from jaxdiffeq.gradients.reverse import power_of_two
 from jaxdiffeq.gradients.rule import Active, Constants, Outputs, plain
@@ -130,12 +129,11 @@ class Bound:
 
     def run(self, integration: Any, inputs: Inputs, settings: Settings) -> tuple[Outputs, Constants, PyTree]:
         kept = integration.recorders
-        logged = integration if self.log is None else integration.with_recorders(*kept, self.log)
+        logged = integration if self.log is None else integration.with_recorders(**kept, log=self.log)
         outputs, constants = plain(logged, inputs, settings)
-        records, marks = outputs.records[: len(kept)], constants.marks[: len(kept)]
-        tape = None if self.log is None else (outputs.records[-1], constants.marks[-1])
-        rows = tuple(record[0] if isinstance(r, SaveSteps) else None for r, record in zip(kept, records, strict=True))
-        return Outputs(outputs.y, records), constants._replace(marks=marks), (outputs.y, rows, tape)
+        tape = None if self.log is None else (outputs.records.pop("log"), constants.marks.pop("log"))
+        times = {name: r.times(outputs.records[name], inputs) for name, r in kept.items()}
+        return outputs, constants, (outputs.y, times, tape)
 
     def pull(
         self, integration: Any, active: Active, settings: Settings, constants: Constants, tape: Any, bars: Outputs

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdiffeq.engine.recorders import SaveTimes
 from jaxdiffeq.gradients import segments
 from jaxdiffeq.gradients.adjoint_equation import OfMass, OfResidual, OfSlope
 from jaxdiffeq.gradients.quadrature import Quadrature
@@ -52,7 +51,7 @@ class Moving(NamedTuple):
 class Cursors(NamedTuple):
     """Where the sweep stands: rows not yet pulled of every recorder, stops, segments, and the backward solver."""
 
-    records: tuple
+    records: dict[str, jax.Array]
     stop: jax.Array
     segment: jax.Array
     steps: jax.Array
@@ -231,11 +230,11 @@ class Sweep:
         controller = settings.controller
         if hasattr(controller, "norm"):
             controller = dataclasses.replace(controller, norm=packing.norm(controller.norm))
-        recorders = ()
+        recorders = {}
         if self.options.rule and self.where:
             zeros = tuple((x.shape, x.dtype) for x in self.theta())
             careful = (jnp.min(rtol), jnp.min(atol)) if self.options.rule == "kronrod" else None
-            recorders = (Quadrature(self.integrand, zeros, stepper.order, careful),)
+            recorders = {"quadrature": Quadrature(self.integrand, zeros, stepper.order, careful)}
         field = self.adjoint_field(packing)
         integration = dataclasses.replace(self.integration, field=field, stepper=stepper, recorders=recorders)
         return integration, settings._replace(controller=controller, tolerance=tolerance, consistent=None)
@@ -263,7 +262,7 @@ class Sweep:
             z = z + jnp.where(carry.state.t == target, apart, 0) * self.field(target, z, args)
         new = self.packing.unpack(z)
         if carry.records:
-            new = new._replace(theta=jax.tree.map(jnp.add, parts.theta, carry.records[0]))
+            new = new._replace(theta=jax.tree.map(jnp.add, parts.theta, carry.records["quadrature"]))
         elif "theta" not in self.options.parts:
             new = new._replace(theta=parts.theta)
         return new, carry.control.dt, carry.control.result
@@ -279,7 +278,7 @@ class Sweep:
 
         def running(moving, cursors):
             left = (moving.t != self.inputs.t0) | (cursors.stop >= 0)
-            for k in cursors.records:
+            for k in cursors.records.values():
                 left |= k >= 0
             return left & (cursors.result == Result.success)
 
@@ -316,7 +315,7 @@ class Sweep:
         assert first is not None
         good = (self.constants.result == Result.success) | (self.constants.result == Result.terminated)
         cursors = Cursors(
-            records=tuple(map(self.last_row, self.integration.recorders, self.constants.marks)),
+            records={name: self.last_row(name, mark) for name, mark in self.constants.marks.items()},
             stop=last,
             segment=steps,
             steps=zero,
@@ -326,9 +325,9 @@ class Sweep:
         )
         return Moving(inputs.t1, parts, times, held), cursors
 
-    def last_row(self, recorder: Any, mark: jax.Array) -> jax.Array:
+    def last_row(self, name: str, mark: jax.Array) -> jax.Array:
         """No step counts the values that are saved at an instant."""
-        if isinstance(recorder, SaveTimes):
+        if self.integration.recorders[name].at_given_times:
             mark = jnp.where(self.inputs.t0 == self.inputs.t1, self.inputs.ts.size, mark).astype(mark.dtype)
         return mark - 1
 
@@ -339,10 +338,10 @@ class Sweep:
         cursors = cursors._replace(dt=dt, result=result)
         moving = Moving(target, parts, moving.times, moving.segment)
         moving, cursors = self.at_stop(moving, cursors)
-        records = list(cursors.records)
-        for i, recorder in enumerate(self.integration.recorders):
-            moving, records[i] = self.at_row(moving, cursors, i, recorder, bars.records[i])
-        return moving, cursors._replace(records=tuple(records))
+        records = {}
+        for name in self.integration.recorders:
+            moving, records[name] = self.at_row(moving, cursors, name, bars.records[name])
+        return moving, cursors._replace(records=records)
 
     def loaded(self, moving: Moving, cursors: Cursors, live: jax.Array) -> tuple[Moving, Cursors]:
         """Fetch the segment before this one when its start is reached."""
@@ -366,9 +365,8 @@ class Sweep:
             within = wanted & (self.direction * t > self.direction * best)
             return jnp.where(within & (self.direction * t <= self.direction * moving.t), t, best)
 
-        for recorder, rows, k in zip(self.integration.recorders, self.tape[1], cursors.records, strict=True):
-            at = self.inputs.ts if isinstance(recorder, SaveTimes) else rows
-            best = later(at[jnp.maximum(k, 0)], k >= 0)
+        for name, k in cursors.records.items():
+            best = later(self.tape[1][name][jnp.maximum(k, 0)], k >= 0)
         if self.inputs.stops.size:
             best = later(self.inputs.stops[jnp.maximum(cursors.stop, 0)], cursors.stop >= 0)
         if moving.segment is not None:
@@ -402,14 +400,14 @@ class Sweep:
         t = self.one_sided(t, passed)
         return make_consistent(self.integration.field, t, y, self.inputs.args, self.settings.tolerance)[0]
 
-    def at_row(self, moving: Moving, cursors: Cursors, i: int, recorder: Any, bars: PyTree) -> tuple[Moving, jax.Array]:
+    def at_row(self, moving: Moving, cursors: Cursors, name: str, bars: PyTree) -> tuple[Moving, jax.Array]:
         """Add the cotangents of a saved value at its time."""
-        k, is_time = cursors.records[i], isinstance(recorder, SaveTimes)
-        at = (self.inputs.ts if is_time else self.tape[1][i])[jnp.maximum(k, 0)]
+        k, recorder = cursors.records[name], self.integration.recorders[name]
+        at = self.tape[1][name][jnp.maximum(k, 0)]
         back = self.direction
         due = (k >= 0) & ((back * at >= back * moving.t) | (moving.t == self.inputs.t0))
         bar = jax.tree.map(lambda x: jnp.where(due, x, 0), read(bars, jnp.maximum(k, 0)))
-        bar, bar_t = (bar, 0.0) if is_time else (bar[1], bar[0])
+        bar, bar_t = recorder.parted(bar)
         y = self.solution(moving.t, moving.parts, moving.segment, cursors.steps)
 
         def value(t, y, theta):
@@ -420,10 +418,10 @@ class Sweep:
         lam, theta = self.taken(moving.t, y, d_y, jax.tree.map(jnp.add, moving.parts.theta, d_theta), cursors.stop)
         parts = moving.parts._replace(lam=moving.parts.lam + lam, theta=theta)
         times = moving.times
-        if self.moves("ts") if is_time else self.active.time:
+        if self.moves("ts") if recorder.at_given_times else self.active.time:
             f = self.velocity(moving.t, y, cursors.stop)
             change = d_t + bar_t + _real_sum(d_y * f).astype(d_t.dtype)
-            times = self.timed(times, moving.t, jnp.maximum(k, 0), change, is_time)
+            times = self.timed(times, moving.t, jnp.maximum(k, 0), change, recorder.at_given_times)
         return moving._replace(parts=parts, times=times), k - due.astype(k.dtype)
 
     def timed(self, times: Times, t: jax.Array, k: jax.Array, change: jax.Array, is_time: bool) -> Times:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxdiffeq.algebra import structure
 from jaxdiffeq.implicit.consistent import projector
 from jaxdiffeq.implicit.system import like, real_vector
-from jaxdiffeq.primitives.while_loop import vary_like
+from jaxdiffeq.primitives.varying_axes import vary_like
 
 
 class AlgebraicAdjoint(NamedTuple):

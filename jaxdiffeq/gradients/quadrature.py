@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiffeq.engine.interpolant import evaluate
-from jaxdiffeq.engine.recorders import Shapes, StepView
+from jaxdiffeq.engine.recorders import RecorderDefaults
 from jaxdiffeq.primitives.while_loop import frozen_while
-from jaxdiffeq.types import Inputs, PyTree, State
+from jaxdiffeq.types import Inputs, PyTree, Shapes, State, StepView
 
 # Nodes in [0, 1) by symmetry, the outermost first, and their weights in Kronrod's rule of 15 points and Gauss's of 7.
 # Source: Piessens et al., QUADPACK, 1983, routine QK15.
@@ -36,7 +36,7 @@ def mirrored(nodes: tuple[float, ...], *weights: tuple[float, ...]) -> tuple[np.
 
 
 @dataclass(frozen=True)
-class Quadrature:
+class Quadrature(RecorderDefaults):
     """A recorder that adds up the integral of `integrand(t, z, args)`, a list of arrays, over every accepted step.
 
     Gauss's rule with the fewest points that keep the order of the stepper; if `adaptive`, the pair of Gauss and
@@ -48,13 +48,13 @@ class Quadrature:
     zeros: tuple
     order: int
     adaptive: tuple[Any, Any] | None = None
-    dense = True
+
+    @property
+    def reads_interpolant(self) -> bool:
+        return True
 
     def init(self, inputs: Inputs, start: State, shapes: Shapes) -> tuple[PyTree, PyTree]:
         return [jnp.zeros(shape, dtype) for shape, dtype in self.zeros], ()
-
-    def wants(self, fixed: PyTree, inputs: Inputs, direction: jax.Array, t1: jax.Array) -> jax.Array:
-        return jnp.array(True)
 
     def record(self, moving: PyTree, fixed: PyTree, step: StepView, inputs: Inputs) -> tuple[PyTree, PyTree]:
         added = self._gauss(step, inputs) if self.adaptive is None else self._kronrod(step, inputs, *self.adaptive)

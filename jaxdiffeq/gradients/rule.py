@@ -11,10 +11,10 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
-from jaxdiffeq.engine.recorders import SaveTimes
 from jaxdiffeq.primitives.fused_region import fused_region
+from jaxdiffeq.primitives.jax_internals import zero_tangent
 from jaxdiffeq.primitives.linear_call import REVERSE_OVER_REVERSE, linear_call
-from jaxdiffeq.primitives.while_loop import vary_like, zero_tangent
+from jaxdiffeq.primitives.varying_axes import vary_like
 from jaxdiffeq.types import Inputs, PyTree, Result, Settings
 
 
@@ -22,7 +22,7 @@ class Outputs(NamedTuple):
     """What a gradient may come from: the final state and what the recorders kept."""
 
     y: jax.Array
-    records: tuple
+    records: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class Constants(NamedTuple):
     dt: jax.Array
     counts: Any
     result: jax.Array
-    marks: tuple
+    marks: dict[str, Any]
 
 
 def plain(integration: Any, inputs: Inputs, settings: Settings) -> tuple[Outputs, Constants]:
@@ -155,14 +155,14 @@ def _drift(integration: Any, active: Active, leaves: list, like: Outputs) -> Out
 
     def rows(recorder, record):
         zeros = jax.tree.map(jnp.zeros_like, record)
-        if not isinstance(recorder, SaveTimes):
+        if not recorder.at_given_times:
             return zeros
         values = jax.vmap(lambda t: recorder.observe(t, at(t), fixed.args))(jnp.where(still, inputs.ts, fixed.t0))
         first = recorder.observe(inputs.t0, fixed.y0, fixed.args)  # which is what the loop has saved
         change = jax.tree.map(lambda x, x0: jnp.where(still, x - x0[None], 0), values, first)
         return jax.tree.map(lambda x, zero: zero.at[:-1].set(x), change, zeros)
 
-    records = tuple(rows(*pair) for pair in zip(integration.recorders, like.records, strict=True))
+    records = {name: rows(r, like.records[name]) for name, r in integration.recorders.items()}
     return Outputs(at(inputs.t1) - fixed.y0, records)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from jaxdiffeq.types import PyTree
+from jaxdiffeq.types import Context, PyTree
 
 Slope = Callable[[jax.Array, jax.Array, PyTree], jax.Array]  # (t, y, args) ↦ dy/dt, all on one array
 Residual = Callable[[jax.Array, jax.Array, jax.Array, PyTree], jax.Array]  # (t, y, dy/dt, args) ↦ zero
@@ -33,6 +33,8 @@ class VectorField:
     parts: tuple[Slope, Slope] | None = None
     residual: Residual | None = None
     guess: Callable[[PyTree], jax.Array] | None = None
+    in_context: Callable[[Context], VectorField] | None = None
+    """the field during a step, where it depends on that step's number or on the past"""
 
     @property
     def is_slope(self) -> bool:
@@ -52,8 +54,12 @@ class VectorField:
         """The implicit part, or all of f where it has no parts."""
         return self if self.parts is None else replace(self, f=self.parts[0], parts=None)
 
-    def at(self, clock: Callable[[jax.Array], jax.Array]) -> VectorField:
-        """The same field, asked at `clock(t)` for what is wanted at t."""
+    def at(self, clock: Callable[[jax.Array], jax.Array] | None, context: Context) -> VectorField:
+        """The field during a step, asked at `clock(t)`, if there is a clock, for what is wanted at t."""
+        if self.in_context is not None:
+            return self.in_context(context).at(clock, context)
+        if clock is None:
+            return self
 
         def moved(f):
             return lambda t, *rest: f(clock(t), *rest)

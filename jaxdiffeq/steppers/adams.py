@@ -61,12 +61,12 @@ class AdamsPECE:
     regularisers: ClassVar[tuple[str, ...]] = ("error", "energy")
     controller: ClassVar[Any] = PIDController()
     takes_mass: ClassVar[bool] = False
-    error_order: ClassVar[int] = 2
+    error_order = 2
     """of the first step; later ones say theirs"""
-    evaluations: ClassVar[tuple[int, int, int]] = (1, 2, 0)
+    evaluations = (1, 2, 0)
     """Calls of f: at the start, in an attempted step, and in the dense output of one."""
     costs: ClassVar[Work] = Work(0, 0, 0, 0, 0)
-    work: ClassVar[Any] = ()
+    work = ()
     name: ClassVar[str] = "Adams"
 
     def __repr__(self) -> str:
@@ -95,7 +95,7 @@ class AdamsPECE:
         )
 
     def step(self, f: VectorField, start: State, t1: jax.Array, args: PyTree, tolerance: Any) -> Step:
-        (t, y, memory), k = start, start.memory.order
+        t, y, memory, k = start.t, start.y, start.memory, start.memory.order
         width = t1 - t
         dt = width.astype(y.dtype)
         grid = self._grid(memory, width)

@@ -11,7 +11,7 @@ from jax import lax
 
 from jaxdiffeq import errors
 from jaxdiffeq.engine.control import PredictiveController
-from jaxdiffeq.primitives.while_loop import vary_like
+from jaxdiffeq.primitives.varying_axes import vary_like
 from jaxdiffeq.problems.vector_field import VectorField
 from jaxdiffeq.types import PyTree, State, Step, Work
 
@@ -155,7 +155,7 @@ class Auto:
         votes = jnp.where(other, memory.votes + 1, jnp.maximum(memory.votes - 1, 0))
         switch = votes >= jnp.where(stiff, PATIENCE[STIFF], PATIENCE[NONSTIFF])
         mode = jnp.where(switch, 1 - memory.mode, memory.mode)
-        t, y, carried = step.after
+        t, y, carried = step.after.t, step.after.y, step.after.memory
 
         def begin():
             return vary_like(tuple(method.init(f, t, y, args) for method in (self.nonstiff, self.stiff)), y)

@@ -30,11 +30,14 @@ class OfTableau:
     """those whose derivative is exact; see `jaxdiffeq.engine.regularisers`"""
     controller: ClassVar[Any] = PredictiveController()
     """what sizes the steps unless the user says otherwise"""
-    work: ClassVar[Any] = ()
-    """zeros, as many as a step counts of what varies"""
 
     def __repr__(self) -> str:
         return f"{self.tableau.name}()"
+
+    @property
+    def work(self) -> Any:
+        """Zeros, as many as a step counts of what varies."""
+        return ()
 
     @property
     def name(self) -> str:

@@ -73,7 +73,7 @@ class Collocation(OfTableau):
         return all(value.imag for value in _form(self.tableau).values)
 
     @property
-    def work(self) -> Work:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def work(self) -> Work:
         return Work(0, 0, 0, 0, 0)
 
     def init(self, f: VectorField, t: jax.Array, y: jax.Array, args: PyTree) -> tuple:

@@ -68,7 +68,7 @@ class DIRK(OfTableau):
         return Work(0, 0, 0, int(self.tableau.filtered), 0)
 
     @property
-    def work(self) -> Work:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def work(self) -> Work:
         return Work(0, 0, 0, 0, 0)
 
     @property

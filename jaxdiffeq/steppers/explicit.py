@@ -71,7 +71,7 @@ class ExplicitRK(OfTableau):
 
     def _unrolled(self, f: VectorField, start: State, width: jax.Array, dt: jax.Array, args: Any) -> tuple[list, list]:
         """The states of the stages and their slopes."""
-        t, y, k0 = start
+        t, y, k0 = start.t, start.y, start.memory
         slopes, states = [k0], [y]
         for c, row in zip(self.tableau.c[1:], self.tableau.a[1:], strict=True):
             states.append(y + dt * combine(row, slopes))
@@ -79,7 +79,7 @@ class ExplicitRK(OfTableau):
         return states, slopes
 
     def _looped(self, f: VectorField, start: State, width: jax.Array, dt: jax.Array, args: Any) -> tuple[list, list]:
-        tableau, (t, y, k0) = self.tableau, start
+        tableau, t, y, k0 = self.tableau, start.t, start.y, start.memory
 
         def stage(slopes, row):
             c, a = row

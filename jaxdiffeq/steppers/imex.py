@@ -64,7 +64,7 @@ class IMEXMultistep(OfTableau):
         return Work(0, 0, 0, 0, 0)
 
     @property
-    def work(self) -> Work:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def work(self) -> Work:
         return Work(0, 0, 0, 0, 0)
 
     def init(self, f: VectorField, t: jax.Array, y: jax.Array, args: PyTree) -> ImexMemory:

@@ -87,12 +87,12 @@ class MultistepBDF:
     controller: ClassVar[Any] = PIDController()
     takes_mass: ClassVar[bool] = True
     takes_residual: ClassVar[bool] = True
-    error_order: ClassVar[int] = 2
+    error_order = 2
     """of the first step; later ones say theirs"""
-    evaluations: ClassVar[tuple[int, int, int]] = (1, 0, 0)
+    evaluations = (1, 0, 0)
     """Calls of f besides those of Newton's method: at the start, in an attempted step, in the dense output."""
     costs: ClassVar[Work] = Work(0, 0, 0, 0, 0)
-    work: ClassVar[Work] = Work(0, 0, 0, 0, 0)
+    work = Work(0, 0, 0, 0, 0)
     name: ClassVar[str] = "BDF"
 
     def __repr__(self) -> str:
