@@ -70,17 +70,59 @@ NO_MAPS = {
         lax.conv_general_dilated_local lax.scatter_apply lax.linalg.cholesky_update lax.composite lax.linalg.ormqr lax.DotDimensionNumbers""",
 }
 # Not finite, or without a derivative, at these arguments: see WRITTEN for those that are at others.
-NOT_HERE = """numpy.acosh numpy.arccosh lax.acosh lax.polygamma lax.zeta scipy.special.zeta
-    scipy.stats.dirichlet.logpdf scipy.stats.pareto.logcdf scipy.stats.pareto.logpdf scipy.stats.poisson.logpmf
-    scipy.stats.truncnorm.logcdf scipy.stats.truncnorm.logpdf scipy.stats.truncnorm.logsf scipy.stats.truncnorm.sf
-    scipy.special.polygamma scipy.stats.multinomial.* scipy.stats.betabinom.*""".split()
-NO_REVERSE = """lax.linalg.qdwh lax.random_gamma_grad scipy.linalg.polar lax.while_loop lax.fori_loop
-    scipy.linalg.eigh_tridiagonal""".split()  # as lax.while_loop
-NO_DERIVATIVE = """numpy.linalg.eig lax.linalg.eig lax.betainc lax.igamma_grad_a lax.linalg.hessenberg
-    lax.linalg.householder_product lax.linalg.schur lax.linalg.symmetric_product lax.linalg.tridiagonal
-    scipy.linalg.hessenberg scipy.linalg.qr_multiply scipy.linalg.schur scipy.linalg.sqrtm scipy.linalg.rsf2csf
-    scipy.linalg.funm scipy.linalg.solve_sylvester lax.rng_uniform scipy.special.betainc scipy.stats.beta.cdf scipy.stats.beta.logcdf scipy.stats.beta.logsf scipy.stats.beta.sf
-    scipy.stats.gumbel_l.ppf scipy.stats.gumbel_r.ppf""".split()
+NOT_HERE = [
+    "numpy.acosh",
+    "numpy.arccosh",
+    "lax.acosh",
+    "lax.polygamma",
+    "lax.zeta",
+    "scipy.special.zeta",
+    "scipy.stats.dirichlet.logpdf",
+    "scipy.stats.pareto.logcdf",
+    "scipy.stats.pareto.logpdf",
+    "scipy.stats.poisson.logpmf",
+    "scipy.stats.truncnorm.logcdf",
+    "scipy.stats.truncnorm.logpdf",
+    "scipy.stats.truncnorm.logsf",
+    "scipy.stats.truncnorm.sf",
+    "scipy.special.polygamma",
+    "scipy.stats.multinomial.*",
+    "scipy.stats.betabinom.*",
+]
+NO_REVERSE = [
+    "lax.linalg.qdwh",
+    "lax.random_gamma_grad",
+    "scipy.linalg.polar",
+    "lax.while_loop",
+    "lax.fori_loop",
+    "scipy.linalg.eigh_tridiagonal",
+]  # as lax.while_loop
+NO_DERIVATIVE = [
+    "numpy.linalg.eig",
+    "lax.linalg.eig",
+    "lax.betainc",
+    "lax.igamma_grad_a",
+    "lax.linalg.hessenberg",
+    "lax.linalg.householder_product",
+    "lax.linalg.schur",
+    "lax.linalg.symmetric_product",
+    "lax.linalg.tridiagonal",
+    "scipy.linalg.hessenberg",
+    "scipy.linalg.qr_multiply",
+    "scipy.linalg.schur",
+    "scipy.linalg.sqrtm",
+    "scipy.linalg.rsf2csf",
+    "scipy.linalg.funm",
+    "scipy.linalg.solve_sylvester",
+    "lax.rng_uniform",
+    "scipy.special.betainc",
+    "scipy.stats.beta.cdf",
+    "scipy.stats.beta.logcdf",
+    "scipy.stats.beta.logsf",
+    "scipy.stats.beta.sf",
+    "scipy.stats.gumbel_l.ppf",
+    "scipy.stats.gumbel_r.ppf",
+]
 
 
 def matrix(x):

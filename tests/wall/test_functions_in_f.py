@@ -217,8 +217,30 @@ def test_nasty_functions(kind, program):
 
 SIZE, GROUPS = 24, 18
 APART = frozenset(
-    "sort scatter gather dot_general while scan fft conv_general_dilated custom_jvp_call custom_vjp_call lu eigh "
-    "scatter_add qr svd cholesky cumsum custom_linear_solve triangular_solve pjit cond top_k".split()
+    [
+        "sort",
+        "scatter",
+        "gather",
+        "dot_general",
+        "while",
+        "scan",
+        "fft",
+        "conv_general_dilated",
+        "custom_jvp_call",
+        "custom_vjp_call",
+        "lu",
+        "eigh",
+        "scatter_add",
+        "qr",
+        "svd",
+        "cholesky",
+        "cumsum",
+        "custom_linear_solve",
+        "triangular_solve",
+        "pjit",
+        "cond",
+        "top_k",
+    ]
 )
 
 
@@ -226,7 +248,7 @@ APART = frozenset(
 def groups(what: str) -> list[list[Call]]:
     """Of those that want `what` of f, those first whose programs are short and may become one kernel."""
     calls, _ = found()
-    kinds = {name: "forward" for name in NO_REVERSE} | {name: "nothing" for name in NO_DERIVATIVE}
+    kinds = dict.fromkeys(NO_REVERSE, "forward") | dict.fromkeys(NO_DERIVATIVE, "nothing")
     mine = [c for name, c in calls.items() if kinds.get(name, "reverse") == what]
     mine.sort(key=lambda c: (bool(APART & c.operations), len(c.program)))
     return [mine[i : i + SIZE] for i in range(0, len(mine), SIZE)]
