@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxdiffeq import errors
 from jaxdiffeq.engine.control import FixedSteps
-from jaxdiffeq.engine.fixed_steps import march, marches
+from jaxdiffeq.engine.fixed_steps import EqualSteps
 from jaxdiffeq.frontend.packed import Packed
 from jaxdiffeq.frontend.plan import Arrays, Lowered, Plan, chunk, lower, prepare, row_bytes
 from jaxdiffeq.frontend.steady_state import solve_steady
@@ -114,7 +114,8 @@ def is_residual(terms: Terms) -> bool:
 
 def _run(plan: Plan, arrays: Arrays) -> Solution | Exception:
     try:
-        solution = _in_chunks(plan, arrays) if plan.every_step and errors.all_concrete(arrays) else None
+        chunks = plan.every_step and equal_steps(plan, arrays) is None and errors.all_concrete(arrays)
+        solution = _in_chunks(plan, arrays) if chunks else None
         return left_to_xla(functools.partial(_whole, plan), arrays).open() if solution is None else solution
     except errors.InUserCode as inside:
         return inside.error
@@ -142,20 +143,29 @@ class Ends(NamedTuple):
 
 @functools.partial(jax.jit, static_argnums=0)
 def _whole(plan: Plan, arrays: Arrays) -> Packed:
+    n = equal_steps(plan, arrays)
+    room = plan.max_steps if n is None else n if plan.dense else n // max(plan.keep.steps, 1)
     if plan.every_step:
-        errors.buffer_size(plan.max_steps, row_bytes(plan), plan.max_steps)
-    parts = lower(plan, arrays, plan.max_steps)
-    if marches(plan, arrays):
-        outputs, constants = march(plan, parts)
-    else:
-        state = jax.eval_shape(parts.integration.begin, parts.inputs)  # with a Jacobian, if the method keeps one
-        state_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
-        strategy = plan.gradient.bind(plan.max_steps, state_bytes)
-        outputs, constants = differentiable(strategy, parts.integration, parts.inputs, parts.settings)
-        recorders = parts.integration.recorders
-        outputs = outputs._replace(records={name: r.rows(outputs.records[name]) for name, r in recorders.items()})
+        errors.buffer_size(room, row_bytes(plan), room)
+    parts = lower(plan, arrays, room)
+    integration = parts.integration if n is None else EqualSteps(parts.integration, n)
+    state = jax.eval_shape(parts.integration.begin, parts.inputs)  # with a Jacobian, if the method keeps one
+    state_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
+    bind = plan.gradient.bind if n is None else plan.gradient.on_equal_steps
+    strategy = bind(plan.max_steps if n is None else n, state_bytes)
+    outputs, constants = differentiable(strategy, integration, parts.inputs, parts.settings)
+    recorders = parts.integration.recorders
+    outputs = outputs._replace(records={name: r.rows(outputs.records[name]) for name, r in recorders.items()})
     solution = _assemble(jnp, plan, _ends(parts, outputs, constants), parts.times, outputs, constants)
     return Packed.of(solution)
+
+
+def equal_steps(plan: Plan, arrays: Arrays) -> int | None:
+    """How many equal steps the solve is, if it is a scan: between two of them it may land nowhere."""
+    controller = arrays.settings.controller
+    if not isinstance(controller, FixedSteps) or controller.n is None or np.size(arrays.stops):
+        return None
+    return controller.n if plan.gradient.differentiates_scans and controller.n <= plan.max_steps else None
 
 
 def _ends(parts: Lowered, outputs: Outputs, constants: Constants) -> Ends:
@@ -199,7 +209,7 @@ def _in_chunks(plan: Plan, arrays: Arrays) -> Solution | None:
             break
     rows = jax.tree.map(lambda *xs: np.concatenate(xs), *pieces)
     totals = {name: sum(len(piece[name].t) for piece in pieces) for name in rows}
-    outputs = Outputs(outputs.y, staying | rows)
+    outputs = outputs._replace(records=staying | rows)
     constants = constants._replace(marks=constants.marks | totals)
     return _on_device(_assemble(np, plan, ends, times, outputs, constants))
 
@@ -232,7 +242,7 @@ def _assemble(xp: Any, plan: Plan, ends: Ends, times: tuple, outputs: Outputs, c
         parts.append(_padded(xp, plan.keep.t0, ends, records["steps"], marks["steps"], good))
     if plan.keep.t1:
         last = jax.tree.map(lambda x: _if_good(xp, good, x), last)
-        parts.append((xp.reshape(constants.t, 1), last, xp.reshape(good, 1)))
+        parts.append((xp.reshape(outputs.t, 1), last, xp.reshape(good, 1)))
     if not parts:  # an empty list of times
         parts.append(jax.tree.map(lambda x: x[:0], (xp.reshape(ends.t0, 1), first, xp.ones(1, bool))))
     sums = _if_good(xp, good, records["regularisers"]) if plan.regularisers else ()
@@ -243,7 +253,7 @@ def _assemble(xp: Any, plan: Plan, ends: Ends, times: tuple, outputs: Outputs, c
         mask=mask,
         stats=_stats(plan, constants),
         result=constants.result,
-        t_end=constants.t,
+        t_end=outputs.t,
         y_end=plan.ravel.unpack(ends.y),
         next_step=constants.dt,
         interpolant=_interpolant(xp, plan, ends, records["interpolant"], marks["interpolant"]) if plan.dense else None,

@@ -14,7 +14,7 @@ doi:10.1137/S1064827501380630.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 
@@ -34,6 +34,7 @@ class ContinuousAdjoint:
     atol: float | None = None
     method: Any = None
 
+    differentiates_scans: ClassVar[bool] = False
     parts = ()
     """what the backward solve carries besides λ: "y", "theta" """
     rule = None
