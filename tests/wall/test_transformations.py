@@ -212,7 +212,6 @@ TRANSFORMATIONS: dict[str, Callable] = {
     "closure_convert": lambda run: jax.closure_convert(lambda y: run(y, A), Y)[0](Y),
     "named_call": lambda run: jax.jit(jax.named_call(run, name="mine"))(Y, A),
     "optimization_barrier": lambda run: jax.jit(lambda y: run(lax.optimization_barrier(y), A))(Y),
-    "donated": lambda run: jax.jit(run, donate_argnums=0)(Y + 0, A),
 }
 NAMES = {name: k for k, name in enumerate(TRANSFORMATIONS)}
 QUICK = ["times", "equal"]
@@ -283,7 +282,7 @@ def scanned(f, lanes, rates):
         def step(y, t):
             return y + 0.25 * f(t, y, a), None
 
-        return lax.scan(step, y, jnp.arange(4) * 0.25)[0]
+        return lax.scan(step, y, jnp.arange(4.0) * 0.25)[0]
 
     return jax.vmap(run, axis_name="lane")(lanes, rates)
 
@@ -385,8 +384,10 @@ def test_threads():
         t.join()
     equal, gradient = jax.jit(fresh(SOLVES["equal"])), jax.jit(jax.grad(total(of(jde.BS3(), TIMES))))
     for k in range(8):
+        result = results[k]
+        assert not isinstance(result, Exception), result
         with plain():
-            assert_close(results[k], jax.device_get((equal(Y + k, A), gradient(Y, A + 0.1 * k))))
+            assert_close(result, jax.device_get((equal(Y + k, A), gradient(Y, A + 0.1 * k))))
 
 
 def test_one_process_serves_both_paths():
