@@ -10,13 +10,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdiffeq.engine.integration import Carry
-from jaxdiffeq.engine.recorders import Window
-from jaxdiffeq.frontend.plan import Arrays, Plan, lower, prepare
+from jaxdiffeq.engine.log import Window, WindowMarks
+from jaxdiffeq.frontend.options import Options
+from jaxdiffeq.frontend.plan import Arrays, Plan, build, prepare
 from jaxdiffeq.frontend.saveat import SaveAt
-from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.primitives.row_buffer import read, rows
-from jaxdiffeq.problems.definitions import lower_problem
-from jaxdiffeq.solve import _settle
+from jaxdiffeq.problems.definitions import terms_of
 from jaxdiffeq.types import PyTree, Result
 
 
@@ -50,11 +49,9 @@ class Integrator:
         max_steps: int = 100_000,
         stops: Any = (),
     ):
-        terms = lower_problem(problem)
-        stepper, settled = _settle(terms, method, rtol, first_step, controller)
-        options = {**settled, "atol": atol, "max_steps": max_steps, "stops": stops, "watch": None}
-        rest = {"saveat": SaveAt(t1=True), "dense": False, "regularisers": (), "gradient": ReverseAD()}
-        self.plan, self.arrays = prepare(terms, stepper, {**options, **rest})
+        terms = terms_of(problem)
+        asked = Options(method, SaveAt(t1=True), False, rtol, atol, first_step, controller, max_steps, stops)
+        self.plan, self.arrays = prepare(terms, asked.settled(terms))
 
     def init(self) -> IntegratorState:
         """The state before the first step."""
@@ -75,32 +72,34 @@ def _state(plan: Plan, carry: Carry) -> IntegratorState:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _init(plan: Plan, arrays: Arrays) -> IntegratorState:
-    parts = lower(plan, arrays, 1)
+    parts = build(plan, arrays, 1)
     return _state(plan, parts.integration.start(parts.inputs, parts.settings))
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _run(plan: Plan, arrays: Arrays, state: IntegratorState, steps: jax.Array) -> IntegratorState:
-    parts = lower(plan, arrays, 1)
+    parts = build(plan, arrays, 1)
     return _state(plan, parts.integration.run(parts.inputs, parts.settings, state.carry, steps))
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _step(plan: Plan, arrays: Arrays, state: IntegratorState) -> IntegratorState:
     """The size of the step is found first, as a constant to differentiation; then the step is taken once more."""
-    parts = lower(plan, arrays, 1)
+    parts = build(plan, arrays, 1)
     integration, inputs, carry = parts.integration, parts.inputs, state.carry
     before = carry.control
     window = rows((carry.state, before.dt), 1)
     records, sizes = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), window)
-    mark = before.counts.steps, sizes
+    mark = WindowMarks(before.counts.steps, sizes)
     searching = Carry(carry.state, {"window": records}, before._replace(marks={"window": mark}))
     fixed = lax.stop_gradient((inputs, parts.settings, searching))
     found = integration.with_recorders(window=Window(1)).run(*fixed, pause=1)
     taken = found.control.counts.steps > before.counts.steps
 
-    dt = read(found.control.marks["window"][1], jnp.zeros((), jnp.int32))
-    after = integration.advance(inputs, parts.settings, carry.state, jnp.where(taken, dt, before.dt)).after
+    dt = read(found.control.marks["window"].dt, jnp.zeros((), jnp.int32))
+    number = before.counts.steps
+    step = integration.advance(inputs, parts.settings, carry.state, jnp.where(taken, dt, before.dt), number)
+    after = integration.restarted(inputs, parts.settings, step, taken, number)
     kept = jax.tree.map(lambda new, old: jnp.where(taken, new, old), after, carry.state)
     return _state(plan, Carry(kept, {}, found.control._replace(marks={})))
 

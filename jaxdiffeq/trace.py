@@ -13,7 +13,7 @@ from jax import lax
 
 from jaxdiffeq import errors
 from jaxdiffeq.engine.integration import Carry
-from jaxdiffeq.frontend.plan import Arrays, Plan, lower
+from jaxdiffeq.frontend.plan import Arrays, Plan, build
 from jaxdiffeq.integrator import Integrator
 from jaxdiffeq.types import Counts, PyTree, Result, State, Work
 
@@ -100,9 +100,10 @@ class Trace:
             raise IndexError(f"there are {len(self)} attempts, 0 to {len(self) - 1}, but attempt {i} was asked for.")
         start = jax.tree.map(lambda x: jnp.asarray(x[i]), self._states)
         with jax.disable_jit():
-            parts = lower(self._plan, self._arrays, 1, traced=False)
+            parts = build(self._plan, self._arrays, 1, traced=False)
             integration, inputs, settings = parts.integration, parts.inputs, parts.settings
-            step = integration.advance(inputs, settings, start, jnp.asarray(abs(self.rows.dt[i])))
+            number = jnp.asarray(np.sum(self.rows.accepted[:i]), jnp.int32)
+            step = integration.advance(inputs, settings, start, jnp.asarray(abs(self.rows.dt[i])), number)
             slope = functools.partial(integration.field, args=inputs.args)
             error = jnp.full_like(start.y, jnp.nan) if step.error is None else step.error
             states = start.y, slope(start.t, start.y), step.after.y, slope(step.after.t, step.after.y), error
@@ -133,13 +134,13 @@ def trace(problem: Any, method: Any = None, **options: Any) -> Trace:
 @functools.partial(jax.jit, static_argnums=0)
 def _attempts(plan: Plan, arrays: Arrays, carry: Carry) -> tuple[Carry, Row, State, jax.Array]:
     """Up to `AT_ONCE` attempts, the states before them, and how many they are."""
-    parts = lower(plan, arrays, 1)
+    parts = build(plan, arrays, 1)
     integration, inputs, settings = parts.integration, parts.inputs, parts.settings
 
     def one(carry, _):
         before, control = carry.state, carry.control
         live = control.result == Result.running
-        step = integration.advance(inputs, settings, before, control.dt)
+        step = integration.advance(inputs, settings, before, control.dt, control.counts.steps)
         dt, error = step.after.t - before.t, _error(step, before, settings)
         (state, records), control = integration.trip(inputs, settings, carry, live)
         new, old = control.counts, carry.control.counts

@@ -6,6 +6,7 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 PyTree = Any
 
@@ -44,6 +45,15 @@ class State(NamedTuple):
     t: jax.Array
     y: jax.Array
     memory: PyTree
+    stops: Any = ()
+    """times to land on that steps have asked for; see `jaxdiffeq.engine.stops`"""
+
+
+class Context(NamedTuple):
+    """What a vector field may ask besides (t, y, args): the number of accepted steps before this one, and the past."""
+
+    number: Any
+    past: PyTree = ()
 
 
 class Step(NamedTuple):
@@ -64,6 +74,12 @@ class Step(NamedTuple):
     """the power of dt in the error, of methods whose order varies"""
     step_factor: jax.Array | None = None
     """the factor by which the next step should differ; None, or 0: the controller concludes it from the error alone"""
+    restart: jax.Array | None = None
+    """f is another one from here on: the stepper's memory is made again. None: never"""
+    result: jax.Array | None = None
+    """how the solve ends with this step, if it is accepted; None, or `Result.running`: it goes on"""
+    stops: jax.Array | None = None
+    """times ahead to land on, [asked]; NaN: not this time. Taken by an integration with room for them"""
 
 
 class Work(NamedTuple):
@@ -101,6 +117,8 @@ class Counts(NamedTuple):
     """steps whose dense output was evaluated"""
     work: Any = ()
     """a `Work`, as in `Step`"""
+    restarts: Any = ()
+    """how often the stepper's memory was made again, of a solve where it may be"""
 
 
 class Settings(NamedTuple):
@@ -112,3 +130,52 @@ class Settings(NamedTuple):
     max_steps: jax.Array
     consistent: jax.Array | None = None
     """whether y0 satisfies the algebraic equations; None: there are none"""
+
+
+# ---- what recorders see
+
+
+class Estimates(NamedTuple):
+    """What a step says about itself; see `Step`."""
+
+    error: jax.Array | None = None
+    spectral_radius: jax.Array | None = None
+
+
+class StepView(NamedTuple):
+    """One step as a recorder sees it. `taken` is false for a rejected attempt: then nothing may change."""
+
+    before: State
+    after: State
+    end: jax.Array
+    """y at the right end of the interpolant: that of `after`, unless the solve began anew there"""
+    coefficients: jax.Array | None
+    dt: jax.Array
+    controller: PyTree
+    taken: jax.Array
+    number: jax.Array
+    """steps accepted before this one"""
+    estimates: Estimates = Estimates()
+
+
+class Shapes(NamedTuple):
+    """What else a recorder may have to make room for."""
+
+    coefficients: Any
+    controller: PyTree
+
+
+class StepCotangents(NamedTuple):
+    """Cotangents around one step, as a reverse sweep collects them."""
+
+    before_t: jax.Array
+    after: State
+    coefficients: jax.Array | None
+    inputs: list[jax.Array]
+    """of the active leaves of the inputs"""
+    estimates: Estimates = Estimates()
+
+    def add(self, before_t: Any, after: Any, coefficients: Any, inputs: Any, estimates: Any = None) -> StepCotangents:
+        if estimates is None:
+            estimates = jax.tree.map(jnp.zeros_like, self.estimates)
+        return jax.tree.map(jnp.add, self, StepCotangents(before_t, after, coefficients, inputs, estimates))

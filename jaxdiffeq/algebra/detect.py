@@ -19,10 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.core import Tracer
-from jax.extend.core import Literal, jaxpr_as_fun
 
 from jaxdiffeq.algebra.structure import Dense, Sparse
+from jaxdiffeq.primitives.jax_internals import Literal, Tracer, jaxpr_as_fun
 
 MOST = 2**23
 """members of the sets of one array, above which f counts as dense"""

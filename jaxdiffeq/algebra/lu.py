@@ -21,7 +21,7 @@ from jax.custom_batching import custom_vmap
 from jax.scipy.linalg import lu_factor, lu_solve
 
 from jaxdiffeq.primitives.cpu_kernel import ELEMENTS
-from jaxdiffeq.primitives.while_loop import vary_like
+from jaxdiffeq.primitives.varying_axes import vary_like
 
 SCALAR = 4
 ROLLED = 24

@@ -12,12 +12,13 @@ import numpy as np
 from jax import lax
 
 from jaxdiffeq.engine.control import FixedSteps
-from jaxdiffeq.frontend.plan import Arrays, Lowered, Plan
+from jaxdiffeq.engine.recorders import StepRows
+from jaxdiffeq.frontend.plan import Arrays, Built, Plan
 from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.gradients.rule import Constants, Outputs, poisoned
 from jaxdiffeq.primitives.fused_region import fused_region
 from jaxdiffeq.primitives.scan import scan
-from jaxdiffeq.primitives.while_loop import vary_like
+from jaxdiffeq.primitives.varying_axes import vary_like
 from jaxdiffeq.types import Counts, Inputs, Result, State
 
 MOST = 2**28  # bytes of states that a gradient keeps unless told otherwise
@@ -32,12 +33,12 @@ def marches(plan: Plan, arrays: Arrays) -> bool:
     return not between and controller.n <= plan.max_steps
 
 
-def march(plan: Plan, parts: Lowered) -> tuple[Outputs, Constants]:
+def march(plan: Plan, parts: Built) -> tuple[Outputs, Constants]:
     """No error estimate, no controller, no interpolation: yᵢ₊₁ = step(t₀ + i·dt, yᵢ)."""
     return fused_region(lambda: _march(plan, parts), derivative=False)
 
 
-def _march(plan: Plan, parts: Lowered) -> tuple[Outputs, Constants]:
+def _march(plan: Plan, parts: Built) -> tuple[Outputs, Constants]:
     integration, inputs, n = parts.integration, parts.inputs, parts.settings.controller.n
 
     def step(carry, i):
@@ -46,7 +47,7 @@ def _march(plan: Plan, parts: Lowered) -> tuple[Outputs, Constants]:
         if integration.watch is not None:
             moves = (inputs.t0 + i * _width(inputs, n), i.astype(int)), (t1, i.astype(int) + 1)
             after = integration.watch(after[0], inputs, *moves, i == n - 1), after[1]
-        row = (t1, parts.observe(t1, after[0], inputs.args), None) if plan.keep.steps else None
+        row = StepRows(t1, parts.observe(t1, after[0], inputs.args), None) if plan.keep.steps else None
         return (*after, jax.tree.map(jnp.add, work, spent)), row
 
     numbers = jnp.arange(n, dtype=inputs.t0.dtype)
@@ -73,7 +74,7 @@ def _width(inputs: Inputs, n: int) -> jax.Array:
     return (inputs.t1 - inputs.t0) / n
 
 
-def _step(parts: Lowered, inputs: Inputs, carry: Any, i: jax.Array) -> tuple[jax.Array, tuple, jax.Array, Any]:
+def _step(parts: Built, inputs: Inputs, carry: Any, i: jax.Array) -> tuple[jax.Array, tuple, jax.Array, Any]:
     """The time after step i, the state and the stepper's memory, whether inner solves succeeded, and their work.
 
     The state is NaN if they did not: no later step can pass for an answer.
@@ -88,7 +89,7 @@ def _step(parts: Lowered, inputs: Inputs, carry: Any, i: jax.Array) -> tuple[jax
     return t1, (y, taken.after.memory), ok, taken.work
 
 
-def _failure(parts: Lowered, inputs: Inputs, first: State, good: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _failure(parts: Built, inputs: Inputs, first: State, good: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """How many steps are finite, the state after these, and whether the inner solves of the next one succeeded.
 
     That is all of them, or found by taking them again.
@@ -125,15 +126,15 @@ def _scan(step: Callable, carry: Any, xs: Any, memory: Any) -> tuple[Any, Any]:
     """
     n = xs.shape[0]
     if memory is None or memory == "all" or n < 4:
-        return scan(step, carry, xs, recompute=memory != "all")
+        return scan(step, carry, xs)
     outer = min(n, math.isqrt(n) if memory == "sqrt" else max(1, int(memory)))
     inner = n // outer
 
     def block(carry, xs):
-        return scan(step, carry, xs, recompute=True)
+        return scan(step, carry, xs)
 
     whole = outer * inner
-    carry, rows = scan(block, carry, xs[:whole].reshape(outer, inner), recompute=True)
+    carry, rows = scan(block, carry, xs[:whole].reshape(outer, inner))
     rows = jax.tree.map(lambda x: x.reshape(whole, *x.shape[2:]), rows)
     if whole == n:
         return carry, rows

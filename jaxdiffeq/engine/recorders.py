@@ -1,4 +1,4 @@
-"""What a solve keeps: values at given times, every n-th step, dense output, and the log that a gradient replays.
+"""What a solve keeps: values at given times, every n-th step, and dense output.
 
 A recorder has two memories in the loop, one that gradients flow through and one that is constant to them. Every
 buffer has a spare last row, where writes that must not happen go: a masked write under `vmap` would copy the buffer.
@@ -16,53 +16,9 @@ import jax.numpy as jnp
 from jaxdiffeq.engine.interpolant import sample
 from jaxdiffeq.primitives.row_buffer import read, rows, write
 from jaxdiffeq.primitives.while_loop import frozen_while
-from jaxdiffeq.types import Inputs, PyTree, State
+from jaxdiffeq.types import Inputs, PyTree, Shapes, State, StepCotangents, StepView
 
 Observe = Callable[[jax.Array, jax.Array, PyTree], PyTree]  # (t, y, args) ↦ what is saved
-
-
-class Estimates(NamedTuple):
-    """What a step says about itself; see `Step`."""
-
-    error: jax.Array | None = None
-    spectral_radius: jax.Array | None = None
-
-
-class StepView(NamedTuple):
-    """One step as a recorder sees it. `taken` is false for a rejected attempt: then nothing may change."""
-
-    before: State
-    after: State
-    coefficients: jax.Array | None
-    dt: jax.Array
-    controller: PyTree
-    taken: jax.Array
-    number: jax.Array
-    """steps accepted before this one"""
-    estimates: Estimates = Estimates()
-
-
-class Shapes(NamedTuple):
-    """What else a recorder may have to make room for."""
-
-    coefficients: Any
-    controller: PyTree
-
-
-class StepCotangents(NamedTuple):
-    """Cotangents around one step, as a reverse sweep collects them."""
-
-    before_t: jax.Array
-    after: State
-    coefficients: jax.Array | None
-    inputs: list[jax.Array]
-    """of the active leaves of the inputs"""
-    estimates: Estimates = Estimates()
-
-    def add(self, before_t: Any, after: Any, coefficients: Any, inputs: Any, estimates: Any = None) -> StepCotangents:
-        if estimates is None:
-            estimates = jax.tree.map(jnp.zeros_like, self.estimates)
-        return jax.tree.map(jnp.add, self, StepCotangents(before_t, after, coefficients, inputs, estimates))
 
 
 class RecorderDefaults:
@@ -97,10 +53,6 @@ class RecorderDefaults:
     def rows(self, moving: PyTree) -> PyTree:
         """What a solution gets to see."""
         return jax.tree.map(lambda x: x[:-1], moving)
-
-    def cursor(self, fixed: PyTree, inputs: Inputs) -> PyTree:
-        """The last row, from which a reverse pass counts down."""
-        return fixed - 1
 
 
 @dataclass(frozen=True)
@@ -154,16 +106,12 @@ class SaveTimes(RecorderDefaults):
         return frozen_while(due, save, moving, fixed)
 
     def value(self, step: StepView, coefficients: jax.Array, at: jax.Array, args: PyTree) -> PyTree:
-        y = sample(coefficients, step.after.y, step.before.t, step.after.t, at)
+        y = sample(coefficients, step.end, step.before.t, step.after.t, at)
         return self.observe(at, y, args)
 
     def times(self, moving: PyTree, inputs: Inputs) -> jax.Array:
         """Where its rows lie."""
         return inputs.ts
-
-    def cursor(self, fixed: jax.Array, inputs: Inputs) -> jax.Array:
-        """No step counts the values that are saved at an instant."""
-        return jnp.where(inputs.t0 == inputs.t1, inputs.ts.size, fixed).astype(fixed.dtype) - 1
 
     def parted(self, bars: PyTree) -> tuple[PyTree, Any]:
         """Cotangents of rows as those of the values and of the times."""
@@ -190,18 +138,26 @@ class SaveTimes(RecorderDefaults):
 
             _, pull = jax.vjp(value, step.before.t, step.after.t, step.coefficients, active.leaves())
             t0, t1, coefficients, leaves = pull(read(out, row))
-            after = State(t1, *jax.tree.map(jnp.zeros_like, tuple(bars.after[1:])))
+            after = jax.tree.map(jnp.zeros_like, bars.after)._replace(t=t1)
             new = bars.add(t0, after, coefficients, leaves)
             return jax.tree.map(lambda a, b: jnp.where(wanted, a, b), new, bars), k - wanted.astype(k.dtype)
 
         return frozen_while(due, add, bars, cursor)
 
 
+class StepRows(NamedTuple):
+    """Shapes: [rows, ...]."""
+
+    t: Any
+    values: PyTree
+    coefficients: Any
+
+
 @dataclass(frozen=True)
 class SaveSteps(RecorderDefaults):
     """t, `observe(t, y, args)` and, if `interpolant`, the interpolant, after every `every`-th accepted step.
 
-    Shapes: moving, pytrees of [capacity + 1, ...]; fixed, the number of rows written.
+    Shapes: moving, `StepRows` of [capacity + 1, ...]; fixed, the number of rows written.
     """
 
     observe: Observe
@@ -214,28 +170,27 @@ class SaveSteps(RecorderDefaults):
         return self.interpolant
 
     def init(self, inputs: Inputs, start: State, shapes: Shapes) -> tuple[PyTree, PyTree]:
-        row = jax.eval_shape(self.row, start, shapes.coefficients, inputs.args)
+        row = jax.eval_shape(self.row, start.t, start.y, shapes.coefficients, inputs.args)
         return rows(row, self.capacity), jnp.zeros((), jnp.int32)
 
-    def row(self, after: State, coefficients: jax.Array | None, args: PyTree) -> PyTree:
-        return after.t, self.observe(after.t, after.y, args), coefficients if self.interpolant else None
+    def row(self, t: jax.Array, y: jax.Array, coefficients: jax.Array | None, args: PyTree) -> StepRows:
+        return StepRows(t, self.observe(t, y, args), coefficients if self.interpolant else None)
 
     def record(self, moving: PyTree, fixed: jax.Array, step: StepView, inputs: Inputs) -> tuple[PyTree, PyTree]:
         due = step.taken & ((step.number + 1) % self.every == 0) & (fixed < self.capacity)
-        return write(moving, fixed, self.row(step.after, step.coefficients, inputs.args), due), fixed + due.astype(
-            fixed.dtype
-        )
+        row = self.row(step.after.t, step.after.y, step.coefficients, inputs.args)
+        return write(moving, fixed, row, due), fixed + due.astype(fixed.dtype)
 
     def between_chunks(self, fixed: jax.Array) -> tuple[jax.Array, jax.Array]:
         return fixed, jnp.zeros_like(fixed)
 
-    def times(self, moving: PyTree, inputs: Inputs) -> jax.Array:
+    def times(self, moving: StepRows, inputs: Inputs) -> jax.Array:
         """Where its rows lie."""
-        return moving[0]
+        return moving.t
 
-    def parted(self, bars: PyTree) -> tuple[PyTree, Any]:
+    def parted(self, bars: StepRows) -> tuple[PyTree, Any]:
         """Cotangents of rows as those of the values and of the times."""
-        return bars[1], bars[0]
+        return bars.values, bars.t
 
     def vjp(
         self, bars: StepCotangents, cursor: jax.Array, step: StepView, active: Any, out: PyTree
@@ -244,87 +199,13 @@ class SaveSteps(RecorderDefaults):
         due = step.taken & ((step.number + 1) % self.every == 0) & (cursor >= 0)
 
         def row(t1, y1, coefficients, leaves):
-            return self.row(State(t1, y1, None), coefficients, active.fill(leaves).args)
+            return self.row(t1, y1, coefficients, active.fill(leaves).args)
 
         coefficients = step.coefficients if self.interpolant else None
         _, pull = jax.vjp(row, step.after.t, step.after.y, coefficients, active.leaves())
         t1, y1, coefficients, leaves = pull(read(out, jnp.maximum(cursor, 0)))
         if bars.coefficients is not None and coefficients is None:
             coefficients = jnp.zeros_like(bars.coefficients)
-        after = State(t1, y1, jax.tree.map(jnp.zeros_like, bars.after.memory))
+        after = jax.tree.map(jnp.zeros_like, bars.after)._replace(t=t1, y=y1)
         new = bars.add(jnp.zeros_like(bars.before_t), after, coefficients, leaves)
         return jax.tree.map(lambda a, b: jnp.where(due, a, b), new, bars), cursor - due.astype(cursor.dtype)
-
-
-class Marks(NamedTuple):
-    """The constant part of the log: how each kept step was made, and the number of steps from one slot to the next."""
-
-    dt: jax.Array
-    controller: PyTree
-    stride: jax.Array
-
-
-@dataclass(frozen=True)
-class Log(RecorderDefaults):
-    """What a replay needs: the state before every `stride`-th step, with the step size and the controller's memory.
-
-    When the `slots` are full every other one is dropped and the stride doubles, so a solve of any length fits, and
-    running the controller again from a slot gives the same steps. Sizes are not kept step by step: on a CPU a buffer
-    is filled with zeros before its use, and one of `max_steps` numbers costs more than a small solve.
-    Shapes: moving, State of [slots + 1, ...]; fixed, `Marks` of [slots + 1, ...].
-    """
-
-    slots: int
-    capacity: int
-
-    @property
-    def thins(self) -> bool:
-        return self.slots < self.capacity
-
-    @property
-    def window(self) -> Window:
-        """What a replay keeps at a time."""
-        return Window(max(self.slots // 4, 8))
-
-    def init(self, inputs: Inputs, start: State, shapes: Shapes) -> tuple[PyTree, PyTree]:
-        dt = jax.ShapeDtypeStruct((), start.t.dtype)
-        dts, controllers = rows((dt, shapes.controller), self.slots)
-        return rows(start, self.slots), Marks(dts, controllers, jnp.ones((), jnp.int32))
-
-    def record(self, moving: State, fixed: Marks, step: StepView, inputs: Inputs) -> tuple[PyTree, PyTree]:
-        n, taken = step.number, step.taken
-        if self.thins:
-            moving, fixed = self._thin(moving, fixed, taken & (n >= self.slots * fixed.stride))
-        due, slot = taken & (n % fixed.stride == 0), n // fixed.stride
-        dt, controller = write((fixed.dt, fixed.controller), slot, (step.dt, step.controller), due)
-        return write(moving, slot, step.before, due), Marks(dt, controller, fixed.stride)
-
-    def _thin(self, moving: State, fixed: Marks, full: jax.Array) -> tuple[State, Marks]:
-        """Move every other slot to the front half; a loop, since its buffers are updated in place, a branch's not."""
-
-        def more(slots, fixed):
-            return full & (fixed[1] < self.slots // 2)
-
-        def move(slots, fixed):
-            marks, i = fixed
-            wanted, source = more(slots, fixed), jnp.minimum(2 * i, self.slots)
-            pair = marks.dt, marks.controller
-            dt, controller = write(pair, i, read(pair, source), wanted)
-            marks = Marks(dt, controller, marks.stride)
-            return write(slots, i, read(slots, source), wanted), (marks, i + wanted.astype(i.dtype))
-
-        moving, (marks, _) = frozen_while(more, move, moving, (fixed, jnp.ones((), jnp.int32)))
-        return moving, marks._replace(stride=jnp.where(full, 2 * marks.stride, marks.stride))
-
-
-@dataclass(frozen=True)
-class Window(RecorderDefaults):
-    """The states before `size` consecutive steps and the sizes of these steps; fixed, their numbers and the sizes."""
-
-    size: int
-
-    def record(self, moving: State, fixed: Any, step: StepView, inputs: Inputs) -> tuple[PyTree, PyTree]:
-        first, sizes = fixed
-        place = step.number - first
-        due = step.taken & (place >= 0) & (place < self.size)
-        return write(moving, place, step.before, due), (first, write(sizes, place, step.dt, due))

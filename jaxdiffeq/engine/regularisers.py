@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiffeq.algebra.norm import mean_square, safe_sqrt
-from jaxdiffeq.engine.recorders import Estimates, RecorderDefaults, Shapes, StepCotangents, StepView
+from jaxdiffeq.engine.recorders import RecorderDefaults
 from jaxdiffeq.primitives.constant_matmul import constant_matmul
-from jaxdiffeq.types import Inputs, PyTree, State
+from jaxdiffeq.types import Estimates, Inputs, PyTree, Shapes, State, StepCotangents, StepView
 
 MEANINGS = {
     "error": "Σ |dt|·‖E‖, E the estimate of a step's error",
@@ -74,7 +74,7 @@ class RegulariserSums(RecorderDefaults):
         given = step.before.t, step.after.t, step.coefficients, step.estimates
         gain, pull = jax.vjp(self._gain, *given)
         t0, t1, coefficients, estimates = pull(jnp.where(step.taken, out, 0).astype(gain.dtype))
-        after = State(t1, *jax.tree.map(jnp.zeros_like, tuple(bars.after[1:])))
+        after = jax.tree.map(jnp.zeros_like, bars.after)._replace(t=t1)
         return bars.add(t0, after, coefficients, jax.tree.map(jnp.zeros_like, bars.inputs), estimates), cursor
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
+from jaxdiffeq.primitives.jax_internals import Tracer
 from jaxdiffeq.types import PyTree
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdiffeq.gradients.rule import Active, Constants, Outputs, plain, push_instant
-from jaxdiffeq.primitives.while_loop import vary_like
+from jaxdiffeq.primitives.varying_axes import vary_like
 from jaxdiffeq.types import Inputs, PyTree, Settings
 
 

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiffeq.engine.interpolant import evaluate
-from jaxdiffeq.engine.recorders import RecorderDefaults, Shapes, StepView
+from jaxdiffeq.engine.recorders import RecorderDefaults
 from jaxdiffeq.primitives.while_loop import frozen_while
-from jaxdiffeq.types import Inputs, PyTree, State
+from jaxdiffeq.types import Inputs, PyTree, Shapes, State, StepView
 
 # Nodes in [0, 1) by symmetry, the outermost first, and their weights in Kronrod's rule of 15 points and Gauss's of 7.
 # Source: Piessens et al., QUADPACK, 1983, routine QK15.

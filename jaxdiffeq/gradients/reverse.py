@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdiffeq.engine.recorders import Estimates, Log, Marks, StepCotangents, StepView
+from jaxdiffeq.engine.log import Held, Log, Marks, Sizing, WindowMarks
 from jaxdiffeq.gradients.rule import Active, Constants, Outputs, plain, pull_instant
 from jaxdiffeq.primitives.row_buffer import read, rows
 from jaxdiffeq.primitives.while_loop import frozen_while
-from jaxdiffeq.types import Inputs, PyTree, Settings, State
+from jaxdiffeq.types import Estimates, Inputs, PyTree, Settings, State, StepCotangents, StepView
 
 
 @dataclass(frozen=True)
@@ -72,20 +72,22 @@ class Replay:
 class _Cotangents(NamedTuple):
     """Cotangents as the sweep goes back: of the state (its time only if that moves) and of the active inputs.
 
-    Of the stepper's memory only what is real has one: numbers that count or choose are constants.
+    Of the stepper's memory only what is real has one: numbers that count or choose are constants. The stops that steps
+    asked for are with it.
     """
 
     state: State
     inputs: list[jax.Array]
 
 
-def _real(memory: PyTree) -> list[jax.Array]:
-    return [x for x in jax.tree.leaves(memory) if jnp.issubdtype(x.dtype, jnp.inexact)]
+def _real(state: State) -> list[jax.Array]:
+    rest = jax.tree.leaves((state.memory, state.stops))
+    return [x for x in rest if jnp.issubdtype(x.dtype, jnp.inexact)]
 
 
-def _with_real(memory: PyTree, real: list) -> PyTree:
-    rest = iter(real)
-    return jax.tree.map(lambda x: next(rest) if jnp.issubdtype(x.dtype, jnp.inexact) else x, memory)
+def _with_real(state: State, t: jax.Array, y: jax.Array, real: list) -> State:
+    left, given = iter(real), (state.memory, state.stops)
+    return State(t, y, *jax.tree.map(lambda x: next(left) if jnp.issubdtype(x.dtype, jnp.inexact) else x, given))
 
 
 @dataclass(frozen=True)
@@ -104,13 +106,18 @@ class _Backward:
         return any(r.reads_interpolant for r in self.integration.recorders.values())
 
     @property
+    def time(self) -> bool:
+        """Whether the clock moves."""
+        return self.active.time or self.integration.room_for_stops > 0
+
+    @property
     def estimated(self) -> bool:
         return any(r.reads_estimates for r in self.integration.recorders.values())
 
     def sweep(self) -> list[jax.Array]:
         first = read(self.slots, jnp.zeros((), jnp.int32))
         bars = _Cotangents(
-            State(jnp.zeros_like(first.t), self.bars.y, jax.tree.map(jnp.zeros_like, _real(first.memory))),
+            State(jnp.zeros_like(first.t), self.bars.y, jax.tree.map(jnp.zeros_like, _real(first))),
             [jnp.zeros_like(x) for x in self.active.leaves()],
         )
 
@@ -126,10 +133,11 @@ class _Backward:
             bars = jax.tree.map(lambda a, b: jnp.where(live, a, b), new, bars)
             return (bars, states), (n - live.astype(n.dtype), cursors, window)
 
-        marks, recorders = self.constants.marks, self.integration.recorders
-        cursors = {name: r.cursor(marks[name], self.active.inputs) for name, r in recorders.items()}
-        states, sizes = rows((first, self.marks.dt[0]), self.log.window.size) if self.log.thins else (None, None)
-        window = jnp.array(2**30, jnp.int32), sizes
+        cursors = {name: mark - 1 for name, mark in self.constants.marks.items()}
+        states, window = None, WindowMarks(jnp.array(2**30, jnp.int32), None)
+        if self.log.thins:
+            states, sizes = rows((first, self.marks.made.dt[0]), self.log.window.size)
+            window = window._replace(dt=sizes)
         (bars, _), _ = frozen_while(running, trip, (bars, states), (self.constants.counts.steps - 1, cursors, window))
         return self._pull_start(bars)
 
@@ -139,50 +147,55 @@ class _Backward:
         Each comes out of a branch, hence in memory: XLA's CPU backend puts what it can into one loop, where it would
         look a state up again for every number made of it, thirty thousand times for the forces among a hundred bodies.
         """
-        slot, log = n // self.marks.stride, (self.slots, self.marks.dt)
+        slot, log = n // self.marks.stride, (self.slots, self.marks.made.dt)
         if not self.log.thins:
             return states, window, *lax.cond(live, lambda: read(log, slot), lambda: read(log, jnp.zeros_like(slot)))
         kept, size = read(log, slot)
         thinned = self.marks.stride > 1
-        enters = live & thinned & (n < window[0])
-        first = jnp.where(enters, jnp.maximum(slot * self.marks.stride, n + 1 - self.log.window.size), window[0])
-        records, marks = self.integration.with_recorders(window=self.log.window).replay(
+        enters = live & thinned & (n < window.first)
+        first = jnp.where(enters, jnp.maximum(slot * self.marks.stride, n + 1 - self.log.window.size), window.first)
+        held = self.integration.with_recorders(window=self.log.window).replay(
             self.active.inputs,
             self.settings,
             kept,
-            (size, read(self.marks.controller, slot)),
+            Sizing(size, read(self.marks.made.controller, slot)),
             (slot * self.marks.stride, jnp.where(enters, n + 1, 0)),
-            ({"window": states}, {"window": (first, window[1])}),
+            Held({"window": states}, {"window": WindowMarks(first, window.dt)}),
         )
-        states, (_, sizes) = records["window"], marks["window"]
-        start = lax.cond(thinned, lambda: read((states, sizes), n - first), lambda: (kept, size))
-        return states, (first, sizes), *start
+        states, window = held.records["window"], held.marks["window"]
+        start = lax.cond(thinned, lambda: read((states, window.dt), n - first), lambda: (kept, size))
+        return states, window, *start
 
     def _pull_step(
         self, bars: _Cotangents, cursors: dict, n: jax.Array, start: State, dt: jax.Array, live: jax.Array
     ) -> tuple:
         def forward(moves, leaves):
             inputs = self.active.fill(leaves)
-            step = self.integration.compact.advance(inputs, self.settings, self._with(start, moves), dt)
+            integration = self.integration.compact
+            step = integration.advance(inputs, self.settings, self._with(start, moves), dt, n)
+            after = integration.restarted(inputs, self.settings, step, live, n)
             estimates = Estimates(step.error, step.spectral_radius) if self.estimated else Estimates()
-            return (self._moves(step.after), step.dense if self.dense else None, estimates), step.after
+            return (self._moves(after), step.dense if self.dense else None, estimates), (after, step.after.y)
 
-        (_, dense, estimates), pull, after = jax.vjp(forward, self._moves(start), self.active.leaves(), has_aux=True)
-        passage = StepView(start, after, None, dt, None, live, n, estimates)
+        (_, dense, estimates), pull, (after, end) = jax.vjp(
+            forward, self._moves(start), self.active.leaves(), has_aux=True
+        )
+        passage = StepView(start, after, end, None, dt, None, live, n, estimates)
         around, d_dense, cursors = self._pull_records(bars, cursors, passage, dense)
-        d_after = tuple(around.after) if self.active.time else tuple(around.after[1:])
+        after = around.after
+        d_after = (after.t, after.y, after.memory) if self.time else (after.y, after.memory)
         d_moves, more = pull((d_after, d_dense, around.estimates))
         d_leaves = [a + b for a, b in zip(around.inputs, more, strict=True)]
-        d_start = State(*(d_moves if self.active.time else (bars.state.t, *d_moves)))
+        d_start = State(*(d_moves if self.time else (bars.state.t, *d_moves)))
         return _Cotangents(d_start._replace(t=d_start.t + around.before_t), d_leaves), cursors
 
     def _moves(self, state: State) -> tuple:
-        moves = state.t, state.y, _real(state.memory)
-        return moves if self.active.time else moves[1:]
+        moves = state.t, state.y, _real(state)
+        return moves if self.time else moves[1:]
 
     def _with(self, state: State, moves: tuple) -> State:
-        t, y, real = moves if self.active.time else (state.t, *moves)
-        return State(t, y, _with_real(state.memory, real))
+        t, y, real = moves if self.time else (state.t, *moves)
+        return _with_real(state, t, y, real)
 
     def _pull_records(self, bars: _Cotangents, cursors: dict, passage: StepView, dense: PyTree) -> tuple:
         """Let every recorder add its cotangents: around the step, to its dense output, to the inputs."""
@@ -192,7 +205,7 @@ class _Backward:
         if dense is not None:
 
             def polynomial(dense, leaves):
-                return self.integration.polynomial(self.active.fill(leaves), passage.before, dense, passage.taken)
+                return self.integration.polynomial(self.active.fill(leaves), passage, dense, passage.taken)
 
             coefficients, pull = jax.vjp(polynomial, dense, self.active.leaves())
             passage = passage._replace(coefficients=coefficients)
@@ -201,7 +214,7 @@ class _Backward:
         for name, recorder in self.integration.recorders.items():
             out = self.bars.records[name]
             around, moved[name] = recorder.vjp(around, cursors[name], passage, self.active, out)
-        if not self.active.time:
+        if not self.time:
             around = around._replace(
                 before_t=jnp.zeros_like(bars.state.t), after=around.after._replace(t=jnp.zeros_like(bars.state.t))
             )
@@ -218,7 +231,7 @@ class _Backward:
             inputs = self.active.fill(leaves)
             state = self.integration.begin(inputs)
             kept = {name: r.at_start(inputs, state) for name, r in self.integration.recorders.items()}
-            return state._replace(memory=_real(state.memory)), kept
+            return State(state.t, state.y, _real(state)), kept
 
         (_, kept), pull = jax.vjp(start, self.active.leaves())
         unmoved = self.constants.counts.steps == 0

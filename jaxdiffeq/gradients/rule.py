@@ -12,8 +12,9 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from jaxdiffeq.primitives.fused_region import fused_region
+from jaxdiffeq.primitives.jax_internals import zero_tangent
 from jaxdiffeq.primitives.linear_call import REVERSE_OVER_REVERSE, linear_call
-from jaxdiffeq.primitives.while_loop import vary_like, zero_tangent
+from jaxdiffeq.primitives.varying_axes import vary_like
 from jaxdiffeq.types import Inputs, PyTree, Result, Settings
 
 

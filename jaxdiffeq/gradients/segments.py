@@ -10,9 +10,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdiffeq.engine.interpolant import evaluate
-from jaxdiffeq.engine.recorders import Log, Marks, RecorderDefaults, Shapes, StepView
+from jaxdiffeq.engine.log import Held, Log, Marks
+from jaxdiffeq.engine.recorders import RecorderDefaults
 from jaxdiffeq.primitives.row_buffer import read, rows, write
-from jaxdiffeq.types import Inputs, PyTree, Settings, State
+from jaxdiffeq.types import Inputs, Settings, Shapes, State, StepView
 
 SEGMENT = 32  # steps whose polynomials are held at a time
 
@@ -21,27 +22,7 @@ SEGMENT = 32  # steps whose polynomials are held at a time
 class Checkpoints(Log):
     """A log that keeps every 32nd state from the start, and fewer when it is full."""
 
-    @property
-    def thins(self) -> bool:
-        return self.slots * SEGMENT < self.capacity
-
-    def init(self, inputs: Inputs, start: State, shapes: Shapes) -> tuple[PyTree, PyTree]:
-        moving, fixed = super().init(inputs, start, shapes)
-        return moving, fixed._replace(stride=jnp.full((), SEGMENT, jnp.int32))
-
-
-@dataclass(frozen=True)
-class Polynomials(RecorderDefaults):
-    """What `Segment` holds, of the steps from `first` on. Shapes: moving, [steps + 1, ...]; fixed, first and ()."""
-
-    @property
-    def reads_interpolant(self) -> bool:
-        return True
-
-    def record(self, moving: Any, fixed: Any, step: StepView, inputs: Inputs) -> tuple[Any, Any]:
-        place = step.number - fixed[0]
-        due = step.taken & (place >= 0) & (place < SEGMENT)
-        return write(moving, place, (step.before.t, step.after.t, step.coefficients), due), fixed
+    first_stride: int = SEGMENT
 
 
 class Segment(NamedTuple):
@@ -49,22 +30,43 @@ class Segment(NamedTuple):
 
     t0: jax.Array
     t1: jax.Array
-    coefficients: jax.Array
+    coefficients: Any
 
     def value(self, t: jax.Array, count: jax.Array, direction: jax.Array, y0: jax.Array) -> jax.Array:
         """y(t), of the earlier step where two meet; y0 if there are no steps at all."""
         passed = (jnp.arange(SEGMENT, dtype=jnp.int32) < count) & (direction * self.t0[:SEGMENT] < direction * t)
-        t0, t1, coefficients = read(tuple(self), jnp.maximum(jnp.sum(passed, dtype=jnp.int32) - 1, 0))
+        t0, t1, coefficients = read(self, jnp.maximum(jnp.sum(passed, dtype=jnp.int32) - 1, 0))
         t0, t1 = jnp.where(count > 0, t0, 0), jnp.where(count > 0, t1, 1)
         theta = ((t - t0) / (t1 - t0)).astype(y0.dtype)
         # a branch, so that XLA does not evaluate it again for every number that f makes of it
         return lax.cond(count > 0, lambda: evaluate(coefficients, theta), lambda: y0)
 
 
+@dataclass(frozen=True)
+class Polynomials(RecorderDefaults):
+    """What `Segment` holds, of the steps from `first` on. Shapes: moving, a `Segment`; fixed, `first`."""
+
+    @property
+    def reads_interpolant(self) -> bool:
+        return True
+
+    def init(self, inputs: Inputs, start: State, shapes: Shapes) -> tuple[Segment, jax.Array]:
+        return _room(inputs, shapes.coefficients), jnp.zeros((), jnp.int32)
+
+    def record(self, moving: Segment, fixed: jax.Array, step: StepView, inputs: Inputs) -> tuple[Segment, jax.Array]:
+        place = step.number - fixed
+        due = step.taken & (place >= 0) & (place < SEGMENT)
+        return write(moving, place, Segment(step.before.t, step.after.t, step.coefficients), due), fixed
+
+
 def empty(integration: Any, inputs: Inputs) -> Segment:
     """Uninitialised room for a segment."""
+    return _room(inputs, integration.room(inputs))
+
+
+def _room(inputs: Inputs, coefficients: Any) -> Segment:
     t = jax.ShapeDtypeStruct((), inputs.t0.dtype)
-    return Segment(*rows((t, t, integration.room(inputs)), SEGMENT))
+    return Segment(*rows((t, t, coefficients), SEGMENT))
 
 
 def load(integration: Any, inputs: Inputs, settings: Settings, tape: tuple[State, Marks], segment: Segment, span: Any):
@@ -72,8 +74,8 @@ def load(integration: Any, inputs: Inputs, settings: Settings, tape: tuple[State
     states, marks = tape
     first, end = span
     slot = first // marks.stride
-    made = read((marks.dt, marks.controller), slot)
     again = integration.with_recorders(polynomials=Polynomials())
-    where, held = (slot * marks.stride, end), ({"polynomials": tuple(segment)}, {"polynomials": (first, ())})
-    records, _ = again.replay(inputs, settings, read(states, slot), made, where, held)
-    return Segment(*records["polynomials"])
+    held = Held({"polynomials": segment}, {"polynomials": first})
+    place = slot * marks.stride, end
+    held = again.replay(inputs, settings, read(states, slot), read(marks.made, slot), place, held)
+    return held.records["polynomials"]

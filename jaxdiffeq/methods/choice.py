@@ -6,13 +6,13 @@ import functools
 from typing import Any, NamedTuple
 
 import numpy as np
-from jax.core import Tracer
 
 from jaxdiffeq.methods.auto import Auto
 from jaxdiffeq.methods.dirk import KenCarp3, KenCarp4, KenCarp58
 from jaxdiffeq.methods.explicit import BS3, Tsit5, Vern7, Vern9
 from jaxdiffeq.methods.multistep import BDF
 from jaxdiffeq.methods.rosenbrock import Rodas5P, Rosenbrock23
+from jaxdiffeq.primitives.jax_internals import Tracer
 
 LARGE = 200  # unknowns: from here on a dense Jacobian costs more than it is worth to be ready for it
 

@@ -15,15 +15,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
 
-constant_matmul_p = Primitive("constant_matmul")
+from jaxdiffeq.primitives.cpu_kernel import OPERATIONS
+from jaxdiffeq.primitives.jax_internals import Zero, define, is_common, plain_path, symbolic_zero
 
 
 def constant_matmul(matrix: Any, rows: jax.Array) -> jax.Array:
     """Σⱼ matrix[i][j] rows[j] for every i. Shapes: [p, m], [m, …] ↦ [p, …]; a matrix [m] counts as [1, m]."""
-    return constant_matmul_p.bind(rows, matrix=tuple(map(tuple, np.atleast_2d(matrix).tolist())))
+    matrix = tuple(map(tuple, np.atleast_2d(matrix).tolist()))
+    ours = not plain_path() and is_common(jax.typeof(rows))
+    return (constant_matmul_p.bind if ours else _plain)(rows, matrix=matrix)
 
 
 def total(rows: jax.Array) -> jax.Array:
@@ -36,28 +37,35 @@ def blend(weights: jax.Array, rows: jax.Array) -> jax.Array:
     return functools.reduce(operator.add, [w * row for w, row in zip(list(weights), list(rows), strict=True)])
 
 
-def _add_up(rows: jax.Array, *, matrix: tuple) -> jax.Array:
+def _plain(rows: jax.Array, *, matrix: tuple) -> jax.Array:
     table = np.asarray(matrix, rows.dtype)
     columns = table.T.reshape(*table.T.shape, *[1] * (rows.ndim - 1))
     terms = [column * rows[j][None] for j, column in enumerate(columns) if column.any()]
     return functools.reduce(operator.add, terms) if terms else jnp.zeros((len(table), *rows.shape[1:]), rows.dtype)
 
 
-def _batch(operands: Any, dims: Any, *, matrix: tuple) -> tuple[jax.Array, int]:
+def _jvp(primals: Any, tangents: Any, *, matrix: tuple) -> tuple:
+    out, (d,) = constant_matmul_p.bind(*primals, matrix=matrix), tangents
+    return out, symbolic_zero(out) if type(d) is Zero else constant_matmul_p.bind(d, matrix=matrix)
+
+
+def _batch(lanes: Any, operands: Any, dims: Any, *, matrix: tuple) -> tuple[jax.Array, int]:
     (rows,), (axis,) = operands, dims
     return constant_matmul_p.bind(jnp.moveaxis(rows, 0, 1) if axis == 0 else rows, matrix=matrix), max(axis, 1)
 
 
 def _transpose(bar: Any, rows: Any, *, matrix: tuple) -> list:
-    return [
-        ad.Zero(rows.aval)
-        if type(bar) is ad.Zero
-        else constant_matmul_p.bind(bar, matrix=tuple(zip(*matrix, strict=True)))
-    ]
+    back = tuple(zip(*matrix, strict=True))
+    return [Zero(rows.aval) if type(bar) is Zero else constant_matmul_p.bind(bar, matrix=back)]
 
 
-constant_matmul_p.def_impl(lambda rows, matrix: jax.jit(functools.partial(_add_up, matrix=matrix))(rows))
-constant_matmul_p.def_abstract_eval(lambda rows, matrix: rows.update(shape=(len(matrix), *rows.shape[1:])))
-mlir.register_lowering(constant_matmul_p, mlir.lower_fun(_add_up, multiple_results=False))
-ad.deflinear2(constant_matmul_p, _transpose)
-batching.primitive_batchers[constant_matmul_p] = _batch
+constant_matmul_p = define(
+    "constant_matmul",
+    _plain,
+    abstract=lambda rows, matrix: rows.update(shape=(len(matrix), *rows.shape[1:])),
+    jvp=_jvp,
+    batch=_batch,
+    transpose=_transpose,
+    several=False,
+)
+OPERATIONS.add("constant_matmul")

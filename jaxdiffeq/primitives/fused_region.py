@@ -11,21 +11,22 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, Primitive, jaxpr_as_fun
+from jax import lax
 
-from jaxdiffeq.primitives.cpu_kernel import becomes_one, lower, nest
-from jaxdiffeq.primitives.while_loop import (
+from jaxdiffeq.primitives.cpu_kernel import CONTAINERS, LOOPED, becomes_one, lowered, nest
+from jaxdiffeq.primitives.dataflow import axes, dependencies, hits, lanes_first, put
+from jaxdiffeq.primitives.jax_internals import (
     consts_first,
-    dependencies,
+    define,
+    has_effects,
+    is_common,
     is_live,
-    lanes_first,
-    put,
-    register,
+    jaxpr_as_fun,
+    over_lanes,
+    plain_path,
     symbolic_zero,
 )
-
-fused_region_p = Primitive("fused_region")
-fused_region_p.multiple_results = True
+from jaxdiffeq.primitives.while_loop import no_reverse
 
 
 def fused_region(fun: Callable, *operands: Any, derivative: bool = True) -> tuple[Any, Any]:
@@ -33,19 +34,23 @@ def fused_region(fun: Callable, *operands: Any, derivative: bool = True) -> tupl
 
     Its `derivative` is one kernel as well, in forward mode only; or it is that of the parts, in every mode.
     """
+    if plain_path():
+        moving, fixed = fun(*operands)
+        return moving, lax.stop_gradient(fixed)
     flat, tree = jax.tree.flatten(operands)
     closed, out = jax.make_jaxpr(lambda *xs: fun(*tree.unflatten(xs)), return_shape=True)(*flat)
-    moving = len(jax.tree.leaves(out[0]))
-    how = {"moving": moving, "derivative": derivative, "inside": None}
-    found = fused_region_p.bind(*closed.consts, *flat, jaxpr=consts_first(closed), **how)
+    how = {"moving": len(jax.tree.leaves(out[0])), "derivative": derivative, "inside": None}
+    ours = is_common(*map(jax.typeof, closed.consts), *closed.in_avals) and not has_effects(closed)
+    found = (fused_region_p.bind if ours else _plain)(*closed.consts, *flat, jaxpr=consts_first(closed), **how)
     return jax.tree.structure(out).unflatten(found)
 
 
-def _run(*operands, jaxpr: ClosedJaxpr, moving, derivative, inside):
-    return jaxpr_as_fun(jaxpr)(*operands)
+def _plain(*operands, jaxpr: Any, moving, derivative, inside):
+    out = jaxpr_as_fun(jaxpr)(*operands)
+    return [*out[:moving], *lax.stop_gradient(out[moving:])]
 
 
-def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, jaxpr: ClosedJaxpr, moving, derivative, inside):
+def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, jaxpr: Any, moving, derivative, inside):
     live = [i for i, d in enumerate(tangents) if is_live(d, primals[i])]
     if not live:
         out = fused_region_p.bind(*primals, jaxpr=jaxpr, moving=moving, derivative=derivative, inside=inside)
@@ -63,26 +68,33 @@ def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, jaxpr: ClosedJaxpr,
     return everything, put([symbolic_zero(x) for x in everything], real, d_out)
 
 
-def _batch(operands, dims, *, jaxpr: ClosedJaxpr, moving, derivative, inside):
-    size, front = lanes_first(operands, dims)
-    lanes = [any(dims[i] is not None for i in inputs) for inputs in dependencies(jaxpr.jaxpr)]
-    axes = lambda flags: [0 if flag else None for flag in flags]
-    every_lane = jax.vmap(jaxpr_as_fun(jaxpr), axes([d is not None for d in dims]), axes(lanes), axis_size=size)
+def _batch(lanes, operands, dims, *, jaxpr: Any, moving, derivative, inside):
+    own = hits(dependencies(jaxpr.jaxpr), [d is not None for d in dims])
+    every_lane = over_lanes(jaxpr_as_fun(jaxpr), axes([d is not None for d in dims]), axes(own), lanes)
 
     def split(*xs):
         out = every_lane(*xs)
         return out[:moving], out[moving:]
 
-    moved, fixed = fused_region(split, *front, derivative=derivative)
-    return [*moved, *fixed], axes(lanes)
+    moved, fixed = fused_region(split, *lanes_first(operands, dims), derivative=derivative)
+    return [*moved, *fixed], axes(own)
 
 
-def _lower_on_cpu(ctx, *operands, jaxpr: ClosedJaxpr, moving, derivative, inside):
+def _lower_on_cpu(ctx, *operands, jaxpr: Any, moving, derivative, inside):
     one = becomes_one(ctx, inside, jaxpr)
     within = "kernel" if one else inside
-    run = jaxpr_as_fun(jaxpr if within is None else nest(jaxpr, within))
-    return lower(ctx, run, len(jaxpr.out_avals), operands, one)
+    return lowered(ctx, jaxpr_as_fun(jaxpr if within is None else nest(jaxpr, within)), operands, one)
 
 
-fused_region_p.def_abstract_eval(lambda *_, jaxpr, **__: jaxpr.out_avals)
-register(fused_region_p, _run, _lower_on_cpu, _jvp, _batch)
+fused_region_p = define(
+    "fused_region",
+    _plain,
+    abstract=lambda *_, jaxpr, **__: jaxpr.out_avals,
+    jvp=_jvp,
+    batch=_batch,
+    transpose=no_reverse,
+    on_cpu=_lower_on_cpu,
+    programs=("jaxpr",),
+)
+CONTAINERS.add("fused_region")
+LOOPED.add("fused_region")

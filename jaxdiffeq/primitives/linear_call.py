@@ -1,8 +1,10 @@
 """A linear map with a transpose of our choosing, which survives `jvp`, `grad`, `vmap` and `jit`.
 
-`jax.custom_vjp` forbids forward mode, `jax.custom_derivatives.linear_call` has no batching rule, and
-`lax.custom_linear_solve` transposes its matrix-vector product eagerly. A `custom_jvp` whose tangent is this call is
-differentiable in both directions: `jvp` runs `fun`, `grad` runs `transpose`.
+`jax.custom_vjp` forbids forward mode and `jax.custom_derivatives.linear_call` has no batching rule. A `custom_jvp`
+whose tangent is this call is differentiable in both directions: `jvp` runs `fun`, `grad` runs `transpose`.
+
+In public JAX it is a linear system that is its own transpose. With B = [1 0; −T 1], which has the inverse [1 0; T 1],
+the matrix [0 Bᵀ; B 0] is symmetric, and where it takes (x, y) to (0, (u, 0)), x is (u, T·u).
 """
 
 from __future__ import annotations
@@ -13,14 +15,23 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import Primitive, jaxpr_as_fun
-from jax.interpreters import ad, batching, mlir
+from jax import lax
 
-from jaxdiffeq.primitives.while_loop import consts_first, is_live, put, symbolic_zero, zeros_of
+from jaxdiffeq.primitives.dataflow import lanes_first, put, widen
+from jaxdiffeq.primitives.jax_internals import (
+    ClosedJaxpr,
+    Zero,
+    consts_first,
+    define,
+    is_common,
+    is_live,
+    jaxpr_as_fun,
+    over_lanes,
+    plain_path,
+    symbolic_zero,
+)
+from jaxdiffeq.primitives.varying_axes import zeros_of
 from jaxdiffeq.types import PyTree
-
-linear_call_p = Primitive("linear_call")
-linear_call_p.multiple_results = True
 
 REVERSE_OVER_REVERSE = (
     "this derivative asks for reverse mode through the derivative of a solve, which is not defined. Put forward mode "
@@ -36,7 +47,12 @@ class Lazy:
         self.fun, self.out_avals = fun, out_avals
 
 
-def _call(program: Any, xs: Sequence[Any]) -> list:
+Side = ClosedJaxpr | Lazy | str
+"""a map; a string is the message of the error that using it raises"""
+
+
+def _call(program: Side, xs: Sequence[Any]) -> list:
+    assert not isinstance(program, str)
     return program.fun(*xs) if isinstance(program, Lazy) else jaxpr_as_fun(program)(*xs)
 
 
@@ -78,37 +94,71 @@ def linear_call(
         closed = jax.make_jaxpr(backward)(*res, *there.out_avals)
         back, more = consts_first(closed), closed.consts
     operands = [*consts, *more, *res, *lin]
-    sides = (there, len(consts)), (back, len(more))
-    return tree.unflatten(linear_call_p.bind(*operands, sides=sides, count=len(operands) - len(lin)))
+    how = {"there": there, "back": back, "counts": (len(consts), len(more), len(operands) - len(lin))}
+    ours = not plain_path() and is_common(*map(jax.typeof, operands))
+    return tree.unflatten((linear_call_p.bind if ours else _plain)(*operands, **how))
 
 
-def _run(*operands, sides, count):
-    """The map of the first side; the second is its transpose. Operands: constants of each, shared residuals, input."""
-    (program, mine), (_, other) = sides
-    return _call(program, [*operands[:mine], *operands[mine + other :]])
+def _run(*operands, there, back, counts):
+    """The map. Operands: constants of either side, shared residuals, input; `counts`: of sides, of all but input."""
+    mine, other, _ = counts
+    return _call(there, [*operands[:mine], *operands[mine + other :]])
 
 
-def _swap(residuals: Sequence[Any], sides: Any) -> list:
+def _plain(*operands, there: Side, back: Side, counts: tuple[int, int, int]) -> list:
+    mine, other, known = counts
+    of_there, of_back, shared = operands[:mine], operands[mine : mine + other], operands[mine + other : known]
+    lin = list(operands[known:])
+    if isinstance(back, str):
+        return _call(there, [*of_there, *shared, *lin])
+    assert not isinstance(there, str)
+
+    def push(u):
+        return _call(there, [*of_there, *shared, *u])
+
+    def pull(bar) -> list:
+        return _call(back, [*of_back, *shared, *bar])
+
+    def lower(sign, u, v) -> tuple:  # B, and its inverse
+        return u, [a + sign * b for a, b in zip(v, push(u), strict=True)]
+
+    def upper(sign, u, v) -> tuple:  # their transposes
+        return [a + sign * b for a, b in zip(u, pull(v), strict=True)], v
+
+    def matrix(xy):
+        x, y = xy
+        return upper(-1, *y), lower(-1, *x)
+
+    def solve(_, b):
+        r, s = b
+        return lower(1, *s), upper(1, *r)
+
+    nothing = [zeros_of(x) for x in there.out_avals]
+    zeros = [zeros_of(jax.typeof(x)) for x in lin]
+    found: Any = lax.custom_linear_solve(matrix, ((zeros, nothing), (lin, nothing)), solve, symmetric=True)
+    return found[0][1]
+
+
+def _swap(residuals: Sequence[Any], counts: tuple[int, int, int]) -> list:
     """The residuals in the order that the transposed call wants them."""
-    (_, a), (_, b) = sides
+    a, b, _ = counts
     return [*residuals[a : a + b], *residuals[:a], *residuals[a + b :]]
 
 
-def _jvp(primals, tangents, *, sides, count):
-    out = linear_call_p.bind(*primals, sides=sides, count=count)
+def _jvp(primals, tangents, **how):
+    count = how["counts"][2]
+    out = linear_call_p.bind(*primals, **how)
     res, lin = list(primals[:count]), list(primals[count:])
     d_res, d_lin = tangents[:count], tangents[count:]
     terms = []
-    if any(type(d) is not ad.Zero for d in d_lin):  # linear in these: the same map again
-        d_lin = [zeros_like(x) if type(d) is ad.Zero else d for d, x in zip(d_lin, lin, strict=True)]
-        terms.append(linear_call_p.bind(*res, *d_lin, sides=sides, count=count))
+    if any(type(d) is not Zero for d in d_lin):  # linear in these: the same map again
+        d_lin = [zeros_like(x) if type(d) is Zero else d for d, x in zip(d_lin, lin, strict=True)]
+        terms.append(linear_call_p.bind(*res, *d_lin, **how))
     live = [i for i, d in enumerate(d_res) if is_live(d, res[i])]
     if live:  # second order: differentiate the map itself, forward
 
         def second(at, d_live):
-            def of_live(xs):
-                return _run(*put(at[:count], live, xs), *at[count:], sides=sides, count=count)
-
+            of_live = lambda xs: _run(*put(at[:count], live, xs), *at[count:], **how)
             return jax.jvp(of_live, ([at[i] for i in live],), (d_live,))[1]
 
         terms.append(linear_call(second, REVERSE_OVER_REVERSE, [*res, *lin], [d_res[i] for i in live]))
@@ -121,50 +171,49 @@ def zeros_like(x: Any) -> jax.Array:
     return jnp.zeros(jnp.shape(x), jnp.result_type(x))
 
 
-def _transpose(cotangents, *operands, sides, count):
-    (program, _), (back, _) = sides
+def _transpose(cotangents, *operands, there, back, counts):
     if isinstance(back, str):
         raise NotImplementedError(back)
-    given = zip(cotangents, program.out_avals, strict=True)
-    cotangents = [zeros_of(a) if type(c) is ad.Zero else c for c, a in given]
-    flipped = _swap(operands[:count], sides)
-    return [None] * count + list(linear_call_p.bind(*flipped, *cotangents, sides=sides[::-1], count=count))
+    mine, other, known = counts
+    given = zip(cotangents, there.out_avals, strict=True)
+    cotangents = [zeros_of(a) if type(c) is Zero else c for c, a in given]
+    how = {"there": back, "back": there, "counts": (other, mine, known)}
+    return [None] * known + list(linear_call_p.bind(*_swap(operands[:known], counts), *cotangents, **how))
 
 
-def _batch(operands, dims, *, sides, count):
-    size = next(x.shape[d] for x, d in zip(operands, dims, strict=True) if d is not None)
-    front = [x if d is None else jnp.moveaxis(x, d, 0) for x, d in zip(operands, dims, strict=True)]
-    lin = [
-        jnp.broadcast_to(x, (size, *x.shape)) if d is None else x
-        for x, d in zip(front[count:], dims[count:], strict=True)
-    ]
-    (fun, a), (back, b) = sides
-    axes = [None if d is None else 0 for d in dims[:count]]
-    shared = axes[a + b :]
+def _batch(lanes, operands, dims, *, there, back, counts):
+    mine, other, known = counts
+    front = lanes_first(operands, dims)
+    axes = [None if d is None else 0 for d in dims[:known]]
+    shared = axes[mine + other :]
+    lin = [widen(x, lanes.size) if d is None else x for x, d in zip(front[known:], dims[known:], strict=True)]
 
-    def over_lanes(program, mine):
-        return lambda xs: jax.vmap(
-            lambda *xs: _call(program, xs),
-            in_axes=(*mine, *shared, *[0] * (len(xs) - len(mine) - len(shared))),
-            axis_size=size,
-        )(*xs)
+    def every(program, own):
+        def run(*xs):
+            given = [*own, *shared, *[0] * (len(xs) - len(own) - len(shared))]
+            return over_lanes(lambda *xs: _call(program, xs), given, 0, lanes)(*xs)
 
-    res = front[:count]
-    mine, theirs = [*res[:a], *res[a + b :], *lin], [*res[a : a + b], *res[a + b :]]
-    if isinstance(fun, Lazy):
-        lanes = [x.update(shape=(size, *x.shape)) for x in fun.out_avals]
-        there = Lazy(lambda *xs: over_lanes(fun, axes[:a])(xs), lanes)
+        return run
+
+    res = front[:known]
+    ours, theirs = [*res[:mine], *res[mine + other :], *lin], [*res[mine : mine + other], *res[mine + other :]]
+    if isinstance(there, Lazy):
+        there = Lazy(every(there, axes[:mine]), [x.update(shape=(lanes.size, *x.shape)) for x in there.out_avals])
     else:
-        there = jax.make_jaxpr(over_lanes(fun, axes[:a]))(mine)
+        there = jax.make_jaxpr(every(there, axes[:mine]))(*ours)
     if not isinstance(back, str):
-        back = jax.make_jaxpr(over_lanes(back, axes[a : a + b]))([*theirs, *there.out_avals])
-    out = linear_call_p.bind(*res, *lin, sides=((there, a), (back, b)), count=count)
+        back = jax.make_jaxpr(every(back, axes[mine : mine + other]))(*theirs, *there.out_avals)
+    out = linear_call_p.bind(*res, *lin, there=there, back=back, counts=counts)
     return out, [0] * len(out)
 
 
-linear_call_p.def_impl(lambda *xs, **params: jax.jit(functools.partial(_run, **params))(*xs))
-linear_call_p.def_abstract_eval(lambda *_, sides, count: sides[0][0].out_avals)
-mlir.register_lowering(linear_call_p, mlir.lower_fun(_run, multiple_results=True))
-ad.primitive_jvps[linear_call_p] = _jvp
-ad.primitive_transposes[linear_call_p] = _transpose
-batching.primitive_batchers[linear_call_p] = _batch
+linear_call_p = define(
+    "linear_call",
+    _plain,
+    abstract=lambda *_, there, **__: there.out_avals,
+    jvp=_jvp,
+    batch=_batch,
+    transpose=_transpose,
+    run=_run,
+    programs=("there", "back"),
+)

@@ -12,13 +12,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
 
-from jaxdiffeq.primitives.while_loop import axes_of, vary
+from jaxdiffeq.primitives.cpu_kernel import IN_PLACE, OPERATIONS
+from jaxdiffeq.primitives.jax_internals import (
+    Zero,
+    define,
+    instantiate_zeros,
+    is_common,
+    is_undefined_primal,
+    plain_path,
+)
+from jaxdiffeq.primitives.varying_axes import axes_of, vary
 from jaxdiffeq.types import PyTree
-
-put_row_p = Primitive("put_row")
 
 
 def rows(shapes: PyTree, count: int) -> PyTree:
@@ -48,10 +53,12 @@ def put_row(buffer: jax.Array, row: jax.Array, value: jax.Array) -> jax.Array:
 
 def _bind(buffer: jax.Array, row: jax.Array, value: jax.Array, lanes: bool) -> jax.Array:
     axes = axes_of(buffer) | axes_of(row) | axes_of(value)
-    return put_row_p.bind(vary(buffer, axes), vary(row, axes), vary(value, axes), lanes=lanes, inside=None)
+    operands = [vary(x, axes) for x in (buffer, row, value)]
+    ours = not plain_path() and is_common(*map(jax.typeof, operands))
+    return (put_row_p.bind if ours else _plain)(*operands, lanes=lanes, inside=None)
 
 
-def _put(buffer: jax.Array, row: jax.Array, value: jax.Array, *, lanes: bool, inside: str | None) -> jax.Array:
+def _plain(buffer: jax.Array, row: jax.Array, value: jax.Array, *, lanes: bool, inside: str | None) -> jax.Array:
     put = functools.partial(lax.dynamic_update_index_in_dim, axis=0, allow_negative_indices=False)
     if not lanes:
         return put(buffer, value, row)
@@ -67,16 +74,17 @@ def _put(buffer: jax.Array, row: jax.Array, value: jax.Array, *, lanes: bool, in
     return lax.while_loop(lambda at: at[0] < len(row), next_lane, (jnp.zeros((), row.dtype), buffer))[1]
 
 
-def _batch(operands: Any, dims: Any, *, lanes: bool, inside: str | None) -> tuple[jax.Array, int]:
-    size = next(x.shape[d] for x, d in zip(operands, dims, strict=True) if d is not None)
+def _batch(lanes_: Any, operands: Any, dims: Any, *, lanes: bool, inside: str | None) -> tuple[jax.Array, int]:
     if dims[1] is None and not lanes:  # one row for all lanes: they lie side by side in it
-        buffer, value = (_moved(x, d, size, to) for x, d, to in ((operands[0], dims[0], 1), (operands[2], dims[2], 0)))
+        buffer, value = (
+            _moved(x, d, lanes_.size, to) for x, d, to in ((operands[0], dims[0], 1), (operands[2], dims[2], 0))
+        )
         return _bind(buffer, operands[1], value, lanes=False), 1
-    operands = [_moved(x, d, size, 0) for x, d in zip(operands, dims, strict=True)]
+    operands = [_moved(x, d, lanes_.size, 0) for x, d in zip(operands, dims, strict=True)]
     if not lanes:
         return _bind(*operands, lanes=True), 0
     flat = _bind(*(x.reshape(-1, *x.shape[2:]) for x in operands), lanes=True)
-    return flat.reshape(size, -1, *flat.shape[1:]), 0
+    return flat.reshape(lanes_.size, -1, *flat.shape[1:]), 0
 
 
 def _moved(x: jax.Array, axis: int | None, size: int, to: int) -> jax.Array:
@@ -88,25 +96,30 @@ def _moved(x: jax.Array, axis: int | None, size: int, to: int) -> jax.Array:
 def _jvp(primals: Any, tangents: Any, *, lanes: bool, inside: str | None) -> tuple:
     buffer, row, value = primals
     out = _bind(buffer, row, value, lanes)
-    if all(type(d) is ad.Zero for d in tangents[::2]):
+    if all(type(d) is Zero for d in tangents[::2]):
         return out, tangents[0]
-    d_buffer, d_value = (ad.instantiate_zeros(d) for d in tangents[::2])
+    d_buffer, d_value = (instantiate_zeros(d) for d in tangents[::2])
     return out, _bind(d_buffer, row, d_value, lanes)
 
 
 def _transpose(bar: Any, buffer: Any, row: jax.Array, value: Any, *, lanes: bool, inside: str | None) -> tuple:
-    if type(bar) is ad.Zero:
-        bars = bar, ad.Zero(value.aval if ad.is_undefined_primal(value) else jax.typeof(value))
+    if type(bar) is Zero:
+        bars = bar, Zero(value.aval if is_undefined_primal(value) else jax.typeof(value))
     else:
         taken = jax.vmap(read)(bar, row) if lanes else read(bar, row)
         bars = _bind(bar, row, jnp.zeros_like(taken), lanes), taken
-    of_buffer, of_value = (b if ad.is_undefined_primal(x) else None for b, x in zip(bars, (buffer, value), strict=True))
+    of_buffer, of_value = (b if is_undefined_primal(x) else None for b, x in zip(bars, (buffer, value), strict=True))
     return of_buffer, None, of_value
 
 
-put_row_p.def_impl(lambda *xs, **params: jax.jit(functools.partial(_put, **params))(*xs))
-put_row_p.def_abstract_eval(lambda buffer, row, value, **_: buffer)
-mlir.register_lowering(put_row_p, mlir.lower_fun(_put, multiple_results=False))
-ad.primitive_jvps[put_row_p] = _jvp
-ad.primitive_transposes[put_row_p] = _transpose
-batching.primitive_batchers[put_row_p] = _batch
+put_row_p = define(
+    "put_row",
+    _plain,
+    abstract=lambda buffer, row, value, **_: buffer,
+    jvp=_jvp,
+    batch=_batch,
+    transpose=_transpose,
+    several=False,
+)
+OPERATIONS.add("put_row")
+IN_PLACE.add("put_row")

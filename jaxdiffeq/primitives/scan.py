@@ -15,38 +15,38 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.extend.core import ClosedJaxpr, Literal, Primitive, jaxpr_as_fun
-from jax.interpreters import ad, batching, mlir
 
-from jaxdiffeq.primitives.cpu_kernel import becomes_one, lower, nest
-from jaxdiffeq.primitives.row_buffer import read
-from jaxdiffeq.primitives.while_loop import (
-    axes_of,
+from jaxdiffeq.primitives.cpu_kernel import CONTAINERS, LOOPED, becomes_one, lowered, nest
+from jaxdiffeq.primitives.dataflow import RULES, axes, dependencies, put, reached, widen
+from jaxdiffeq.primitives.jax_internals import (
+    ClosedJaxpr,
     consts_first,
-    dependencies,
+    define,
+    has_effects,
+    instantiate_zeros,
+    is_common,
     is_live,
-    put,
-    reached,
+    is_undefined_primal,
+    jaxpr_as_fun,
+    only,
+    over_lanes,
+    plain_path,
     symbolic_zero,
-    trace_trip,
-    vary,
-    widen,
-    zeros_of,
 )
+from jaxdiffeq.primitives.row_buffer import read
+from jaxdiffeq.primitives.varying_axes import axes_of, vary, zeros_of
+from jaxdiffeq.primitives.while_loop import trace_trip
 from jaxdiffeq.types import PyTree
 
 APART = 100  # numbers in a row that are read in a branch, out of reach of XLA's fusion: see `gradients.reverse`
 
-scan_p = Primitive("faithful_scan")
-scan_p.multiple_results = True
-
 
 def scan(
-    body: Callable, carry: PyTree, xs: PyTree, *, recompute: bool = False, written_out: bool = False
+    body: Callable, carry: PyTree, xs: PyTree, *, reverse: bool = False, written_out: bool = False
 ) -> tuple[PyTree, PyTree]:
     """As `lax.scan`: repeat `carry, y = body(carry, x)` over the rows of `xs`, and stack the `y`.
 
-    `recompute`: reverse mode keeps the carry before each trip and runs the trip again, else what its derivative needs.
+    `reverse`: from the last row to the first, with the `y` in the order of the rows.
     `written_out`: one program a trip, as if there were no loop, except inside a kernel, where a loop costs nothing.
     """
     flat, tree = jax.tree.flatten(carry)
@@ -59,8 +59,7 @@ def scan(
         ys, out_tree = jax.tree.flatten(y)
         return tree.flatten_up_to(carry), ys
 
-    how = {"length": rows[0].shape[0], "reverse": False, "recompute": recompute}
-    how |= {"written_out": written_out, "inside": None}
+    how = {"length": rows[0].shape[0], "reverse": reverse, "written_out": written_out, "inside": None}
     carry, ys = _scan(trip, [jnp.asarray(x) for x in flat], rows, how)
     assert out_tree is not None
     return tree.unflatten(carry), out_tree.unflatten(ys)
@@ -87,7 +86,8 @@ def _trace(trip: Callable, carry: list, xs: list) -> tuple[list, ClosedJaxpr]:
 
 def _bind(body: ClosedJaxpr, consts: Sequence, carry: list, xs: list, how: dict) -> tuple[list, list]:
     n = len(carry)
-    out = scan_p.bind(*consts, *carry, *xs, body=body, counts=(len(consts), n), **how)
+    ours = not plain_path() and is_common(*body.in_avals) and not has_effects(body)
+    out = (scan_p.bind if ours else _plain)(*consts, *carry, *xs, body=body, counts=(len(consts), n), **how)
     return out[:n], out[n:]
 
 
@@ -96,7 +96,19 @@ def _split(operands: Sequence, counts: tuple[int, int]) -> tuple[list, list, lis
     return list(operands[:a]), list(operands[a : a + b]), list(operands[a + b :])
 
 
-def _run(*operands, body, counts, length, reverse, recompute, written_out, inside):
+def _plain(*operands, body, counts, length, reverse, written_out, inside):
+    """The same by `lax.scan`, which older versions of JAX linearise without the rules of what is inside."""
+    consts, carry, xs = _split(operands, counts)
+
+    def trip(carry, row):
+        out = jaxpr_as_fun(body)(*consts, *carry, *row)
+        return out[: len(carry)], out[len(carry) :]
+
+    carry, ys = lax.scan(trip, carry, xs, length=length, reverse=reverse)
+    return [*carry, *ys]
+
+
+def _run(*operands, body, counts, length, reverse, written_out, inside):
     consts, carry, xs = _split(operands, counts)
     n = len(carry)
     run = functools.partial(jaxpr_as_fun(body), *consts)
@@ -141,7 +153,7 @@ def _lower_on_cpu(ctx, *operands, body, written_out, inside, **params):
     inner = "loop" if loop and within != "kernel" else within
     body = body if inner is None else nest(body, inner)
     run = functools.partial(_run, body=body, written_out=written_out, inside=within, **params)
-    return lower(ctx, run, len(body.out_avals), operands, one)
+    return lowered(ctx, run, operands, one)
 
 
 # ---- derivatives
@@ -158,7 +170,7 @@ def _jvp(primals, tangents, *, body, counts, **how):
         out = scan_p.bind(*primals, body=body, counts=counts, **how)
         return out, [symbolic_zero(x) for x in out]
     parts = _split(list(enumerate(tangents)), counts)
-    full = lambda i, d: vary(ad.instantiate_zeros(d), axes_of(primals[i]))
+    full = lambda i, d: vary(instantiate_zeros(d), axes_of(primals[i]))
     d_consts, d_carry, d_xs = ([full(i, d) for i, d in part if i in live] for part in parts)
 
     def trip(operands):
@@ -170,8 +182,7 @@ def _jvp(primals, tangents, *, body, counts, **how):
 
         return of_live, [operands[i] for i in live]
 
-    primal = _again if how["recompute"] else _kept
-    out, rows, linear = primal(trip, len(body.out_avals), *_split(primals, counts), how)
+    out, rows, linear = _kept(trip, len(body.out_avals), *_split(primals, counts), how)
 
     def derivative(d_carry, both):
         kept, d_row = both[: len(rows)], both[len(rows) :]
@@ -182,26 +193,11 @@ def _jvp(primals, tangents, *, body, counts, **how):
     return out, put([symbolic_zero(x) for x in out], outs, [*moved, *d_ys])
 
 
-def _again(trip: Callable, outs: int, consts: list, carry: list, xs: list, how: dict) -> tuple[list, list, Callable]:
-    """The scan, what it leaves for its derivative, row by row, and the derivative of one trip: here a second run."""
-
-    def forward(carry, row):
-        of_live, at = trip([*consts, *carry, *row])
-        _, out = of_live(*at)
-        return out[: len(carry)], [*out[len(carry) :], *carry]
-
-    carry, ys = _scan(forward, carry, xs, how)
-    starts = ys[outs - len(carry) :]
-
-    def linear(row, tangents):
-        of_live, at = trip([*consts, *row])
-        return jax.jvp(of_live, at, tangents, has_aux=True)[1]
-
-    return [*carry, *ys[: outs - len(carry)]], [*starts, *xs], linear
-
-
 def _kept(trip: Callable, outs: int, consts: list, carry: list, xs: list, how: dict) -> tuple[list, list, Callable]:
-    """The same, by what the derivative of a trip needs. What is the same in all of them is computed once."""
+    """The scan, what it leaves for its derivative, row by row, and the derivative of one trip.
+
+    What the derivative needs is the same in all trips, or handed in, or kept.
+    """
     program: Any = None
     m = len(carry)
 
@@ -221,8 +217,8 @@ def _kept(trip: Callable, outs: int, consts: list, carry: list, xs: list, how: d
     handed = {k: rows.index(v) for k in needed if (v := body.jaxpr.outvars[k]) in rows}
     stacked = [k for k in needed if k not in once and k not in handed]
     unused = [zeros_of(v.aval) for v in rows]
-    steady = jaxpr_as_fun(_only(body, once))(*closed.consts, *carry, *unused)
-    carry, ys = _bind(_only(body, [*range(outs), *stacked]), closed.consts, carry, xs, how)
+    steady = jaxpr_as_fun(only(body, once))(*closed.consts, *carry, *unused)
+    carry, ys = _bind(only(body, [*range(outs), *stacked]), closed.consts, carry, xs, how)
 
     def linear(row, tangents):
         values = dict(zip([*once, *stacked], [*steady, *row[len(xs) :]], strict=True))
@@ -232,27 +228,14 @@ def _kept(trip: Callable, outs: int, consts: list, carry: list, xs: list, how: d
     return [*carry, *ys[: outs - m]], [*xs, *ys[outs - m :]], linear
 
 
-def _only(body: ClosedJaxpr, outs: Sequence[int]) -> ClosedJaxpr:
-    """The program of these outputs alone."""
-    jaxpr = body.jaxpr
-    outvars = [jaxpr.outvars[i] for i in outs]
-    wanted, eqns = {v for v in outvars if not isinstance(v, Literal)}, []
-    for eqn in reversed(jaxpr.eqns):
-        if wanted.intersection(eqn.outvars):
-            eqns.append(eqn)
-            wanted |= {v for v in eqn.invars if not isinstance(v, Literal)}
-    info = jaxpr.debug_info._replace(result_paths=None)
-    return ClosedJaxpr(jaxpr.replace(outvars=outvars, eqns=eqns[::-1], debug_info=info), [])
-
-
 def _transpose(cotangents, *operands, body, counts, **how):
     """Of a scan that is linear in its carry and in whatever else is unknown: back over the rows."""
     a, b = counts
-    unknown = [ad.is_undefined_primal(x) for x in operands]
+    unknown = [is_undefined_primal(x) for x in operands]
     places = [i for i, u in enumerate(unknown) if u or a <= i < a + b]
     known = [i for i in range(len(operands)) if i not in places]
     of_consts, of_xs = [i for i in places if i < a], [i for i in places if i >= a + b]
-    bars = [ad.instantiate_zeros(c) for c in cotangents]
+    bars = [instantiate_zeros(c) for c in cotangents]
     sums = [zeros_of(operands[i].aval) for i in of_consts]
     kept = [i for i in known if i >= a + b]
 
@@ -264,8 +247,7 @@ def _transpose(cotangents, *operands, body, counts, **how):
             return jaxpr_as_fun(body)(*put(given, places, values))
 
         at = [zeros_of(body.in_avals[i]) for i in places]
-        pull = jax.vjp(of_unknown, *at)[1] if how["recompute"] else jax.linear_transpose(of_unknown, *at)
-        found = pull([*bars, *rows[len(kept) :]])
+        found = jax.linear_transpose(of_unknown, *at)([*bars, *rows[len(kept) :]])
         more, bars, d_row = _split(found, (len(of_consts), b))
         return [*bars, *(s + m for s, m in zip(sums, more, strict=True))], d_row
 
@@ -275,41 +257,45 @@ def _transpose(cotangents, *operands, body, counts, **how):
     return [x if u else None for x, u in zip(found, unknown, strict=True)]
 
 
-def _batch(operands, dims, *, body, counts, **how):
-    size = next(x.shape[d] for x, d in zip(operands, dims, strict=True) if d is not None)
+def _batch(lanes, operands, dims, *, body, counts, **how):
     a, b = counts
     front = [
         x if d is None else jnp.moveaxis(x, d, int(i >= a + b))
         for i, (x, d) in enumerate(zip(operands, dims, strict=True))
     ]
     consts, carry, xs = _split(front, counts)
-    lanes, hits = reached(body, counts, [d is not None for d in dims])
+    given, found = reached(body, counts, [d is not None for d in dims])
     carry = [
-        widen(x, size) if lane and d is None else x for x, lane, d in zip(carry, hits[:b], dims[a : a + b], strict=True)
+        widen(x, lanes.size) if own and d is None else x
+        for x, own, d in zip(carry, found[:b], dims[a : a + b], strict=True)
     ]
-    axes = lambda flags: [0 if flag else None for flag in flags]
-    step = jax.vmap(jaxpr_as_fun(body), in_axes=axes(lanes), out_axes=axes(hits), axis_size=size)
+    step = over_lanes(jaxpr_as_fun(body), axes(given), axes(found), lanes)
 
     def trip(carry, row):
         out = step(*consts, *carry, *row)
         return out[:b], out[b:]
 
     carry, ys = _scan(trip, carry, xs, how)
-    return [*carry, *ys], [*axes(hits[:b]), *(1 if hit else None for hit in hits[b:])]
+    return [*carry, *ys], [*axes(found[:b]), *(1 if own else None for own in found[b:])]
 
 
-scan_p.def_impl(lambda *xs, **params: jax.jit(functools.partial(_run, **params))(*xs))
-
-
-@scan_p.def_abstract_eval
-def _(*_, body, counts, length, **how):
+def _abstract(*_, body, counts, length, **how):
     n = counts[1]
     stacked = [x.update(shape=(length, *x.shape)) for x in body.out_avals[n:]]
     return [*body.out_avals[:n], *stacked]
 
 
-mlir.register_lowering(scan_p, mlir.lower_fun(_run, multiple_results=True))
-mlir.register_lowering(scan_p, _lower_on_cpu, platform="cpu")
-ad.primitive_jvps[scan_p] = _jvp
-ad.primitive_transposes[scan_p] = _transpose
-batching.primitive_batchers[scan_p] = _batch
+scan_p = define(
+    "faithful_scan",
+    _plain,
+    abstract=_abstract,
+    jvp=_jvp,
+    batch=_batch,
+    transpose=_transpose,
+    run=_run,
+    on_cpu=_lower_on_cpu,
+    programs=("body",),
+)
+CONTAINERS.add("faithful_scan")
+LOOPED.add("faithful_scan")
+RULES["faithful_scan"] = RULES["scan"]

@@ -10,8 +10,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import eval_jaxpr
 
+from jaxdiffeq.primitives.jax_internals import eval_jaxpr
 from jaxdiffeq.types import PyTree
 
 

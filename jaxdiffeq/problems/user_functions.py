@@ -14,7 +14,7 @@ from jaxdiffeq import errors
 from jaxdiffeq.algebra.detect import Detected, detect
 from jaxdiffeq.algebra.krylov import MatrixFree
 from jaxdiffeq.algebra.structure import times_mass
-from jaxdiffeq.primitives.while_loop import dependencies
+from jaxdiffeq.primitives.dataflow import dependencies
 from jaxdiffeq.problems.ravel import Program, Ravel, Split, as_array, close, inexact, real_dtype
 from jaxdiffeq.problems.vector_field import MassField, ResidualField, SplitField, VectorField
 from jaxdiffeq.types import PyTree

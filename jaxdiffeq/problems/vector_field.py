@@ -18,9 +18,10 @@ from jaxdiffeq.algebra import structure
 from jaxdiffeq.algebra.structure import Entries, Mass, times_mass
 from jaxdiffeq.algebra.vectors import like, real_size, real_vector
 from jaxdiffeq.implicit.consistent import Consistent, consistent, limit, moving, null_space
-from jaxdiffeq.types import PyTree
+from jaxdiffeq.types import Context, PyTree
 
 Slope = Callable[[jax.Array, jax.Array, PyTree], jax.Array]  # (t, y, args) ↦ dy/dt, all on one array
+Clock = Callable[[jax.Array], jax.Array]
 Residual = Callable[[jax.Array, jax.Array, jax.Array, PyTree], jax.Array]  # (t, y, dy/dt, args) ↦ zero
 
 
@@ -42,6 +43,8 @@ class VectorField:
     """on vectors: the linear algebra of their Jacobians"""
     size: int = 0
     """on vectors: how many numbers they have"""
+    in_context: Callable[[Context], VectorField] | None = None
+    """the field during a step, where it depends on that step's number or on the past"""
 
     algebraic: ClassVar[bool] = False
     """components of y may have no derivative of their own: they have to be consistent, and dy/dt is not f"""
@@ -61,7 +64,13 @@ class VectorField:
         """The implicit term, and the explicit one if there are two."""
         return self, None
 
-    def at(self, clock: Callable[[jax.Array], jax.Array]) -> Self:
+    def at(self, clock: Clock | None, context: Context) -> VectorField:
+        """The field during a step, asked at `clock(t)`, if there is a clock, for what is wanted at t."""
+        if self.in_context is not None:
+            return self.in_context(context).at(clock, context)
+        return self if clock is None else self.by(clock)
+
+    def by(self, clock: Clock) -> Self:
         """The same equation, asked at `clock(t)` for what is wanted at t."""
         return replace(self, f=_moved(self.f, clock), jacobian=self.jacobian and _moved(self.jacobian, clock))
 
@@ -179,9 +188,9 @@ class SplitField(VectorField):
     def terms(self) -> tuple[VectorField, Slope | None]:
         return VectorField(self.implicit, self.structure, self.autonomous, self.jacobian), self.explicit
 
-    def at(self, clock: Callable[[jax.Array], jax.Array]) -> Self:
+    def by(self, clock: Clock) -> Self:
         implicit, explicit = _moved(self.implicit, clock), _moved(self.explicit, clock)
-        return replace(super().at(clock), implicit=implicit, explicit=explicit)
+        return replace(super().by(clock), implicit=implicit, explicit=explicit)
 
 
 class _Algebraic(VectorField):
@@ -248,8 +257,8 @@ class ResidualField(_Algebraic):
 
     at_slope = True
 
-    def at(self, clock: Callable[[jax.Array], jax.Array]) -> Self:
-        return replace(super().at(clock), residual=_moved(self.residual, clock))
+    def by(self, clock: Clock) -> Self:
+        return replace(super().by(clock), residual=_moved(self.residual, clock))
 
     def remembered(self, args: PyTree, slope: jax.Array) -> PyTree:
         return args if self.remember is None else self.remember(args, slope)
@@ -313,7 +322,7 @@ class ResidualField(_Algebraic):
         return ResidualField(lambda t, y, args: -residual(t, y, jnp.zeros_like(y), args), residual=residual)
 
 
-def _moved(f: Callable, clock: Callable[[jax.Array], jax.Array]) -> Callable:
+def _moved(f: Callable, clock: Clock) -> Callable:
     return lambda t, *rest: f(clock(t), *rest)
 
 

@@ -13,7 +13,7 @@ from jax import lax
 from jaxdiffeq.engine.control import PIDController
 from jaxdiffeq.primitives.constant_matmul import blend, constant_matmul, total
 from jaxdiffeq.problems.vector_field import VectorField
-from jaxdiffeq.steppers.base import Stepper
+from jaxdiffeq.steppers.base import StepperDefaults
 from jaxdiffeq.steppers.multistep import order_change
 from jaxdiffeq.types import PyTree, State, Step
 
@@ -47,7 +47,7 @@ class _Grid(NamedTuple):
 
 
 @dataclass(frozen=True)
-class AdamsPECE(Stepper):
+class AdamsPECE(StepperDefaults):
     """p = y + dt Σⱼ gⱼ Φⱼ*, j < k,   y₁ = p + dt gₖ Φₖ(p),   with the slopes f(t₁, p) and f(t₁, y₁).
 
     The predictor has order k, the corrector k + 1; the error that is controlled is that of order k. Φⱼ are divided
@@ -61,9 +61,9 @@ class AdamsPECE(Stepper):
 
     regularisers: ClassVar[tuple[str, ...]] = ("error", "energy")
     controller: ClassVar[Any] = PIDController()
-    error_order: ClassVar[int] = 2
+    error_order = 2
     """of the first step; later ones say theirs"""
-    evaluations: ClassVar[tuple[int, int, int]] = (1, 2, 0)
+    evaluations = (1, 2, 0)
     """Calls of f: at the start, in an attempted step, and in the dense output of one."""
     name: ClassVar[str] = "Adams"
 
@@ -93,7 +93,7 @@ class AdamsPECE(Stepper):
         )
 
     def step(self, f: VectorField, start: State, t1: jax.Array, args: PyTree, tolerance: Any) -> Step:
-        (t, y, memory), k = start, start.memory.order
+        t, y, memory, k = start.t, start.y, start.memory, start.memory.order
         width = t1 - t
         dt = width.astype(y.dtype)
         grid = self._grid(memory, width)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from jaxdiffeq import errors
-from jaxdiffeq.primitives.while_loop import vary_like
+from jaxdiffeq.primitives.varying_axes import vary_like
 from jaxdiffeq.problems.vector_field import VectorField
-from jaxdiffeq.steppers.base import NO_WORK, Stepper
+from jaxdiffeq.steppers.base import NO_WORK, StepperDefaults
 from jaxdiffeq.types import PyTree, State, Step, Work
 
 NONSTIFF, STIFF = 0, 1
@@ -35,7 +35,7 @@ class AutoMemory(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Auto(Stepper):
+class Auto(StepperDefaults):
     """An explicit method that hands over to a stiff one, and back, during the solve.
 
     dt·|λ|, with an estimate of the fastest rate |λ| that every step makes anyway, is compared with the explicit
@@ -56,7 +56,7 @@ class Auto(Stepper):
     def name(self) -> str:
         return f"Auto({self.nonstiff.name}, {self.stiff.name})"
 
-    work: ClassVar[Any] = NO_WORK
+    work = NO_WORK
 
     @property
     def compact(self) -> Auto:
@@ -145,7 +145,7 @@ class Auto(Stepper):
         votes = jnp.where(other, memory.votes + 1, jnp.maximum(memory.votes - 1, 0))
         switch = votes >= jnp.where(stiff, PATIENCE[STIFF], PATIENCE[NONSTIFF])
         mode = jnp.where(switch, 1 - memory.mode, memory.mode)
-        t, y, carried = step.after
+        t, y, carried = step.after.t, step.after.y, step.after.memory
 
         def begin():
             return vary_like(tuple(method.init(f, t, y, args) for method in (self.nonstiff, self.stiff)), y)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +51,7 @@ class Collocation(OfTableau):
     tableau: CollocationTableau
     newton: Newton = NEWTON
 
-    work: ClassVar[Any] = NO_WORK
+    work = NO_WORK
 
     @property
     def takes_mass(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -57,7 +57,7 @@ class DIRK(OfTableau):
     tableau: DIRKTableau
     newton: Newton = NEWTON
 
-    work: ClassVar[Any] = NO_WORK
+    work = NO_WORK
 
     @property
     def takes_mass(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -54,8 +54,8 @@ class IMEXMultistep(OfTableau):
     tableau: IMEXTableau
     newton: Newton = NEWTON
 
-    work: ClassVar[Any] = NO_WORK
-    evaluations: ClassVar[tuple[int, int, int]] = (1, 0, 0)
+    work = NO_WORK
+    evaluations = (1, 0, 0)
     """Calls of f besides those of Newton's method: at the start, in an attempted step, in the dense output."""
 
     def init(self, f: VectorField, t: jax.Array, y: jax.Array, args: PyTree) -> ImexMemory:

@@ -18,9 +18,9 @@ from jaxdiffeq.implicit import jacobian_reuse
 from jaxdiffeq.implicit.jacobian_reuse import Kept, Matrix
 from jaxdiffeq.primitives.constant_matmul import blend, constant_matmul, total
 from jaxdiffeq.problems.vector_field import VectorField
-from jaxdiffeq.steppers.base import NO_WORK, Stepper
+from jaxdiffeq.steppers.base import NO_WORK, StepperDefaults
 from jaxdiffeq.tableaux.multistep import change_of_step, harmonic, through_differences
-from jaxdiffeq.types import PyTree, State, Step, Work
+from jaxdiffeq.types import PyTree, State, Step
 
 SAFETY = 0.8
 """of the step size that would just meet the tolerance"""
@@ -63,7 +63,7 @@ class _Operands(NamedTuple):
 
 
 @dataclass(frozen=True)
-class MultistepBDF(Stepper):
+class MultistepBDF(StepperDefaults):
     """α (y₁ − y⁽⁰⁾) + Σₘ γₘ ∇ᵐy = dt·y₁′, m = 1 … k, with y⁽⁰⁾ = Σₘ ∇ᵐy, γₘ = Σⱼ≤ₘ 1/j, α = (1 − κ) γₖ.
 
     y₁′ is that of the equation at t₁, M·y₁′ = f(t₁, y₁) or F(t₁, y₁, y₁′) = 0.
@@ -88,11 +88,11 @@ class MultistepBDF(Stepper):
     controller: ClassVar[Any] = PIDController()
     takes_mass: ClassVar[bool] = True
     takes_residual: ClassVar[bool] = True
-    error_order: ClassVar[int] = 2
+    error_order = 2
     """of the first step; later ones say theirs"""
-    evaluations: ClassVar[tuple[int, int, int]] = (1, 0, 0)
+    evaluations = (1, 0, 0)
     """Calls of f besides those of Newton's method: at the start, in an attempted step, in the dense output."""
-    work: ClassVar[Work] = NO_WORK
+    work = NO_WORK
     name: ClassVar[str] = "BDF"
 
     def __repr__(self) -> str:

@@ -9,7 +9,7 @@ import pytest
 from jax import lax
 
 import jaxdiffeq as jde
-from jaxdiffeq.solution import NonfiniteSolution
+from jaxdiffeq.errors import NonfiniteSolution
 
 END = jde.SaveAt(t1=True)
 WEIGHTS = jnp.asarray(np.random.default_rng(0).normal(size=(3, 3))) / 2

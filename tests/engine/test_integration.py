@@ -10,7 +10,8 @@ import pytest
 
 from jaxdiffeq import FixedSteps, IController, PIDController, Result
 from jaxdiffeq.engine.control import Tolerance
-from jaxdiffeq.engine.integration import STAGNATION, Integration
+from jaxdiffeq.engine.integration import Integration
+from jaxdiffeq.engine.outcome import STAGNATION
 from jaxdiffeq.problems.vector_field import VectorField
 from jaxdiffeq.types import Inputs, Settings, State, Step, Verdict
 

@@ -11,10 +11,11 @@ import jaxdiffeq as jde
 from jaxdiffeq.engine.control import Tolerance
 from jaxdiffeq.engine.integration import Integration
 from jaxdiffeq.engine.interpolant import hermite
-from jaxdiffeq.engine.recorders import Log, Marks, SaveSteps, SaveTimes, Shapes, StepView, Window
+from jaxdiffeq.engine.log import Held, Log, Marks, Window, WindowMarks
+from jaxdiffeq.engine.recorders import SaveSteps, SaveTimes
 from jaxdiffeq.primitives.row_buffer import read, rows, write
 from jaxdiffeq.problems.vector_field import VectorField
-from jaxdiffeq.types import Inputs, Settings, State
+from jaxdiffeq.types import Inputs, Settings, Shapes, State, StepView
 
 NAN = jnp.array(jnp.nan)
 
@@ -43,7 +44,8 @@ def step(t0, t1, number, taken=True):
     rise = line(jnp.asarray(t1, float)) - line(jnp.asarray(t0, float))
     cubic = hermite(line(jnp.asarray(t0, float)), line(jnp.asarray(t1, float)), rise, rise)
     dt = jnp.asarray(abs(t1 - t0), float)
-    return StepView(state(t0), state(t1), cubic, dt, count(100 + number), jnp.array(taken), count(number))
+    before, after = state(t0), state(t1)
+    return StepView(before, after, after.y, cubic, dt, count(100 + number), jnp.array(taken), count(number))
 
 
 def inputs(ts=(), span=(0.0, 1.0)):
@@ -123,12 +125,12 @@ def test_every_nth_step_is_saved_while_there_is_room(every, dense):
         kept = min((n + 1) // every, 4)
         assert fixed == kept
         numbers = every * np.arange(1, kept + 1)
-        np.testing.assert_array_equal(moving[0][:kept], numbers / 16)
-        np.testing.assert_array_equal(moving[1]["y"][:kept, 1], 10 * numbers / 16)
+        np.testing.assert_array_equal(moving.t[:kept], numbers / 16)
+        np.testing.assert_array_equal(moving.values["y"][:kept, 1], 10 * numbers / 16)
         if dense:
-            np.testing.assert_array_equal(moving[2][:kept, 0, 0], (numbers - 1) / 16)
-        assert np.all(np.isnan(moving[0][kept:-1]))
-    assert (moving[2] is None) is not dense
+            np.testing.assert_array_equal(moving.coefficients[:kept, 0, 0], (numbers - 1) / 16)
+        assert np.all(np.isnan(moving.t[kept:-1]))
+    assert (moving.coefficients is None) is not dense
 
 
 # ---- the log of a replay
@@ -148,7 +150,7 @@ def thinned(slots, stride, n, entry):
 def test_the_log_keeps_every_strideth_step(size):
     log, given = Log(size, 64), inputs()
     shapes, fixed = log.init(given, state(0.0), Shapes(None, jax.ShapeDtypeStruct((), np.int32)))
-    moving, fixed = blank(shapes), Marks(blank(fixed.dt), blank(fixed.controller), fixed.stride)
+    moving, fixed = blank(shapes), Marks(blank(fixed.made), fixed.stride)
     record = jax.jit(lambda moving, fixed, passage: log.record(moving, fixed, passage, given))
     model, stride = [None] * size, 1
     for n in range(64):
@@ -160,7 +162,7 @@ def test_the_log_keeps_every_strideth_step(size):
             if number is None:
                 continue
             assert number == slot * stride <= n
-            kept = read((moving, fixed.dt, fixed.controller), count(slot))
+            kept = read((moving, *fixed.made), count(slot))
             jax.tree.map(np.testing.assert_array_equal, kept, (state(number / 64), 1 / 64, 100 + number))
         assert sum(number is not None for number in model) == n // stride + 1 > min(n, size // 2 - 1)
     assert log.thins is (size < 64) and stride == 64 // size
@@ -168,19 +170,21 @@ def test_the_log_keeps_every_strideth_step(size):
 
 def test_a_window_holds_consecutive_steps():
     window, first = Window(3), 4
-    moving, sizes = blank(rows((state(0.0), NAN), 3))
+    room = lambda: blank(window.init(inputs(), state(0.0), Shapes(None, None)))
+    moving, fixed = room()
     record = jax.jit(lambda moving, fixed, passage: window.record(moving, fixed, passage, inputs()))
     for n in range(12):
         for taken in (False, True):
-            moving, (same, sizes) = record(moving, (count(first), sizes), step(n / 16, (n + 1) / 16, n, taken))
-            assert same == first
+            fixed = fixed._replace(first=count(first))
+            moving, fixed = record(moving, fixed, step(n / 16, (n + 1) / 16, n, taken))
+            assert fixed.first == first
     np.testing.assert_array_equal(moving.t[:3], np.array([4, 5, 6]) / 16)
     np.testing.assert_array_equal(moving.y[:3, 1], 10 * np.array([4, 5, 6]) / 16)
-    np.testing.assert_array_equal(sizes[:3], 1 / 16)
-    moving, sizes = blank(rows((state(0.0), NAN), 3))
+    np.testing.assert_array_equal(fixed.dt[:3], 1 / 16)
+    moving, fixed = room()
     for n in (3, 7):
-        moving, (_, sizes) = record(moving, (count(first), sizes), step(n / 16, (n + 1) / 16, n))
-    assert np.all(np.isnan(moving.t[:3])) and np.all(np.isnan(sizes[:3]))
+        moving, fixed = record(moving, fixed._replace(first=count(first)), step(n / 16, (n + 1) / 16, n))
+    assert np.all(np.isnan(moving.t[:3])) and np.all(np.isnan(fixed.dt[:3]))
 
 
 @functools.cache
@@ -203,16 +207,16 @@ def test_a_replay_from_a_slot_takes_the_same_steps(slot):
     marks, counts = carry.control.marks["log"], carry.control.counts
     steps, stride = int(counts.steps), int(marks.stride)
     assert counts.rejected_error > 0 and 4 >= steps / stride > 2 and stride >= 4
-    ts, ys = np.append(0.0, saved[0][:steps]), np.append(0.0, saved[1]["y"][:steps, 0])
+    ts, ys = np.append(0.0, saved.t[:steps]), np.append(0.0, saved.values["y"][:steps, 0])
 
     window, first = Window(stride), slot * stride
     records = blank(rows((read(slots, count(0)), NAN), stride))
     again = jax.jit(integration.with_recorders(window=window).replay)
-    made = read((marks.dt, marks.controller), count(slot))
+    made = read(marks.made, count(slot))
     end = min(first + stride, steps) - 1
-    held = {"window": records[0]}, {"window": (count(first), records[1])}
-    kept, held = again(given, settings, read(slots, count(slot)), made, (count(first), count(end)), held)
-    states, sizes = kept["window"], held["window"][1]
+    held = Held({"window": records[0]}, {"window": WindowMarks(count(first), records[1])})
+    held = again(given, settings, read(slots, count(slot)), made, (count(first), count(end)), held)
+    states, sizes = held.records["window"], held.marks["window"].dt
     np.testing.assert_array_equal(states.t[: end - first], ts[first:end])
     np.testing.assert_array_equal(states.y[: end - first, 0], ys[first:end])
     assert np.all(np.isnan(states.t[end - first : stride]))

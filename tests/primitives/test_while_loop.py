@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from jax import lax
 
-from jaxdiffeq.primitives.while_loop import consts_first, dependencies, frozen_while
+from jaxdiffeq.primitives.dataflow import dependencies
+from jaxdiffeq.primitives.jax_internals import consts_first
+from jaxdiffeq.primitives.while_loop import frozen_while
 
 
 def repeat(x, n, rate):

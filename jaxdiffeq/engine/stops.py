@@ -1,0 +1,77 @@
+"""Times that a solve lands on exactly, and f on either side of them.
+
+Some are given, `Inputs.stops`; others are asked for by steps, `Step.stops`, while the solve runs. `State.stops` holds
+the latter, [room + 1]: first the last of them that was reached, then those ahead in the order of travel, then infinity.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxdiffeq.types import Context, Inputs, State
+
+
+def direction_of(inputs: Inputs) -> jax.Array:
+    return jnp.sign(inputs.t1 - inputs.t0)
+
+
+def next_stop(inputs: Inputs, field: Any, at: State, context: Context) -> tuple[jax.Array, Any]:
+    """The next time to land on, and f on the way there.
+
+    Between two stops f is asked only for times strictly between them: a jump of f at a stop is seen from the side
+    on which the step lies, whether f says `t < stop` or `t <= stop`.
+    """
+    stops, asked = inputs.stops, at.stops
+    if stops.size == 0 and not len(asked):
+        return inputs.t1, field.at(None, context)
+    direction = direction_of(inputs)
+    passed = jnp.sum(direction * stops <= direction * at.t)
+    targets = jnp.append(stops, inputs.t1)
+    target = targets[passed]
+    far = jnp.array(jnp.inf, at.t.dtype)
+    last = jnp.where(passed > 0, targets[passed - 1], -direction * far)
+    jumps = passed < stops.size
+    if len(asked):
+        sooner = direction * asked[1] < direction * target
+        target, jumps = jnp.where(sooner, asked[1], target), jumps | sooner
+        last = jnp.where(direction * asked[0] > direction * last, asked[0], last)
+    ends = lax.stop_gradient((last, target))  # bounds for a clip that is constant; nextafter has no derivative
+    first, final = jnp.nextafter(ends[0], direction * far), jnp.nextafter(ends[1], -direction * far)
+    final = jnp.where(jumps, final, target)
+    low, high = jnp.minimum(first, final), jnp.maximum(first, final)
+
+    def one_sided(t):
+        return t + lax.stop_gradient(jnp.clip(t, low, high) - t)
+
+    return target, field.at(one_sided, context)
+
+
+def reach(target: jax.Array, t: jax.Array, dt: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Whether a step of size `dt` lands on the target, and its size if so: 1 % longer rather than a sliver."""
+    left = jnp.abs(target - t)
+    return left <= 1.01 * dt, left
+
+
+def nothing_asked(inputs: Inputs, room: int) -> Any:
+    """`State.stops` at the start."""
+    if room == 0:
+        return ()
+    far = jnp.where(direction_of(inputs) < 0, -jnp.inf, jnp.inf).astype(inputs.t0.dtype)
+    return jnp.full(room + 1, far).at[0].set(-far)
+
+
+def asked_for(stops: jax.Array, t: jax.Array, more: jax.Array | None, inputs: Inputs) -> tuple[jax.Array, jax.Array]:
+    """`State.stops` after a step to t that asked for `more`, and whether there is room for all of them."""
+    direction = lax.stop_gradient(direction_of(inputs))
+    far = jnp.where(direction < 0, -jnp.inf, jnp.inf).astype(t.dtype)
+    reached = jnp.any(stops[1:] == t)
+    known = stops[1:] if more is None else jnp.append(stops[1:], more)
+    ahead = jnp.where(direction * known > direction * t, known, far)
+    ahead = ahead[jnp.argsort(lax.stop_gradient(direction * ahead))]
+    room = stops.size - 1
+    last = lax.stop_gradient(jnp.where(reached, t, stops[0]))
+    return jnp.append(last, ahead[:room]), jnp.all(jnp.isinf(ahead[room:]))

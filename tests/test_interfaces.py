@@ -1,0 +1,75 @@
+"""The promises of `jaxdiffeq.interfaces`, kept by every part. Pyright checks the types of these tables."""
+
+import types
+
+import pytest
+
+import jaxdiffeq as jde
+from jaxdiffeq import interfaces, methods
+from jaxdiffeq.algebra import structure
+from jaxdiffeq.algebra.krylov import Krylov
+from jaxdiffeq.engine.log import Log, Window
+from jaxdiffeq.engine.recorders import RecorderDefaults, SaveSteps, SaveTimes
+from jaxdiffeq.engine.regularisers import RegulariserSums
+from jaxdiffeq.gradients.quadrature import Quadrature
+from jaxdiffeq.gradients.segments import Checkpoints, Polynomials
+
+
+def observe(t, y, args):
+    return y
+
+
+VALUES: list[interfaces.ValueRecorder] = [SaveTimes(observe), SaveSteps(observe, 4)]
+SAVING: list[interfaces.SavingRecorder] = [*VALUES, RegulariserSums(("error",))]
+RECORDERS: list[interfaces.Recorder] = [
+    *SAVING, Log(4, 64), Window(4), Checkpoints(4, 64), Polynomials(), Quadrature(lambda t, z, args: [z], (), 3)
+]  # fmt: skip
+STRATEGIES: list[interfaces.GradientStrategy] = [
+    *(jde.ReverseAD(), jde.ForwardAD(), jde.BacksolveAdjoint(), jde.InterpolatingAdjoint()),
+    *(jde.QuadratureAdjoint(), jde.GaussAdjoint()),
+]
+BOUND: list[interfaces.BoundStrategy] = [strategy.bind(100, 16) for strategy in STRATEGIES]
+STEPPERS: list[interfaces.Stepper] = [  # one of each family
+    *(jde.Tsit5(), jde.Rodas5P(), jde.KenCarp4(), jde.RadauIIA5(), jde.BDF(), jde.SBDF2(), jde.Adams()),
+    jde.AutoTsit5(),
+]
+CONTROLLERS: list[interfaces.Controller] = [jde.PIDController(), jde.PredictiveController(), jde.FixedSteps(4)]
+ALGEBRAS: list[interfaces.LinearAlgebra] = [
+    structure.Dense(),
+    structure.Diagonal().bind(3),
+    Krylov(jde.MatrixFree(), lambda t, v, args: v, None),
+]
+
+PROMISES = {
+    interfaces.Recorder: RECORDERS,
+    interfaces.SavingRecorder: SAVING,
+    interfaces.ValueRecorder: VALUES,
+    interfaces.GradientStrategy: STRATEGIES,
+    interfaces.BoundStrategy: BOUND,
+    interfaces.Stepper: STEPPERS,
+    interfaces.Controller: CONTROLLERS,
+    interfaces.LinearAlgebra: ALGEBRAS,
+}
+
+
+def members(promise):
+    """Of a protocol and of those that it extends."""
+    return sorted({name for kind in promise.__mro__ for name in vars(kind) if name[0] != "_"})
+
+
+@pytest.mark.parametrize("promise", PROMISES, ids=lambda promise: promise.__name__)
+def test_every_part_has_what_its_interface_promises(promise):
+    assert members(promise)
+    for part in PROMISES[promise]:
+        missing = [name for name in members(promise) if not hasattr(part, name)]
+        assert not missing, (type(part).__name__, missing)
+
+
+def test_no_interface_and_no_family_is_left_out():
+    own = lambda kind: isinstance(kind, type) and kind.__module__ == interfaces.__name__
+    protocols = set(filter(own, vars(interfaces).values()))
+    assert protocols == set(PROMISES)
+    made = [m() for name, m in vars(methods).items() if isinstance(m, types.FunctionType) and name[0].isupper()]
+    assert {type(m) for m in made} <= {type(m) for m in STEPPERS}
+    kept = RecorderDefaults.__subclasses__()
+    assert {*kept, *(child for kind in kept for child in kind.__subclasses__())} == {type(r) for r in RECORDERS}
