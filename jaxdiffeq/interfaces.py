@@ -55,6 +55,10 @@ class SavingRecorder(Recorder, Protocol):
         """How many rows are taken away when a solve pauses, None if they stay, and `fixed` to go on with."""
         ...
 
+    def reached(self, fixed: Any, count: int, inputs: Inputs, /) -> jax.Array:
+        """Which of its `count` rows hold what a solve has come to. Shapes: [count], or [] for all alike."""
+        ...
+
     def rows(self, moving: Any, /) -> PyTree:
         """What a solution gets to see of `moving`."""
         ...

@@ -1,142 +1,192 @@
-"""Equal steps as a plain scan, which differentiates by itself in every mode."""
+"""Equal steps as a scan: no error estimate and no controller, yᵢ₊₁ = step(t₀ + i·dt, yᵢ) with dt = (t₁ − t₀)/n.
+
+Every step moves with both ends of the span, which is what derivatives with respect to these are taken of.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from typing import Any
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
-from jaxdiffeq.engine.control import FixedSteps
-from jaxdiffeq.engine.recorders import StepRows
-from jaxdiffeq.frontend.plan import Arrays, Built, Plan
-from jaxdiffeq.gradients.reverse import ReverseAD
-from jaxdiffeq.gradients.rule import Constants, Outputs, poisoned
-from jaxdiffeq.primitives.fused_region import fused_region
-from jaxdiffeq.primitives.scan import scan
+from jaxdiffeq.engine import outcome
+from jaxdiffeq.engine.integration import Carry, Integration, LoopControl
+from jaxdiffeq.engine.log import Held
+from jaxdiffeq.primitives.scan import scan as any_scan
 from jaxdiffeq.primitives.varying_axes import vary_like
-from jaxdiffeq.types import Counts, Inputs, Result, State
+from jaxdiffeq.primitives.while_loop import frozen_while
+from jaxdiffeq.types import Estimates, Inputs, PyTree, Result, Settings, State, Step, StepView
 
-MOST = 2**28  # bytes of states that a gradient keeps unless told otherwise
-
-
-def marches(plan: Plan, arrays: Arrays) -> bool:
-    """Whether the solve is a number of equal steps, with nothing between them to save or to land on."""
-    controller = arrays.settings.controller
-    if not isinstance(controller, FixedSteps) or controller.n is None or not isinstance(plan.gradient, ReverseAD):
-        return False
-    between = np.size(arrays.ts) or np.size(arrays.stops) or plan.dense or plan.keep.steps > 1 or plan.regularisers
-    return not between and controller.n <= plan.max_steps
+scan = functools.partial(any_scan, forward_only=True)
 
 
-def march(plan: Plan, parts: Built) -> tuple[Outputs, Constants]:
-    """No error estimate, no controller, no interpolation: yᵢ₊₁ = step(t₀ + i·dt, yᵢ)."""
-    return fused_region(lambda: _march(plan, parts), derivative=False)
+class _At(NamedTuple):
+    """What goes from step to step."""
+
+    y: jax.Array
+    memory: PyTree
+    held: Held
+    alive: jax.Array | None
+    """every step so far is a number; where nothing is recorded, nobody looks"""
+    dense: jax.Array
+    work: Any
 
 
-def _march(plan: Plan, parts: Built) -> tuple[Outputs, Constants]:
-    integration, inputs, n = parts.integration, parts.inputs, parts.settings.controller.n
+@dataclass(frozen=True)
+class EqualSteps:
+    """What `Integration` is, in `n` equal steps and without stops."""
 
-    def step(carry, i):
-        *carry, work = carry
-        t1, after, _, spent = _step(parts, inputs, carry, i)
-        if integration.watch is not None:
-            moves = (inputs.t0 + i * _width(inputs, n), i.astype(int)), (t1, i.astype(int) + 1)
-            after = integration.watch(after[0], inputs, *moves, i == n - 1), after[1]
-        row = StepRows(t1, parts.observe(t1, after[0], inputs.args), None) if plan.keep.steps else None
-        return (*after, jax.tree.map(jnp.add, work, spent)), row
+    loop: Integration
+    n: int
+    room_for_stops: ClassVar[int] = 0
+    skips_an_instant: ClassVar[bool] = False
 
-    numbers = jnp.arange(n, dtype=inputs.t0.dtype)
-    first = integration.begin(inputs)
-    nothing = jax.tree.map(lambda _: jnp.zeros((), jnp.int32), integration.stepper.work)
-    carry = first.y, first.memory, nothing
-    (y, _, work), rows = _scan(step, carry, numbers, plan.gradient.memory or _within(carry, n))
-    good = jnp.all(jnp.isfinite(y))
-    done, last, solved = _failure(parts, lax.stop_gradient(inputs), lax.stop_gradient(first), good)
-    width = _width(inputs, n)
-    blame = jnp.where(solved, Result.nonfinite, Result.nonlinear_solve_failed)
-    constants = Constants(
-        t=jnp.where(good, inputs.t1, inputs.t0 + done.astype(width.dtype) * width),
-        dt=jnp.abs(width),
-        counts=Counts(done, jnp.zeros_like(done), n - done, n - done, jnp.zeros_like(done), work),
-        result=jnp.where(good, Result.success, blame).astype(jnp.int32),
-        marks={"steps": done} if plan.keep.steps else {},
-    )
-    outputs = Outputs(poisoned(y, good, last), {"steps": rows} if plan.keep.steps else {})
-    return outputs, constants
+    @property
+    def recorders(self) -> Mapping[str, Any]:
+        return self.loop.recorders
+
+    @property
+    def compact(self) -> EqualSteps:
+        return replace(self, loop=self.loop.compact)
+
+    def begin(self, inputs: Inputs) -> State:
+        return self.loop.begin(inputs)
+
+    def polynomial(self, inputs: Inputs, step: StepView, dense: PyTree, wanted: jax.Array) -> jax.Array:
+        return self.loop.polynomial(inputs, step, dense, wanted)
+
+    def end(self, inputs: Inputs, done: jax.Array) -> jax.Array:
+        """The time after so many steps."""
+        return jnp.where(done == self.n, inputs.t1, inputs.t0 + done.astype(inputs.t0.dtype) * self._width(inputs))
+
+    def numbers(self, inputs: Inputs) -> jax.Array:
+        """Of the steps, in the dtype of t. Shapes: [n]."""
+        return jnp.arange(self.n, dtype=inputs.t0.dtype)
+
+    def _width(self, inputs: Inputs) -> jax.Array:
+        return (inputs.t1 - inputs.t0) / self.n
+
+    # ---- one step
+
+    def step(
+        self, inputs: Inputs, settings: Settings, y: jax.Array, memory: PyTree, i: jax.Array
+    ) -> tuple[State, Step]:
+        """The state before step `i`, and that step, NaN where an inner solve failed: no later one can pass for good."""
+        width, loop = self._width(inputs), self.loop
+        start = State(inputs.t0 + i * width, y, memory)
+        _, f = loop.ahead(inputs, start, i.astype(jnp.int32))
+        t1 = jnp.where(i == self.n - 1, inputs.t1, inputs.t0 + (i + 1) * width)
+        step = loop.stepper.step(f, start, t1, inputs.args, settings.tolerance)
+        if step.ok is not True:
+            after = step.after._replace(y=jnp.where(step.ok, step.after.y, jnp.nan))
+            step = step._replace(after=after)
+        return start, step
+
+    def view(self, inputs: Inputs, before: State, step: Step, taken: Any, i: jax.Array) -> StepView:
+        """The step as recorders see it."""
+        after, estimates = step.after, Estimates(step.error, step.spectral_radius)
+        width = lax.stop_gradient(jnp.abs(self._width(inputs)))
+        return StepView(before, after, after.y, None, width, None, taken, i.astype(jnp.int32), estimates)
+
+    def _trip(self, inputs: Inputs, settings: Settings, at: _At, i: jax.Array) -> _At:
+        before, step = self.step(inputs, settings, at.y, at.memory, i)
+        y, memory, work = step.after.y, step.after.memory, jax.tree.map(jnp.add, at.work, step.work)
+        if self.loop.watch is not None:
+            spent = (before.t, i.astype(jnp.int32)), (step.after.t, i.astype(jnp.int32) + 1)
+            y = self.loop.watch(y, inputs, *spent, i == self.n - 1)
+        if at.alive is None:
+            return at._replace(y=y, memory=memory, work=work)
+        alive = at.alive & jnp.all(jnp.isfinite(y))
+        held, wanted = self.loop.recorded(inputs, at.held, self.view(inputs, before, step, alive, i), step.dense)
+        return _At(y, memory, held, alive, at.dense + wanted, work)
+
+    # ---- all of them
+
+    def run(self, inputs: Inputs, settings: Settings) -> Carry:
+        return self.trips(inputs, settings, 0)[0]
+
+    def trips(self, inputs: Inputs, settings: Settings, blocks: int) -> tuple[Carry, PyTree]:
+        """The scan, in so many blocks of as many steps and one of those left, and y and memory before each block."""
+        first = self.begin(inputs)
+        zero = jnp.zeros((), jnp.int32)
+        work = jax.tree.map(lambda _: zero, self.loop.stepper.work)
+        alive = jnp.array(True) if self.recorders else None
+        held = jax.tree.map(_filled, self.loop.held(inputs, first, None))
+        at = _At(first.y, first.memory, held, alive, zero, work)
+
+        def trip(at, i):
+            return self._trip(inputs, settings, at, i), None
+
+        def block(at, numbers):
+            return scan(trip, at, numbers)[0], (at.y, at.memory)
+
+        numbers, whole = self.numbers(inputs), self.n // max(blocks, 1) * blocks
+        if blocks == self.n:
+            at, rows = scan(lambda at, i: (trip(at, i)[0], (at.y, at.memory)), at, numbers)
+        elif blocks == 0:
+            at, rows = scan(trip, at, numbers)
+        else:
+            at, rows = scan(block, at, numbers[:whole].reshape(blocks, -1))
+            if whole < self.n:
+                at, row = block(at, numbers[whole:])
+                rows = jax.tree.map(lambda x, one: jnp.concatenate([x, one[None]]), rows, row)
+        return self._ended(inputs, settings, at), rows
+
+    def states(self, inputs: Inputs, settings: Settings, first: tuple, numbers: jax.Array) -> tuple:
+        """y and memory before each of these steps, the first of which begins at `first`."""
+
+        def trip(at, i):
+            after = self.step(inputs, settings, *at, i)[1].after
+            return (after.y, after.memory), at
+
+        return scan(trip, first, numbers)[1]
+
+    # ---- how it ended
+
+    def _ended(self, inputs: Inputs, settings: Settings, at: _At) -> Carry:
+        good = jnp.all(jnp.isfinite(at.y))
+        done, last, solved = self._failure(inputs, settings, good)
+        blame = jnp.where(solved, Result.nonfinite, Result.nonlinear_solve_failed)
+        refused = self.n - done
+        counts = outcome.nothing_yet(self.loop.stepper.work, False)
+        control = LoopControl(
+            dt=lax.stop_gradient(jnp.abs(self._width(inputs))),
+            controller=None,
+            counts=counts._replace(steps=done, rejected_solver=refused, streak=refused, dense=at.dense, work=at.work),
+            result=jnp.where(good, Result.success, blame).astype(jnp.int32),
+            marks=at.held.marks,
+        )
+        y = jnp.where(good, at.y, last)
+        return Carry(State(self.end(inputs, done), y, at.memory), at.held.records, control)
+
+    def _failure(self, inputs: Inputs, settings: Settings, good: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """m, y_m and whether inner solves succeeded: m steps are finite, y_m follows them, the next one is not finite.
+
+        All n where the end is finite, without a trip; else the steps are taken again, since to look at every state on
+        the way would slow down every solve.
+        """
+
+        def goes_on(moving, fixed):
+            return ~good & (fixed[0] < self.n) & jnp.all(jnp.isfinite(moving[1]))
+
+        def again(moving, fixed):
+            (_, y, memory), (i, _) = moving, fixed
+            _, step = self.step(inputs, settings, y, memory, i.astype(inputs.t0.dtype))
+            new = (y, step.after.y, step.after.memory), (i + 1, jnp.asarray(step.ok))
+            live = goes_on(moving, fixed)
+            return jax.tree.map(lambda a, b: jnp.where(live, a, b), new, (moving, fixed))
+
+        first = self.begin(inputs)
+        start = (first.y, first.y, first.memory), (jnp.zeros((), jnp.int32), jnp.array(True))
+        (last, y, _), (i, ok) = frozen_while(goes_on, again, *vary_like(start, first.y))
+        lost = ~jnp.all(jnp.isfinite(y))
+        return jnp.where(good, self.n, i - lost.astype(i.dtype)), jnp.where(lost, last, y), ok
 
 
-def _width(inputs: Inputs, n: int) -> jax.Array:
-    return (inputs.t1 - inputs.t0) / n
-
-
-def _step(parts: Built, inputs: Inputs, carry: Any, i: jax.Array) -> tuple[jax.Array, tuple, jax.Array, Any]:
-    """The time after step i, the state and the stepper's memory, whether inner solves succeeded, and their work.
-
-    The state is NaN if they did not: no later step can pass for an answer.
-    """
-    integration, n = parts.integration, parts.settings.controller.n
-    width = _width(inputs, n)
-    start = State(inputs.t0 + i * width, *carry)
-    t1 = jnp.where(i == n - 1, inputs.t1, inputs.t0 + (i + 1) * width)
-    taken = integration.stepper.step(integration.field, start, t1, inputs.args, parts.settings.tolerance)
-    y, ok = taken.after.y, jnp.asarray(taken.ok)
-    y = y if taken.ok is True else jnp.where(ok, y, jnp.nan)
-    return t1, (y, taken.after.memory), ok, taken.work
-
-
-def _failure(parts: Built, inputs: Inputs, first: State, good: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """How many steps are finite, the state after these, and whether the inner solves of the next one succeeded.
-
-    That is all of them, or found by taking them again.
-
-    A loop without a trip if the solve succeeds: to look at every state on the way would slow down every solve.
-    """
-    n = parts.settings.controller.n
-
-    def finite(at):
-        (y, _), i = at[2:4]
-        return ~good & (i < n) & jnp.all(jnp.isfinite(y))
-
-    def again(at):
-        carry, i = at[2:4]
-        _, after, ok, _ = _step(parts, inputs, carry, i.astype(inputs.t0.dtype))
-        return i, carry[0], after, i + 1, ok
-
-    zero = jnp.zeros((), jnp.int32)
-    start = vary_like((zero, first.y, (first.y, first.memory), zero, jnp.array(True)), first.y)
-    done, y, _, _, ok = lax.while_loop(finite, again, start)
-    return jnp.where(good, n, done), y, ok
-
-
-def _within(carry: Any, n: int) -> str | None:
-    """Two levels where all states, with the Jacobians that some methods keep, would take too much memory."""
-    return "sqrt" if n * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(carry)) > MOST else None
-
-
-def _scan(step: Callable, carry: Any, xs: Any, memory: Any) -> tuple[Any, Any]:
-    """A scan, of which the backward pass keeps the states and recomputes the stages; "all" keeps these too.
-
-    Recomputing is faster as well, since it touches less memory. With a bound on memory there are two levels, of which
-    the inner one is recomputed.
-    """
-    n = xs.shape[0]
-    if memory is None or memory == "all" or n < 4:
-        return scan(step, carry, xs)
-    outer = min(n, math.isqrt(n) if memory == "sqrt" else max(1, int(memory)))
-    inner = n // outer
-
-    def block(carry, xs):
-        return scan(step, carry, xs)
-
-    whole = outer * inner
-    carry, rows = scan(block, carry, xs[:whole].reshape(outer, inner))
-    rows = jax.tree.map(lambda x: x.reshape(whole, *x.shape[2:]), rows)
-    if whole == n:
-        return carry, rows
-    carry, tail = block(carry, xs[whole:])
-    return carry, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), rows, tail)
+def _filled(x: Any) -> jax.Array:
+    return lax.empty(x.shape, x.dtype) if isinstance(x, jax.ShapeDtypeStruct) else x

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -64,6 +64,9 @@ class Integration:
     """shows how far the loop has come; see `jaxdiffeq.progress`"""
     room_for_stops: int = 0
     """how many times that steps have asked for may lie ahead at once; see `jaxdiffeq.engine.stops`"""
+
+    skips_an_instant: ClassVar[bool] = True
+    """no step is taken where t₀ = t₁"""
 
     def with_recorders(self, **recorders: Any) -> Integration:
         return replace(self, recorders=recorders)
@@ -147,8 +150,7 @@ class Integration:
         start = self.begin(inputs)
         _, f = self.ahead(inputs, start, START)
         controller = settings.controller.init(inputs.t0.dtype)
-        shapes = Shapes(self.room(inputs), controller)
-        held = _each_half({name: r.init(inputs, start, shapes) for name, r in self.recorders.items()})
+        held = self.held(inputs, start, controller)
         result = jnp.where(inputs.t0 == inputs.t1, Result.success, Result.running)
         if settings.consistent is not None:
             result = jnp.where(settings.consistent, result, Result.initialisation_failed)
@@ -160,6 +162,11 @@ class Integration:
             marks=held.marks,
         )
         return Carry(start, held.records, control)
+
+    def held(self, inputs: Inputs, start: State, controller: PyTree) -> Held:
+        """What the recorders have before the first step."""
+        shapes = Shapes(self.room(inputs), controller)
+        return _each_half({name: r.init(inputs, start, shapes) for name, r in self.recorders.items()})
 
     def _first_step(self, f: Callable, inputs: Inputs, settings: Settings) -> jax.Array:
         if settings.first_step is not None:
@@ -221,7 +228,7 @@ class Integration:
         estimates = Estimates(step.error, step.spectral_radius)
         made = control.dt, control.controller
         view = StepView(before, moved, step.after.y, None, *made, taken, number, estimates)
-        held, dense = self._record(inputs, carry, view, step.dense)  # record
+        held, dense = self.recorded(inputs, Held(carry.records, control.marks), view, step.dense)  # record
 
         # a step cut short to land says nothing about the size that the solution allows
         dt = jnp.where(lands & verdict.accept, jnp.maximum(verdict.dt, control.dt), verdict.dt)
@@ -235,10 +242,9 @@ class Integration:
         dt, controller = keep((dt, verdict.memory), made)
         return (after, held.records), LoopControl(dt, controller, counts, result, held.marks)
 
-    def _record(self, inputs: Inputs, carry: Carry, step: StepView, dense: PyTree) -> tuple[Held, jax.Array]:
+    def recorded(self, inputs: Inputs, held: Held, step: StepView, dense: PyTree) -> tuple[Held, jax.Array]:
         """Let every recorder see the step; also whether its interpolant was needed."""
-        direction = direction_of(inputs)
-        records, marks = carry.records, carry.control.marks
+        direction, (records, marks) = direction_of(inputs), held
         wanted = jnp.array(False)
         if any(r.reads_interpolant for r in self.recorders.values()):
             for name, r in self.recorders.items():

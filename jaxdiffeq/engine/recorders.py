@@ -50,6 +50,10 @@ class RecorderDefaults:
         """How many rows are taken away when a solve pauses, None if they stay, and `fixed` to go on with."""
         return None, fixed
 
+    def reached(self, fixed: PyTree, count: int, inputs: Inputs) -> jax.Array:
+        """Which of its `count` rows hold what a solve has come to. Shapes: [count], or [] for all alike."""
+        return jnp.array(True)
+
     def rows(self, moving: PyTree) -> PyTree:
         """What a solution gets to see."""
         return jax.tree.map(lambda x: x[:-1], moving)
@@ -108,6 +112,9 @@ class SaveTimes(RecorderDefaults):
     def value(self, step: StepView, coefficients: jax.Array, at: jax.Array, args: PyTree) -> PyTree:
         y = sample(coefficients, step.end, step.before.t, step.after.t, at)
         return self.observe(at, y, args)
+
+    def reached(self, fixed: jax.Array, count: int, inputs: Inputs) -> jax.Array:
+        return (jnp.arange(count, dtype=fixed.dtype) < fixed) | jnp.append(inputs.ts == inputs.t0, False)
 
     def times(self, moving: PyTree, inputs: Inputs) -> jax.Array:
         """Where its rows lie."""
@@ -183,6 +190,9 @@ class SaveSteps(RecorderDefaults):
 
     def between_chunks(self, fixed: jax.Array) -> tuple[jax.Array, jax.Array]:
         return fixed, jnp.zeros_like(fixed)
+
+    def reached(self, fixed: jax.Array, count: int, inputs: Inputs) -> jax.Array:
+        return jnp.arange(count, dtype=fixed.dtype) < fixed
 
     def times(self, moving: StepRows, inputs: Inputs) -> jax.Array:
         """Where its rows lie."""

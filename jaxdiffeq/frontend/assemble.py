@@ -29,12 +29,10 @@ class Ends(NamedTuple):
     """how to put these in the order given, or None"""
 
 
-def ends_of(parts: Built, outputs: Outputs, constants: Constants) -> Ends:
-    inputs = parts.inputs
-    first = parts.observe(inputs.t0, inputs.y0, inputs.args)
-    t = jnp.where(constants.result == Result.success, inputs.t1, constants.t)  # unlike the latter it moves with t1
-    last = parts.observe(t, outputs.y, inputs.args)
-    return Ends(inputs.t0, t, first, last, outputs.y, inputs.ts, parts.back)
+def ends_of(parts: Built, outputs: Outputs) -> Ends:
+    inputs, (t, y) = parts.inputs, outputs[:2]
+    first, last = (parts.observe(*at, inputs.args) for at in ((inputs.t0, inputs.y0), (t, y)))
+    return Ends(inputs.t0, t, first, last, y, inputs.ts, parts.back)
 
 
 def assemble(xp: Any, plan: Plan, ends: Ends, records: dict[str, Any], constants: Constants) -> Solution:

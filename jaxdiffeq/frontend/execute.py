@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiffeq import errors
-from jaxdiffeq.engine.fixed_steps import march, marches
+from jaxdiffeq.engine.control import FixedSteps
+from jaxdiffeq.engine.fixed_steps import EqualSteps
 from jaxdiffeq.frontend.assemble import assemble, ends_of
 from jaxdiffeq.frontend.packed import Packed
 from jaxdiffeq.frontend.plan import Arrays, Plan, build, chunk, row_bytes
@@ -25,25 +26,34 @@ def execute(plan: Plan, arrays: Arrays) -> Solution:
 
 
 def _run(plan: Plan, arrays: Arrays) -> Solution:
-    solution = _in_chunks(plan, arrays) if plan.every_step and errors.all_concrete(arrays) else None
+    chunks = plan.every_step and equal_steps(plan, arrays) is None and errors.all_concrete(arrays)
+    solution = _in_chunks(plan, arrays) if chunks else None
     return left_to_xla(functools.partial(_whole, plan), arrays).open() if solution is None else solution
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _whole(plan: Plan, arrays: Arrays) -> Packed:
+    n = equal_steps(plan, arrays)
+    room = plan.max_steps if n is None else n if plan.dense else n // max(plan.keep.steps, 1)
     if plan.every_step:
-        errors.buffer_size(plan.max_steps, row_bytes(plan), plan.max_steps)
-    parts = build(plan, arrays, plan.max_steps)
-    if marches(plan, arrays):
-        outputs, constants = march(plan, parts)
-        records = outputs.records
-    else:
-        state = jax.eval_shape(parts.integration.begin, parts.inputs)  # with a Jacobian, if the method keeps one
-        state_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
-        strategy = plan.gradient.bind(plan.max_steps, state_bytes)
-        outputs, constants = differentiable(strategy, parts.integration, parts.inputs, parts.settings)
-        records = {name: r.rows(outputs.records[name]) for name, r in parts.integration.recorders.items()}
-    return Packed.of(assemble(jnp, plan, ends_of(parts, outputs, constants), records, constants))
+        errors.buffer_size(room, row_bytes(plan), room)
+    parts = build(plan, arrays, room)
+    integration = parts.integration if n is None else EqualSteps(parts.integration, n)
+    state = jax.eval_shape(parts.integration.begin, parts.inputs)  # with a Jacobian, if the method keeps one
+    state_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
+    bind = plan.gradient.bind if n is None else plan.gradient.on_equal_steps
+    strategy = bind(plan.max_steps if n is None else n, state_bytes)
+    outputs, constants = differentiable(strategy, integration, parts.inputs, parts.settings)
+    records = {name: r.rows(outputs.records[name]) for name, r in parts.integration.recorders.items()}
+    return Packed.of(assemble(jnp, plan, ends_of(parts, outputs), records, constants))
+
+
+def equal_steps(plan: Plan, arrays: Arrays) -> int | None:
+    """How many equal steps the solve is, if it is a scan: between two of them it may land nowhere."""
+    controller = arrays.settings.controller
+    if not isinstance(controller, FixedSteps) or controller.n is None or np.size(arrays.stops):
+        return None
+    return controller.n if plan.gradient.differentiates_scans and controller.n <= plan.max_steps else None
 
 
 # ---- chunks: exactly as many rows as steps, whatever max_steps is, and a solve that can be interrupted
@@ -61,7 +71,7 @@ def _chunk(plan: Plan, arrays: Arrays, before: Packed | None) -> Packed:
     carry = parts.integration.run(parts.inputs, parts.settings, carry, pause=chunk(plan))
     counts = {name: r.between_chunks(carry.control.marks[name])[0] for name, r in recorders.items()}
     staying = {name: recorders[name].rows(carry.records[name]) for name, count in counts.items() if count is None}
-    return Packed.of((carry, ends_of(parts, *parts_of(carry)), counts, staying), limit=64)
+    return Packed.of((carry, ends_of(parts, parts_of(carry)[0]), counts, staying), limit=64)
 
 
 def _in_chunks(plan: Plan, arrays: Arrays) -> Solution | None:

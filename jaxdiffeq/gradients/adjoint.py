@@ -34,6 +34,7 @@ class ContinuousAdjoint:
     atol: float | None = None
     method: Any = None
 
+    differentiates_scans: ClassVar[bool] = False
     solves_state: ClassVar[bool] = False
     """the backward solve carries y besides λ"""
     solves_parameters: ClassVar[bool] = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -24,8 +24,12 @@ class ForwardAD:
     Source: Hairer, Nørsett, Wanner, Solving ODEs I, I.14 and II.6 (variational equation, internal differentiation).
     """
 
+    differentiates_scans: ClassVar[bool] = True
+
     def bind(self, max_steps: int, state_bytes: int) -> ForwardAD:
         return self
+
+    on_equal_steps = bind
 
     def run(self, integration: Any, inputs: Inputs, settings: Settings) -> tuple[Outputs, Constants, PyTree]:
         return *plain(integration, inputs, settings), ()

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from jaxdiffeq.engine.log import Held, Log, Marks, Sizing, WindowMarks
-from jaxdiffeq.gradients.rule import Active, Constants, Outputs, plain, pull_instant
+from jaxdiffeq.gradients.rule import Active, Constants, Outputs, parts_of, plain, pull_instant
+from jaxdiffeq.primitives.fused_region import fused_region
 from jaxdiffeq.primitives.row_buffer import read, rows
+from jaxdiffeq.primitives.scan import scan
+from jaxdiffeq.primitives.varying_axes import vary_like
 from jaxdiffeq.primitives.while_loop import frozen_while
 from jaxdiffeq.types import Estimates, Inputs, PyTree, Settings, State, StepCotangents, StepView
 
@@ -30,6 +33,7 @@ class ReverseAD:
     """
 
     memory: int | str | None = None
+    differentiates_scans: ClassVar[bool] = True
 
     def log(self, max_steps: int, state_bytes: int) -> Log:
         capacity = power_of_two(max_steps)
@@ -44,6 +48,18 @@ class ReverseAD:
     def bind(self, max_steps: int, state_bytes: int) -> Replay:
         """The strategy for solves of at most `max_steps` steps with a state of this size."""
         return Replay(self.log(max_steps, state_bytes))
+
+    def on_equal_steps(self, n: int, state_bytes: int) -> EqualReplay:
+        """The strategy for `n` steps that are a scan."""
+        kept: int | str | None = self.memory
+        if kept is None and n * state_bytes > MOST:
+            kept = "sqrt"
+        if not isinstance(kept, int):
+            kept = math.isqrt(n) if kept == "sqrt" else n
+        return EqualReplay(max(1, min(kept, n)))
+
+
+MOST = 2**28  # bytes of states that the gradient of equal steps keeps unless told otherwise
 
 
 def power_of_two(n: int) -> int:
@@ -65,8 +81,29 @@ class Replay:
     def pull(
         self, integration: Any, active: Active, settings: Settings, constants: Constants, tape: Any, bars: Outputs
     ) -> list[jax.Array]:
-        slots, marks = tape
-        return _Backward(integration, active, self.log, slots, marks, settings, constants, bars).sweep()
+        return _Backward(integration, active, settings, constants, bars, self.log, *tape).sweep()
+
+
+@dataclass(frozen=True)
+class EqualReplay:
+    """`ReverseAD` over equal steps, which keeps `blocks` of the states before them; all, if that many."""
+
+    blocks: int
+
+    def run(self, integration: Any, inputs: Inputs, settings: Settings) -> tuple[Outputs, Constants, PyTree]:
+        def run(inputs, settings):
+            carry, rows = integration.trips(inputs, settings, self.blocks)
+            outputs, constants = parts_of(carry)
+            real, rest = _parted(rows)
+            return (outputs, real), (constants, rest)
+
+        (outputs, real), (constants, rest) = fused_region(run, inputs, settings, derivative=False)
+        return outputs, constants, (real, rest)
+
+    def pull(
+        self, integration: Any, active: Active, settings: Settings, constants: Constants, tape: Any, bars: Outputs
+    ) -> list[jax.Array]:
+        return _EqualBackward(integration, active, settings, constants, bars, self.blocks, *tape).sweep()
 
 
 class _Cotangents(NamedTuple):
@@ -80,23 +117,36 @@ class _Cotangents(NamedTuple):
     inputs: list[jax.Array]
 
 
+def _is_real(x: Any) -> bool:
+    return jnp.issubdtype(x.dtype, jnp.inexact)
+
+
+def _parted(tree: PyTree) -> tuple[list, list]:
+    """The leaves that are real numbers, and the others."""
+    leaves = jax.tree.leaves(tree)
+    return [x for x in leaves if _is_real(x)], [x for x in leaves if not _is_real(x)]
+
+
+def _joined(like: PyTree, real: list, rest: list) -> PyTree:
+    real_left, rest_left = iter(real), iter(rest)
+    return jax.tree.map(lambda x: next(real_left if _is_real(x) else rest_left), like)
+
+
 def _real(state: State) -> list[jax.Array]:
-    rest = jax.tree.leaves((state.memory, state.stops))
-    return [x for x in rest if jnp.issubdtype(x.dtype, jnp.inexact)]
+    return _parted((state.memory, state.stops))[0]
 
 
 def _with_real(state: State, t: jax.Array, y: jax.Array, real: list) -> State:
-    left, given = iter(real), (state.memory, state.stops)
-    return State(t, y, *jax.tree.map(lambda x: next(left) if jnp.issubdtype(x.dtype, jnp.inexact) else x, given))
+    rest = state.memory, state.stops
+    return State(t, y, *_joined(rest, real, _parted(rest)[1]))
 
 
 @dataclass(frozen=True)
-class _Backward:
+class _Pull:
+    """Cotangents taken back through one step, through what the recorders made of it, and through the start."""
+
     integration: Any
     active: Active
-    log: Log
-    slots: State
-    marks: Marks
     settings: Settings
     constants: Constants
     bars: Outputs
@@ -114,10 +164,68 @@ class _Backward:
     def estimated(self) -> bool:
         return any(r.reads_estimates for r in self.integration.recorders.values())
 
+    @property
+    def last_rows(self) -> dict[str, Any]:
+        """Of every recorder, the last row that it wrote: cursors to begin with."""
+        return {name: mark - 1 for name, mark in self.constants.marks.items()}
+
+    def _pull_records(self, bars: _Cotangents, cursors: dict, passage: StepView, dense: PyTree) -> tuple:
+        """Let every recorder add its cotangents: around the step, to its dense output, to the inputs."""
+        estimates = jax.tree.map(jnp.zeros_like, passage.estimates)
+        around = StepCotangents(jnp.zeros_like(bars.state.t), bars.state, None, bars.inputs, estimates)
+        pull = None
+        if dense is not None:
+
+            def polynomial(dense, leaves):
+                return self.integration.polynomial(self.active.fill(leaves), passage, dense, passage.taken)
+
+            coefficients, pull = jax.vjp(polynomial, dense, self.active.leaves())
+            passage = passage._replace(coefficients=coefficients)
+            around = around._replace(coefficients=jnp.zeros_like(coefficients))
+        moved = {}
+        for name, recorder in self.integration.recorders.items():
+            out = self.bars.records[name]
+            around, moved[name] = recorder.vjp(around, cursors[name], passage, self.active, out)
+        if not self.time:
+            around = around._replace(
+                before_t=jnp.zeros_like(bars.state.t), after=around.after._replace(t=jnp.zeros_like(bars.state.t))
+            )
+        if pull is None:
+            return around, None, moved
+        d_dense, more = pull(around.coefficients)
+        leaves = [a + b for a, b in zip(around.inputs, more, strict=True)]
+        return around._replace(inputs=leaves), d_dense, moved
+
+    def _pull_start(self, bars: _Cotangents) -> list[jax.Array]:
+        """Through the start: the initial state, the stepper's first memory, and what was saved at t₀ without a step."""
+
+        def start(leaves):
+            inputs = self.active.fill(leaves)
+            state = self.integration.begin(inputs)
+            kept = {name: r.at_start(inputs, state) for name, r in self.integration.recorders.items()}
+            return State(state.t, state.y, _real(state)), kept
+
+        (_, kept), pull = jax.vjp(start, self.active.leaves())
+        unmoved = self.constants.counts.steps == 0
+        bars_of = lambda name: jax.tree.map(lambda x: jnp.where(unmoved, x, 0), self.bars.records[name])
+        records = {name: None if at_t0 is None else bars_of(name) for name, at_t0 in kept.items()}
+        (d_leaves,) = pull((bars.state, records))
+        found = [a + b for a, b in zip(bars.inputs, d_leaves, strict=True)]
+        return pull_instant(self.integration, self.active, self.bars, found)
+
+
+@dataclass(frozen=True)
+class _Backward(_Pull):
+    """The sweep over the steps of the loop."""
+
+    log: Log
+    slots: State
+    marks: Marks
+
     def sweep(self) -> list[jax.Array]:
         first = read(self.slots, jnp.zeros((), jnp.int32))
         bars = _Cotangents(
-            State(jnp.zeros_like(first.t), self.bars.y, jax.tree.map(jnp.zeros_like, _real(first))),
+            State(self.bars.t, self.bars.y, jax.tree.map(jnp.zeros_like, _real(first))),
             [jnp.zeros_like(x) for x in self.active.leaves()],
         )
 
@@ -133,7 +241,7 @@ class _Backward:
             bars = jax.tree.map(lambda a, b: jnp.where(live, a, b), new, bars)
             return (bars, states), (n - live.astype(n.dtype), cursors, window)
 
-        cursors = {name: mark - 1 for name, mark in self.constants.marks.items()}
+        cursors = self.last_rows
         states, window = None, WindowMarks(jnp.array(2**30, jnp.int32), None)
         if self.log.thins:
             states, sizes = rows((first, self.marks.made.dt[0]), self.log.window.size)
@@ -197,46 +305,67 @@ class _Backward:
         t, y, real = moves if self.time else (state.t, *moves)
         return _with_real(state, t, y, real)
 
-    def _pull_records(self, bars: _Cotangents, cursors: dict, passage: StepView, dense: PyTree) -> tuple:
-        """Let every recorder add its cotangents: around the step, to its dense output, to the inputs."""
-        estimates = jax.tree.map(jnp.zeros_like, passage.estimates)
-        around = StepCotangents(jnp.zeros_like(bars.state.t), bars.state, None, bars.inputs, estimates)
-        pull = None
-        if dense is not None:
 
-            def polynomial(dense, leaves):
-                return self.integration.polynomial(self.active.fill(leaves), passage, dense, passage.taken)
+@dataclass(frozen=True)
+class _EqualBackward(_Pull):
+    """The sweep over equal steps. Shapes: of y and the stepper's memory, real numbers and the rest, [blocks, ...]."""
 
-            coefficients, pull = jax.vjp(polynomial, dense, self.active.leaves())
-            passage = passage._replace(coefficients=coefficients)
-            around = around._replace(coefficients=jnp.zeros_like(coefficients))
-        moved = {}
-        for name, recorder in self.integration.recorders.items():
-            out = self.bars.records[name]
-            around, moved[name] = recorder.vjp(around, cursors[name], passage, self.active, out)
-        if not self.time:
-            around = around._replace(
-                before_t=jnp.zeros_like(bars.state.t), after=around.after._replace(t=jnp.zeros_like(bars.state.t))
-            )
-        if pull is None:
-            return around, None, moved
-        d_dense, more = pull(around.coefficients)
-        leaves = [a + b for a, b in zip(around.inputs, more, strict=True)]
-        return around._replace(inputs=leaves), d_dense, moved
+    blocks: int
+    real: list[jax.Array]
+    rest: list[jax.Array]
 
-    def _pull_start(self, bars: _Cotangents) -> list[jax.Array]:
-        """Through the start: the initial state, the stepper's first memory, and what was saved at t₀ without a step."""
+    def sweep(self) -> list[jax.Array]:
+        integration, inputs = self.integration, self.active.inputs
+        first = jax.eval_shape(integration.begin, inputs)
+        kept = _joined((first.y, first.memory), self.real, self.rest)
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), _real(first))
+        start = vary_like(State(jnp.zeros_like(inputs.t0), self.bars.y, zeros), inputs.y0)
+        bars = _Cotangents(start, self._of_end([jnp.zeros_like(x) for x in self.active.leaves()]))
+        carry, numbers = (bars, self.last_rows), integration.numbers(inputs)
+        whole = integration.n // self.blocks * self.blocks
+        if whole == self.blocks:
+            return self._pull_start(self._block(carry, kept, numbers)[0])
 
-        def start(leaves):
+        def block(carry, row):
+            states = integration.states(inputs, self.settings, *row)
+            return self._block(carry, states, row[1]), None
+
+        if whole < integration.n:
+            carry, _ = block(carry, (jax.tree.map(lambda x: x[-1], kept), numbers[whole:]))
+        rows = jax.tree.map(lambda x: x[: self.blocks], kept), numbers[:whole].reshape(self.blocks, -1)
+        return self._pull_start(scan(block, carry, rows, reverse=True, forward_only=True)[0][0])
+
+    def _of_end(self, found: list) -> list:
+        """`found`, and what the time at the end depends on."""
+        end = lambda leaves: self.integration.end(self.active.fill(leaves), self.constants.counts.steps)
+        (more,) = jax.vjp(end, self.active.leaves())[1](self.bars.t)
+        return [a + b for a, b in zip(found, more, strict=True)]
+
+    def _block(self, carry: tuple, states: PyTree, numbers: jax.Array) -> tuple:
+        def trip(carry, row):
+            bars, cursors = carry
+            (y, memory), i = row
+            live = i < self.constants.counts.steps.astype(i.dtype)
+            new, cursors = self._pull_step(bars, cursors, (y, memory), i, live)
+            return (jax.tree.map(lambda a, b: jnp.where(live, a, b), new, bars), cursors), None
+
+        return scan(trip, carry, (states, numbers), reverse=True, forward_only=True)[0]
+
+    def _pull_step(self, bars: _Cotangents, cursors: dict, at: tuple, i: jax.Array, live: jax.Array) -> tuple:
+        integration, (real, rest) = self.integration.compact, _parted(at)
+
+        def forward(real, leaves):
             inputs = self.active.fill(leaves)
-            state = self.integration.begin(inputs)
-            kept = {name: r.at_start(inputs, state) for name, r in self.integration.recorders.items()}
-            return State(state.t, state.y, _real(state)), kept
+            before, step = integration.step(inputs, self.settings, *_joined(at, real, rest), i)
+            after = step.after
+            estimates = Estimates(step.error, step.spectral_radius) if self.estimated else Estimates()
+            out = before.t, after.t, after.y, _real(after), step.dense if self.dense else None, estimates
+            return out, (before, step)
 
-        (_, kept), pull = jax.vjp(start, self.active.leaves())
-        unmoved = self.constants.counts.steps == 0
-        bars_of = lambda name: jax.tree.map(lambda x: jnp.where(unmoved, x, 0), self.bars.records[name])
-        records = {name: None if at_t0 is None else bars_of(name) for name, at_t0 in kept.items()}
-        (d_leaves,) = pull((bars.state, records))
-        found = [a + b for a, b in zip(bars.inputs, d_leaves, strict=True)]
-        return pull_instant(self.integration, self.active, self.bars, found)
+        (*_, dense, estimates), pull, (before, step) = jax.vjp(forward, real, self.active.leaves(), has_aux=True)
+        view = integration.view(self.active.inputs, before, step, live, i)._replace(estimates=estimates)
+        around, d_dense, cursors = self._pull_records(bars, cursors, view, dense)
+        d_after = around.after
+        d_at, more = pull((around.before_t, d_after.t, d_after.y, d_after.memory, d_dense, around.estimates))
+        leaves = [a + b for a, b in zip(around.inputs, more, strict=True)]
+        return _Cotangents(State(jnp.zeros_like(bars.state.t), d_at[0], d_at[1:]), leaves), cursors

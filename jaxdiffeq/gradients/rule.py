@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -11,16 +12,18 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
+from jaxdiffeq.primitives.cpu_kernel import ELEMENTS
 from jaxdiffeq.primitives.fused_region import fused_region
-from jaxdiffeq.primitives.jax_internals import zero_tangent
+from jaxdiffeq.primitives.jax_internals import as_now, zero_tangent
 from jaxdiffeq.primitives.linear_call import REVERSE_OVER_REVERSE, linear_call
 from jaxdiffeq.primitives.varying_axes import vary_like
 from jaxdiffeq.types import Inputs, PyTree, Result, Settings
 
 
 class Outputs(NamedTuple):
-    """What a gradient may come from: the final state and what the recorders kept."""
+    """What a gradient may come from: the time and the state at the end, and what the recorders kept."""
 
+    t: jax.Array
     y: jax.Array
     records: dict[str, Any]
 
@@ -78,6 +81,7 @@ def differentiable(strategy: Any, integration: Any, inputs: Inputs, settings: Se
     def solve(some, rest, settings):
         return run(some, rest, settings)
 
+    @as_now
     def rule(primals, tangents):
         some, rest, settings = primals
         live = [k for k, d in enumerate(tangents[0]) if not isinstance(d, SymbolicZero)]
@@ -90,24 +94,33 @@ def differentiable(strategy: Any, integration: Any, inputs: Inputs, settings: Se
 
         outputs, constants, residuals = forward_only(recorded, some, rest, settings)
 
+        @as_now
         def tangent(res, lin):
             some, rest, settings, *_ = res
             d_some = [jnp.zeros_like(x) for x in some]
             for k, d in zip(live, lin, strict=True):
                 d_some[k] = d
             _, (d_outputs, _), (_, constants) = _jvp_with_aux(run, some, d_some, rest, settings)
-            active = Active(join(some, rest), tuple(real[k] for k in live))
-            return poison(push_instant(integration, active, lin, d_outputs), constants.result)
+            inputs = join(some, rest)
+            active = Active(inputs, tuple(real[k] for k in live))
+            moved = push_instant(integration, active, lin, d_outputs)
+            return with_rows(moved, lost_rows(integration, moved, constants, inputs), jnp.nan)
 
+        @as_now
         def cotangent(res, bars):
-            return fused_region(pulled, res, bars)[0]
+            some, rest, _, constants, _ = res
+            inputs = join(some, rest)
+            lost = lost_rows(integration, bars, constants, inputs)
+            if sum(x.size for x in jax.tree.leaves(bars)) <= ELEMENTS:
+                return fused_region(lambda res, bars: (pulled(res, bars, lost, felt(bars, lost)), ()), res, bars)[0]
+            return fused_region(lambda *of: (pulled(*of), ()), res, bars, lost, felt(bars, lost))[0]
 
-        def pulled(res, bars):
+        def pulled(res, bars, lost, felt):
             some, rest, settings, constants, residuals = res
             active = Active(join(some, rest), tuple(real[k] for k in live))
-            bars = poison(bars, constants.result)
-            found = strategy.pull(integration, active, settings, constants, residuals, bars)
-            return poison(found, constants.result), ()
+            found = strategy.pull(integration, active, settings, constants, residuals, with_rows(bars, lost, 0))
+            anything, what_is_lost = felt
+            return [jnp.where(what_is_lost, jnp.nan, jnp.where(anything, x, 0)) for x in found]
 
         residuals = some, rest, settings, constants, residuals
         lin = [tangents[0][k] for k in live]
@@ -138,7 +151,7 @@ def parts_of(carry: Any) -> tuple[Outputs, Constants]:
     """What the last carry of a run holds, for users and for gradients."""
     control = carry.control
     constants = Constants(carry.state.t, control.dt, control.counts, control.result, control.marks)
-    return Outputs(carry.state.y, carry.records), constants
+    return Outputs(carry.state.t, carry.state.y, carry.records), constants
 
 
 # ---- a span of no length: no step is taken, through which the times could be felt
@@ -163,12 +176,13 @@ def _drift(integration: Any, active: Active, leaves: list, like: Outputs) -> Out
         return jax.tree.map(lambda x, zero: zero.at[:-1].set(x), change, zeros)
 
     records = {name: rows(r, like.records[name]) for name, r in integration.recorders.items()}
-    return Outputs(at(inputs.t1) - fixed.y0, records)
+    return Outputs(jnp.where(still, inputs.t1 - inputs.t0, 0), at(inputs.t1) - fixed.y0, records)
 
 
 def _parts(integration: Any, active: Active) -> bool:
     """Whether times move apart, and f says what that does; with a mass matrix, perhaps a singular one, it does not."""
-    return bool(active.names() & {"t0", "t1", "ts"}) and not integration.field.algebraic
+    moves = active.names() & {"t0", "t1", "ts"}
+    return bool(moves) and integration.skips_an_instant and not integration.field.algebraic
 
 
 def push_instant(integration: Any, active: Active, directions: list, moved: Outputs) -> Outputs:
@@ -227,19 +241,51 @@ def forward_only(fun: Callable, some: list, *rest: Any) -> Any:
     return guarded(some, rest)
 
 
-def poison(tree: PyTree, result: jax.Array) -> PyTree:
-    """NaN in place of the derivative of a solve that failed."""
-    good = (result == Result.success) | (result == Result.terminated)
-    return jax.tree.map(lambda x: jnp.where(good, x, jnp.nan), tree)
+def lost_rows(integration: Any, outputs: Outputs, constants: Constants, inputs: Inputs) -> dict[str, jax.Array]:
+    """Of every record, the rows that a solve that failed did not come to; shaped like `outputs`, theirs or tangents."""
+    failed = (constants.result != Result.success) & (constants.result != Result.terminated)
+
+    def of(name, recorder):
+        count = jax.tree.leaves(outputs.records[name])[0].shape[0] if jax.tree.leaves(outputs.records[name]) else 0
+        return failed & ~recorder.reached(constants.marks[name], count, inputs)
+
+    return {name: of(name, recorder) for name, recorder in integration.recorders.items()}
+
+
+def with_rows(outputs: Outputs, lost: dict[str, jax.Array], value: Any) -> Outputs:
+    """`outputs`, with `value` in the rows that are lost."""
+
+    def in_rows(x, flags):
+        return jnp.where(flags.reshape(*flags.shape, *[1] * (x.ndim - flags.ndim)), value, x)
+
+    records = {
+        name: jax.tree.map(lambda x, n=name: in_rows(x, lost[n]), rows) for name, rows in outputs.records.items()
+    }
+    return outputs._replace(records=records)
+
+
+def felt(bars: Outputs, lost: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    """Whether any cotangent is not zero, and whether one of a lost row is: zero in, zero out."""
+    anything = [jnp.any(x != 0) for x in jax.tree.leaves(bars)]
+    marked = with_rows(jax.tree.map(lambda x: jnp.where(x != 0, 1, 0), bars), {k: ~v for k, v in lost.items()}, 0)
+    of_lost = [jnp.any(x != 0) for x in jax.tree.leaves(marked.records)]
+    either = lambda flags: functools.reduce(jnp.logical_or, flags, jnp.array(False))
+    return either(anything), either(of_lost)
 
 
 @jax.custom_jvp
 def poisoned(y: jax.Array, good: jax.Array, instead: Any = jnp.nan) -> jax.Array:
-    """`y`, or a number instead if the solve failed; then the derivative is NaN, which a plain `where` makes zero."""
+    """`y`, or a number instead where the solve failed; there the derivative is NaN, which a plain `where` makes zero.
+
+    A cotangent that is exactly zero stays zero: nobody asked.
+    """
     return jnp.where(good, y, instead)
 
 
 @poisoned.defjvp
 def _poisoned_jvp(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
     (_, good, _), d = primals, tangents[0]
-    return poisoned(*primals), d * jnp.where(good, 1, jnp.nan).astype(d.dtype)
+    there = lambda good, d: jnp.where(good, d, jnp.nan)
+    back = lambda good, bar: jnp.where(good | (bar == 0), bar, jnp.nan)
+    out = poisoned(*primals)
+    return out, linear_call(there, back, good, d, like=out)

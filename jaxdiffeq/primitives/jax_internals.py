@@ -71,6 +71,18 @@ def on_plain_path(plain: bool = True) -> Iterator[None]:
         _failed.reset(token)
 
 
+def as_now(fun: Callable) -> Callable:
+    """`fun`, which JAX calls later, on the path that is taken now."""
+    plain = _failed.get()
+
+    @functools.wraps(fun)
+    def later(*args):
+        with on_plain_path(plain):
+            return fun(*args)
+
+    return later
+
+
 @functools.cache
 def warn_of_failure(what: str, error: str) -> None:
     warnings.warn(

@@ -35,18 +35,25 @@ from jaxdiffeq.primitives.jax_internals import (
 )
 from jaxdiffeq.primitives.row_buffer import read
 from jaxdiffeq.primitives.varying_axes import axes_of, vary, zeros_of
-from jaxdiffeq.primitives.while_loop import trace_trip
+from jaxdiffeq.primitives.while_loop import no_reverse, trace_trip
 from jaxdiffeq.types import PyTree
 
 APART = 100  # numbers in a row that are read in a branch, out of reach of XLA's fusion: see `gradients.reverse`
 
 
 def scan(
-    body: Callable, carry: PyTree, xs: PyTree, *, reverse: bool = False, written_out: bool = False
+    body: Callable,
+    carry: PyTree,
+    xs: PyTree,
+    *,
+    reverse: bool = False,
+    written_out: bool = False,
+    forward_only: bool = False,
 ) -> tuple[PyTree, PyTree]:
     """As `lax.scan`: repeat `carry, y = body(carry, x)` over the rows of `xs`, and stack the `y`.
 
     `reverse`: from the last row to the first, with the `y` in the order of the rows.
+    `forward_only`: it has no transpose, and its derivative is one scan with it, as of a body with loops in it.
     `written_out`: one program a trip, as if there were no loop, except inside a kernel, where a loop costs nothing.
     """
     flat, tree = jax.tree.flatten(carry)
@@ -59,7 +66,8 @@ def scan(
         ys, out_tree = jax.tree.flatten(y)
         return tree.flatten_up_to(carry), ys
 
-    how = {"length": rows[0].shape[0], "reverse": reverse, "written_out": written_out, "inside": None}
+    how = {"length": rows[0].shape[0], "reverse": reverse, "written_out": written_out}
+    how |= {"forward_only": forward_only, "inside": None}
     carry, ys = _scan(trip, [jnp.asarray(x) for x in flat], rows, how)
     assert out_tree is not None
     return tree.unflatten(carry), out_tree.unflatten(ys)
@@ -96,7 +104,7 @@ def _split(operands: Sequence, counts: tuple[int, int]) -> tuple[list, list, lis
     return list(operands[:a]), list(operands[a : a + b]), list(operands[a + b :])
 
 
-def _plain(*operands, body, counts, length, reverse, written_out, inside):
+def _plain(*operands, body, counts, length, reverse, written_out, forward_only, inside):
     """The same by `lax.scan`, which older versions of JAX linearise without the rules of what is inside."""
     consts, carry, xs = _split(operands, counts)
 
@@ -108,7 +116,7 @@ def _plain(*operands, body, counts, length, reverse, written_out, inside):
     return [*carry, *ys]
 
 
-def _run(*operands, body, counts, length, reverse, written_out, inside):
+def _run(*operands, body, counts, length, reverse, written_out, forward_only, inside):
     consts, carry, xs = _split(operands, counts)
     n = len(carry)
     run = functools.partial(jaxpr_as_fun(body), *consts)
@@ -182,6 +190,10 @@ def _jvp(primals, tangents, *, body, counts, **how):
 
         return of_live, [operands[i] for i in live]
 
+    if how["forward_only"]:
+        tangents = [d_consts, d_carry, d_xs]
+        out, d_out = _together(trip, len(body.out_avals), tangents, _split(primals, counts), how)
+        return out, put([symbolic_zero(x) for x in out], outs, d_out)
     out, rows, linear = _kept(trip, len(body.out_avals), *_split(primals, counts), how)
 
     def derivative(d_carry, both):
@@ -191,6 +203,20 @@ def _jvp(primals, tangents, *, body, counts, **how):
 
     moved, d_ys = _scan(derivative, d_carry, [*rows, *d_xs], how)
     return out, put([symbolic_zero(x) for x in out], outs, [*moved, *d_ys])
+
+
+def _together(trip: Callable, outs: int, tangents: list[list], primals: tuple, how: dict) -> tuple[list, list]:
+    """The scan and its derivative as one."""
+    (d_consts, d_carry, d_xs), (consts, carry, xs) = tangents, primals
+    m, n = len(carry), len(d_carry)
+
+    def forward(carry, row):
+        of_live, at = trip([*consts, *carry[:m], *row[: len(xs)]])
+        _, d_out, out = jax.jvp(of_live, at, [*d_consts, *carry[m:], *row[len(xs) :]], has_aux=True)
+        return [*out[:m], *d_out[:n]], [*out[m:], *d_out[n:]]
+
+    both, ys = _scan(forward, [*carry, *d_carry], [*xs, *d_xs], how)
+    return [*both[:m], *ys[: outs - m]], [*both[m:], *ys[outs - m :]]
 
 
 def _kept(trip: Callable, outs: int, consts: list, carry: list, xs: list, how: dict) -> tuple[list, list, Callable]:
@@ -230,6 +256,8 @@ def _kept(trip: Callable, outs: int, consts: list, carry: list, xs: list, how: d
 
 def _transpose(cotangents, *operands, body, counts, **how):
     """Of a scan that is linear in its carry and in whatever else is unknown: back over the rows."""
+    if how["forward_only"]:
+        no_reverse()
     a, b = counts
     unknown = [is_undefined_primal(x) for x in operands]
     places = [i for i, u in enumerate(unknown) if u or a <= i < a + b]
