@@ -15,11 +15,10 @@ MODULES = sorted((ROOT / "jaxdiffeq").rglob("*.py"))
 
 LAYERS = (  # from the bottom; a folder without files of its own here stands for all that is in it
     {"types", "tableaux", "plotting"},
-    {"interfaces"},
-    {"errors", "progress", "primitives.cpu_kernel", "primitives.constant_matmul"},
-    {"primitives.while_loop"},
-    {"primitives.fused_region", "primitives.linear_call", "primitives.row_buffer"},
-    {"primitives.scan"},
+    {"interfaces", "progress", "primitives.jax_internals"},
+    {"errors", "primitives.cpu_kernel", "primitives.dataflow", "primitives.varying_axes"},
+    {"primitives.constant_matmul", "primitives.linear_call", "primitives.row_buffer", "primitives.while_loop"},
+    {"primitives.fused_region", "primitives.scan"},
     {
         "algebra.norm",
         "algebra.order",

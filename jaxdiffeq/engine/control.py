@@ -45,7 +45,7 @@ class Tolerance(NamedTuple):
 class ControllerDefaults:
     """The members that a controller may leave as they are."""
 
-    needs_error = False
+    needs_error: bool = False
     """it judges by an estimate of the error"""
     algebraic: bool = True
     """errors of components that have no derivative count"""

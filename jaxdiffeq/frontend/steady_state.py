@@ -20,6 +20,7 @@ from jaxdiffeq.frontend.options import Options
 from jaxdiffeq.frontend.plan import Arrays, Plan, build, prepare
 from jaxdiffeq.gradients import support
 from jaxdiffeq.gradients.rule import poisoned
+from jaxdiffeq.primitives.varying_axes import left_to_xla
 from jaxdiffeq.primitives.while_loop import frozen_while
 from jaxdiffeq.problems.definitions import SteadyStateProblem, terms_at_rest
 from jaxdiffeq.problems.vector_field import VectorField
@@ -64,7 +65,7 @@ def solve_steady(problem: SteadyStateProblem, options: Options) -> SteadyState:
     errors.no_time(options)
     support.check_steady(options.gradient)
     plan, arrays = prepare(terms_at_rest(problem), options)
-    found = errors.out_of_user_code(_search, plan, arrays)
+    found = errors.out_of_user_code(left_to_xla, functools.partial(_search, plan), arrays)
     if options.throw and errors.all_concrete(found):
         _raise_if_failed(found)
     return found
@@ -84,7 +85,7 @@ def _raise_if_failed(found: SteadyState) -> None:
 @functools.partial(jax.jit, static_argnums=0)
 def _search(plan: Plan, arrays: Arrays) -> SteadyState:
     parts = build(plan, arrays, 1)
-    (y0, args), settings = parts.inputs[:2], parts.settings
+    y0, args, settings = lax.stop_gradient(parts.inputs.y0), parts.inputs.args, parts.settings
     system = parts.integration.field.on_vectors(y0)
 
     start = lax.stop_gradient(real_vector(y0))

@@ -136,6 +136,7 @@ class Bound:
     log: Checkpoints | None
 
     def run(self, integration: Any, inputs: Inputs, settings: Settings) -> tuple[Outputs, Constants, PyTree]:
+        assert not integration.room_for_stops, "the times that steps ask for are known to the steps alone"
         kept = integration.recorders
         logged = integration if self.log is None else integration.with_recorders(**kept, log=self.log)
         outputs, constants = plain(logged, inputs, settings)

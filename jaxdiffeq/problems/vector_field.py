@@ -39,12 +39,12 @@ class VectorField:
     """f is known not to depend on t"""
     jacobian: Slope | None = None
     _: KW_ONLY
+    in_context: Callable[[Context], VectorField] | None = None
+    """the field during a step, where it depends on that step's number or on the past"""
     algebra: Any = None
     """on vectors: the linear algebra of their Jacobians"""
     size: int = 0
     """on vectors: how many numbers they have"""
-    in_context: Callable[[Context], VectorField] | None = None
-    """the field during a step, where it depends on that step's number or on the past"""
 
     algebraic: ClassVar[bool] = False
     """components of y may have no derivative of their own: they have to be consistent, and dy/dt is not f"""
@@ -64,13 +64,13 @@ class VectorField:
         """The implicit term, and the explicit one if there are two."""
         return self, None
 
-    def at(self, clock: Clock | None, context: Context) -> VectorField:
-        """The field during a step, asked at `clock(t)`, if there is a clock, for what is wanted at t."""
+    def at(self, clock: Callable[[jax.Array], jax.Array] | None, context: Context) -> VectorField:
+        """The equation during a step, asked at `clock(t)`, if there is a clock, for what is wanted at t."""
         if self.in_context is not None:
             return self.in_context(context).at(clock, context)
-        return self if clock is None else self.by(clock)
+        return self if clock is None else self.asked_at(clock)
 
-    def by(self, clock: Clock) -> Self:
+    def asked_at(self, clock: Callable[[jax.Array], jax.Array]) -> Self:
         """The same equation, asked at `clock(t)` for what is wanted at t."""
         return replace(self, f=_moved(self.f, clock), jacobian=self.jacobian and _moved(self.jacobian, clock))
 
@@ -188,9 +188,9 @@ class SplitField(VectorField):
     def terms(self) -> tuple[VectorField, Slope | None]:
         return VectorField(self.implicit, self.structure, self.autonomous, self.jacobian), self.explicit
 
-    def by(self, clock: Clock) -> Self:
+    def asked_at(self, clock: Callable[[jax.Array], jax.Array]) -> Self:
         implicit, explicit = _moved(self.implicit, clock), _moved(self.explicit, clock)
-        return replace(super().by(clock), implicit=implicit, explicit=explicit)
+        return replace(super().asked_at(clock), implicit=implicit, explicit=explicit)
 
 
 class _Algebraic(VectorField):
@@ -257,8 +257,8 @@ class ResidualField(_Algebraic):
 
     at_slope = True
 
-    def by(self, clock: Clock) -> Self:
-        return replace(super().by(clock), residual=_moved(self.residual, clock))
+    def asked_at(self, clock: Callable[[jax.Array], jax.Array]) -> Self:
+        return replace(super().asked_at(clock), residual=_moved(self.residual, clock))
 
     def remembered(self, args: PyTree, slope: jax.Array) -> PyTree:
         return args if self.remember is None else self.remember(args, slope)
