@@ -42,12 +42,12 @@ class Tolerance(NamedTuple):
         return self.atol + self.rtol * jnp.maximum(jnp.abs(y0), jnp.abs(y1))
 
 
-class Controller:
+class ControllerDefaults:
     """The members that a controller may leave as they are."""
 
     needs_error: bool = False
     """it judges by an estimate of the error"""
-    algebraic: Any = True
+    algebraic: bool = True
     """errors of components that have no derivative count"""
 
     def measured(self, around: Callable[[Callable], Callable]) -> Any:
@@ -57,7 +57,7 @@ class Controller:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class PIDController(Controller):
+class PIDController(ControllerDefaults):
     """dt ← dt·safety·r₀^(−β₁/k)·r₁^(−β₂/k)·r₂^(−β₃/k) from the last three error ratios r and the order k.
 
     β₁ = p + i + d, β₂ = −(p + 2d), β₃ = d in the gains p, i, d. The defaults, p = 0.2 and i = 0.6, were chosen on five
@@ -173,7 +173,7 @@ def PIController(pcoeff: Any = 0.4, icoeff: Any = 0.3, **options: Any) -> PIDCon
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class FixedSteps(Controller):
+class FixedSteps(ControllerDefaults):
     """Equal steps, no error control: `FixedSteps(n)` of them, or `FixedSteps(dt=...)` with a shorter last one.
 
     With a number of steps the solve is a plain scan.

@@ -21,6 +21,7 @@ from jaxdiffeq.implicit.consistent import Consistent, consistent, limit, moving,
 from jaxdiffeq.types import Context, PyTree
 
 Slope = Callable[[jax.Array, jax.Array, PyTree], jax.Array]  # (t, y, args) ↦ dy/dt, all on one array
+Clock = Callable[[jax.Array], jax.Array]
 Residual = Callable[[jax.Array, jax.Array, jax.Array, PyTree], jax.Array]  # (t, y, dy/dt, args) ↦ zero
 
 
@@ -321,7 +322,7 @@ class ResidualField(_Algebraic):
         return ResidualField(lambda t, y, args: -residual(t, y, jnp.zeros_like(y), args), residual=residual)
 
 
-def _moved(f: Callable, clock: Callable[[jax.Array], jax.Array]) -> Callable:
+def _moved(f: Callable, clock: Clock) -> Callable:
     return lambda t, *rest: f(clock(t), *rest)
 
 
