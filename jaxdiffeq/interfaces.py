@@ -166,6 +166,20 @@ class Controller(Protocol):
     @property
     def needs_error(self) -> bool: ...
 
+    @property
+    def algebraic(self) -> bool:
+        """Whether errors of components without a derivative count."""
+        ...
+
+    @property
+    def equal(self) -> bool:
+        """Whether steps have one size, and none is refused for its error; then it has `n` or `dt`."""
+        ...
+
+    def fixed_size(self, span: jax.Array, /) -> Any:
+        """The size of its steps over a span of this length, unsigned; None if it finds them as it goes."""
+        ...
+
     def init(self, dtype: Any, /) -> PyTree:
         """Its memory; `dtype` is that of t."""
         ...

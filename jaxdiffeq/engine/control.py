@@ -67,6 +67,10 @@ class PIDController:
     algebraic: bool = field(default=True, metadata={"static": True})
 
     needs_error = True
+    equal = False
+
+    def fixed_size(self, span: jax.Array) -> None:
+        """Steps are sized as they go."""
 
     def init(self, dtype: Any) -> Any:
         """What was seen of accepted steps, and how much the next step may grow."""
@@ -167,9 +171,14 @@ class FixedSteps:
     dt: Any = None
 
     needs_error = False
+    algebraic = True
+    equal = True
 
     def __post_init__(self) -> None:
         errors.fixed_steps(self.n, self.dt)
+
+    def fixed_size(self, span: jax.Array) -> Any:
+        return self.dt if self.n is None else span / self.n
 
     def init(self, dtype: Any) -> Any:
         return ()

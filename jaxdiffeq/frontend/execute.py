@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiffeq import errors
-from jaxdiffeq.engine.control import FixedSteps
 from jaxdiffeq.engine.fixed_steps import EqualSteps
 from jaxdiffeq.frontend.assemble import assemble, ends_of
 from jaxdiffeq.frontend.packed import Packed
@@ -51,7 +50,7 @@ def _whole(plan: Plan, arrays: Arrays) -> Packed:
 def equal_steps(plan: Plan, arrays: Arrays) -> int | None:
     """How many equal steps the solve is, if it is a scan: between two of them it may land nowhere."""
     controller = arrays.settings.controller
-    if not isinstance(controller, FixedSteps) or controller.n is None or np.size(arrays.stops):
+    if not controller.equal or controller.n is None or np.size(arrays.stops):
         return None
     return controller.n if plan.gradient.differentiates_scans and controller.n <= plan.max_steps else None
 

@@ -12,7 +12,7 @@ import numpy as np
 from jax import lax
 
 from jaxdiffeq import errors
-from jaxdiffeq.engine.control import FixedSteps, Tolerance
+from jaxdiffeq.engine.control import Tolerance
 from jaxdiffeq.engine.integration import Integration
 from jaxdiffeq.engine.recorders import SaveSteps, SaveTimes
 from jaxdiffeq.engine.regularisers import MEANINGS, RegulariserSums
@@ -108,7 +108,7 @@ def prepare(terms: Terms, options: Options) -> tuple[Plan, Arrays]:
     if "stiffness" in names:
         stepper = replace(stepper, measures=True)
     given = options.dense, names, options.gradient, options.max_steps
-    sized = settings.first_step is not None or isinstance(options.controller, FixedSteps)
+    sized = settings.first_step is not None or options.controller.equal
     probes = not (sized or terms.is_residual or mass is not None)
     plan = Plan(parts, ravel, stepper, keep, *given, not probes, plain_path(), options.watch, structure)
     slope = _guess(dy0, y0, ravel) if terms.is_residual else None
@@ -201,7 +201,7 @@ def _consistent(field: VectorField, inputs: Inputs, settings: Settings) -> tuple
     y0, found = make_consistent(field, inputs.t0, inputs.y0, inputs.args, tolerance)
     ok = lax.stop_gradient(found.ok)
     args = inputs.args if field.residual is None else inputs.args._replace(dy0=like(found.slope, y0))
-    if not getattr(settings.controller, "algebraic", True):
+    if not settings.controller.algebraic:
         free = lax.stop_gradient(like(found.free, y0))  # complex: free in both parts
         tolerance = tolerance._replace(counts=~(jnp.real(free) > 0.5))
     inputs = inputs._replace(y0=y0, args=args)
@@ -209,14 +209,12 @@ def _consistent(field: VectorField, inputs: Inputs, settings: Settings) -> tuple
 
 
 def _bounded(settings: Settings, inputs: Inputs) -> Settings:
-    """No tolerance below ten units of rounding, and the size of `FixedSteps(n)`."""
+    """No tolerance below ten units of rounding, and the size of equal steps."""
     tolerance = settings.tolerance
     floor = 10 * jnp.finfo(inputs.y0.dtype).eps
     settings = settings._replace(tolerance=Tolerance(jnp.maximum(tolerance.rtol, floor), tolerance.atol))
-    controller = settings.controller
-    if isinstance(controller, FixedSteps) and controller.n is not None:
-        settings = settings._replace(first_step=lax.stop_gradient(jnp.abs(inputs.t1 - inputs.t0) / controller.n))
-    return settings
+    size = settings.controller.fixed_size(jnp.abs(inputs.t1 - inputs.t0))
+    return settings if size is None else settings._replace(first_step=lax.stop_gradient(size))
 
 
 def _recorders(plan: Plan, arrays: Arrays, observe: Any, capacity: int) -> dict[str, Any]:
