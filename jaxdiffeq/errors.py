@@ -420,6 +420,14 @@ def fixed_steps(n: Any, dt: Any) -> None:
         positive_integer(n, "FixedSteps(n)")
 
 
+def equal_steps(controller: Any) -> bool:
+    """Whether it makes equal steps, of a size that is one; None stands for a method's own, and none of these does."""
+    if controller is None or not controller.equal:
+        return False
+    positive(controller.dt, "FixedSteps(dt)")
+    return True
+
+
 def strategy(given: Any, names: Sequence[str]) -> None:
     if isinstance(given, type) or not hasattr(given, "bind"):
         call = f" Call it: {given.__name__}()." if isinstance(given, type) else ""

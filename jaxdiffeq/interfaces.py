@@ -185,6 +185,15 @@ class Controller(Protocol):
         """Errors of components that have no derivative count."""
         ...
 
+    @property
+    def equal(self) -> bool:
+        """Its steps have one size, `n` of them or `dt` each, and none is refused for its error."""
+        ...
+
+    def fixed_size(self, span: jax.Array, /) -> Any:
+        """The size of its steps over a span of this length, unsigned; None if it finds them as it goes."""
+        ...
+
     def measured(self, around: Any, /) -> Any:
         """The controller with another norm, made of its own."""
         ...

@@ -49,6 +49,11 @@ class ControllerDefaults:
     """it judges by an estimate of the error"""
     algebraic: bool = True
     """errors of components that have no derivative count"""
+    equal: bool = False
+    """its steps have one size, `n` of them or `dt` each, and none is refused for its error"""
+
+    def fixed_size(self, span: jax.Array) -> Any:
+        """The size of its steps over this span; None if they are sized as they go."""
 
     def measured(self, around: Callable[[Callable], Callable]) -> Any:
         """The controller with another norm, made of its own."""
@@ -182,8 +187,13 @@ class FixedSteps(ControllerDefaults):
     n: int | None = field(default=None, metadata={"static": True})
     dt: Any = None
 
+    equal = True
+
     def __post_init__(self) -> None:
         errors.fixed_steps(self.n, self.dt)
+
+    def fixed_size(self, span: jax.Array) -> Any:
+        return self.dt if self.n is None else span / self.n
 
     def init(self, dtype: Any) -> Any:
         return ()
