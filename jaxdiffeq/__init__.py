@@ -17,6 +17,8 @@ from jaxdiffeq.engine.control import IController as IController
 from jaxdiffeq.engine.control import PIController as PIController
 from jaxdiffeq.engine.control import PIDController as PIDController
 from jaxdiffeq.engine.control import PredictiveController as PredictiveController
+from jaxdiffeq.errors import SolveError as SolveError
+from jaxdiffeq.frontend.options import recommend as recommend
 from jaxdiffeq.frontend.saveat import SaveAt as SaveAt
 from jaxdiffeq.gradients.adjoint import BacksolveAdjoint as BacksolveAdjoint
 from jaxdiffeq.gradients.adjoint import GaussAdjoint as GaussAdjoint
@@ -33,9 +35,7 @@ from jaxdiffeq.problems.definitions import ODEProblem as ODEProblem
 from jaxdiffeq.problems.definitions import SplitODEProblem as SplitODEProblem
 from jaxdiffeq.problems.definitions import SteadyStateProblem as SteadyStateProblem
 from jaxdiffeq.solution import Solution as Solution
-from jaxdiffeq.solution import SolveError as SolveError
 from jaxdiffeq.solution import Stats as Stats
-from jaxdiffeq.solve import recommend as recommend
 from jaxdiffeq.solve import solve as solve
 from jaxdiffeq.trace import Trace as Trace
 from jaxdiffeq.trace import trace as trace

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiffeq.primitives.jax_internals import Tracer
-from jaxdiffeq.types import PyTree
+from jaxdiffeq.types import PyTree, Result
 
 
 def concrete(x: Any) -> bool:
@@ -42,6 +42,15 @@ def call(f: Any, *args: Any) -> Any:
     except Exception as error:
         trace = error.__traceback__
         raise InUserCode(error.with_traceback(trace and trace.tb_next)) from None
+
+
+def out_of_user_code(run: Any, *args: Any) -> Any:
+    """run(*args), where what the user's function raised is raised again, with its traceback from there on."""
+    try:
+        return run(*args)
+    except InUserCode as inside:
+        error = inside.error
+    raise error
 
 
 def callable_with(f: Any, name: str, arguments: Sequence[str]) -> None:
@@ -156,10 +165,13 @@ def tolerance_floor(rtol: Any, dtype: Any) -> None:
     given = [float(x) for leaf in jax.tree.leaves(rtol) for x in np.ravel(leaf)]
     low = min((x for x in given if x > 0), default=floor)
     if low < floor:
+        frame, level = inspect.currentframe(), 1
+        while frame is not None and frame.f_globals["__name__"].startswith("jaxdiffeq."):
+            frame, level = frame.f_back, level + 1
         hint = " Put `jax.config.update('jax_enable_x64', True)` first for more." if dtype == np.float32 else ""
         warnings.warn(
             f"rtol = {low:.1e} is below what {jnp.dtype(dtype).name} can resolve; {floor:.1e} is used.{hint}",
-            stacklevel=5,
+            stacklevel=level,
         )
 
 
@@ -264,7 +276,7 @@ def regularisers(given: Any, stepper: Any, names: Sequence[str]) -> tuple[str, .
 def serves_equation(stepper: Any, mass: Any, residual: Any) -> None:
     """Whether a method solves for dy/dt where it is not given."""
     if residual is not None or callable(mass):
-        if not getattr(stepper, "takes_residual", False):
+        if not stepper.takes_residual:
             what = "F(t, y, dy/dt) = 0" if residual is not None else "M(t, y)·dy/dt = f with a mass matrix that varies"
             raise ValueError(f"{stepper.name} cannot solve {what}. Take BDF(), KenCarp4() or RadauIIA5().")
     elif mass is not None and not stepper.takes_mass:
@@ -390,12 +402,12 @@ def is_dense(solution: Any) -> None:
         )
 
 
-def steady_options(options: dict[str, Any]) -> None:
+def no_time(options: Any) -> None:
     """A steady state has no time: what steers steps and what is saved on the way means nothing."""
     for name in ("method", "saveat", "first_step", "controller"):
-        if options[name] is not None:
+        if getattr(options, name) is not None:
             raise TypeError(f"a SteadyStateProblem takes no `{name}`: there is no time in it. Leave it out.")
-    if options["dense"] or len(options["stops"]) or options["regularisers"]:
+    if options.dense or len(options.stops) or options.regularisers:
         raise TypeError("a SteadyStateProblem takes no `dense`, `stops` or `regularisers`: there is no time in it.")
 
 
@@ -416,3 +428,43 @@ def strategy(given: Any, names: Sequence[str]) -> None:
 
 def unsupported(message: str) -> None:
     raise NotImplementedError(message)
+
+
+# ---- after a solve
+
+
+class SolveError(RuntimeError):
+    """A solve failed. `solution` holds everything up to there; the message says where, what, why, and what to try."""
+
+    result = Result.running
+
+    def __init__(self, message: str, solution: Any):
+        super().__init__(message)
+        self.solution = solution
+
+
+class MaxStepsReached(SolveError):
+    result = Result.max_steps_reached
+
+
+class StepSizeTooSmall(SolveError):
+    result = Result.step_size_too_small
+
+
+class NonlinearSolveFailed(SolveError):
+    result = Result.nonlinear_solve_failed
+
+
+class NonfiniteSolution(SolveError):
+    result = Result.nonfinite
+
+
+class InitialisationFailed(SolveError):
+    result = Result.initialisation_failed
+
+
+class EventLimitReached(SolveError):
+    result = Result.event_limit_reached
+
+
+BY_RESULT = {error.result: error for error in SolveError.__subclasses__()}

@@ -11,12 +11,11 @@ from jax import lax
 
 from jaxdiffeq.engine.integration import Carry
 from jaxdiffeq.engine.log import Window, WindowMarks
-from jaxdiffeq.frontend.plan import Arrays, Plan, lower, prepare
+from jaxdiffeq.frontend.options import Options
+from jaxdiffeq.frontend.plan import Arrays, Plan, build, prepare
 from jaxdiffeq.frontend.saveat import SaveAt
-from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.primitives.row_buffer import read, rows
-from jaxdiffeq.problems.definitions import lower_problem
-from jaxdiffeq.solve import _settle
+from jaxdiffeq.problems.definitions import terms_of
 from jaxdiffeq.types import PyTree, Result
 
 
@@ -50,11 +49,9 @@ class Integrator:
         max_steps: int = 100_000,
         stops: Any = (),
     ):
-        terms = lower_problem(problem)
-        stepper, settled = _settle(terms, method, rtol, first_step, controller)
-        options = {**settled, "atol": atol, "max_steps": max_steps, "stops": stops, "watch": None}
-        rest = {"saveat": SaveAt(t1=True), "dense": False, "regularisers": (), "gradient": ReverseAD()}
-        self.plan, self.arrays = prepare(terms, stepper, {**options, **rest})
+        terms = terms_of(problem)
+        asked = Options(method, SaveAt(t1=True), False, rtol, atol, first_step, controller, max_steps, stops)
+        self.plan, self.arrays = prepare(terms, asked.settled(terms))
 
     def init(self) -> IntegratorState:
         """The state before the first step."""
@@ -75,20 +72,20 @@ def _state(plan: Plan, carry: Carry) -> IntegratorState:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _init(plan: Plan, arrays: Arrays) -> IntegratorState:
-    parts = lower(plan, arrays, 1)
+    parts = build(plan, arrays, 1)
     return _state(plan, parts.integration.start(parts.inputs, parts.settings))
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _run(plan: Plan, arrays: Arrays, state: IntegratorState, steps: jax.Array) -> IntegratorState:
-    parts = lower(plan, arrays, 1)
+    parts = build(plan, arrays, 1)
     return _state(plan, parts.integration.run(parts.inputs, parts.settings, state.carry, steps))
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _step(plan: Plan, arrays: Arrays, state: IntegratorState) -> IntegratorState:
     """The size of the step is found first, as a constant to differentiation; then the step is taken once more."""
-    parts = lower(plan, arrays, 1)
+    parts = build(plan, arrays, 1)
     integration, inputs, carry = parts.integration, parts.inputs, state.carry
     before = carry.control
     window = rows((carry.state, before.dt), 1)

@@ -5,12 +5,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
-
-from jaxdiffeq.solution import Solution
 
 COLOURS = ("#2660a4", "#d1603d", "#3a8f5c", "#8a5fa8", "#b8912b", "#4aa3b5", "#8c4a4a", "#6b6b6b")
 MARKERS = "osD^vP*X"
@@ -49,8 +47,24 @@ def style() -> Any:
 # -------------------- solutions ---------------------------------------------------------------------------------------
 
 
+class Drawable(Protocol):
+    """What a picture of a solution is made from; `Solution` says what each of them is."""
+
+    @property
+    def ts(self) -> Any: ...
+    @property
+    def ys(self) -> Any: ...
+    @property
+    def num_saved(self) -> Any: ...
+    @property
+    def result(self) -> Any: ...
+    @property
+    def interpolant(self) -> Any: ...
+    def __call__(self, t: Any) -> Any: ...
+
+
 def plot_solution(
-    sol: Solution,
+    sol: Drawable,
     vars: Any = None,
     ax: Any = None,
     *,
@@ -129,12 +143,12 @@ def _flat(ys: Any) -> np.ndarray:
     return np.concatenate([np.real(row) if np.iscomplexobj(row) else row for row in rows], axis=1)
 
 
-def _saved(sol: Solution) -> tuple[np.ndarray, np.ndarray]:
+def _saved(sol: Drawable) -> tuple[np.ndarray, np.ndarray]:
     count = int(sol.num_saved)
     return np.asarray(sol.ts)[:count], _flat(sol.ys)[:count]
 
 
-def _curves(sol: Solution, points: int) -> tuple[np.ndarray, np.ndarray]:
+def _curves(sol: Drawable, points: int) -> tuple[np.ndarray, np.ndarray]:
     """Times and values to draw: evenly in the steps taken where there is dense output, else what was saved."""
     if sol.interpolant is None:
         return _saved(sol)

@@ -18,8 +18,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
 
 from jaxdiffeq.types import Inputs
 
@@ -124,8 +122,6 @@ on_screen = _Screen()
 
 # ---- inside a compiled program
 
-progress_p = Primitive("progress")
-
 
 @dataclass(frozen=True)
 class Watch:
@@ -142,7 +138,7 @@ class Watch:
         share = lambda t: (t - inputs.t0) / jnp.where(span == 0, 1, span)
         numbers = share(before[0]), share(after[0]), before[1], after[1], done
         numbers = [jnp.asarray(lax.stop_gradient(x)) for x in numbers]
-        return progress_p.bind(jnp.asarray(value), *numbers, sink=self.sink)
+        return _reporting(self.sink)(jnp.asarray(value), *numbers)
 
 
 def watcher(progress: bool | Callable[[Report], None]) -> Watch | None:
@@ -154,41 +150,40 @@ def watcher(progress: bool | Callable[[Report], None]) -> Watch | None:
     return Watch(on_screen if progress is True else progress)
 
 
-def _run(value, before, after, first, last, done, *, sink):
-    over = jnp.all(done)
-    percent = lambda share: jnp.floor(PERCENT * jnp.mean(share))
-    passed = percent(after) > percent(before)
-    due = over | passed | (jnp.max(last) // STEPS > jnp.max(first) // STEPS)
-    tell = functools.partial(_deliver, sink=sink, lanes=after.size)
+@functools.lru_cache
+def _reporting(sink: Callable[[Report], None]) -> Callable:
+    """value, numbers ↦ value, and a report if one is due; one call for all lanes."""
 
-    def call():
-        jax.debug.callback(tell, jnp.min(after), jnp.mean(after), jnp.max(last), over)
+    @jax.custom_batching.custom_vmap
+    def reported(value, before, after, first, last, done):
+        over = jnp.all(done)
+        percent = lambda share: jnp.floor(PERCENT * jnp.mean(share))
+        passed = percent(after) > percent(before)
+        due = over | passed | (jnp.max(last) // STEPS > jnp.max(first) // STEPS)
+        tell = functools.partial(_deliver, sink=sink, lanes=after.size)
 
-    lax.cond(due, call, lambda: None)
-    return value
+        def call():
+            jax.debug.callback(tell, jnp.min(after), jnp.mean(after), jnp.max(last), over)
+
+        lax.cond(due, call, lambda: None)
+        return value
+
+    @reported.def_vmap
+    def _(size, batched, *operands):
+        spread = [x if b else jnp.broadcast_to(x, (size, *x.shape)) for x, b in zip(operands, batched, strict=True)]
+        return reported(*spread), True
+
+    @jax.custom_jvp
+    def watched(value, *numbers):
+        return reported(value, *numbers)
+
+    @watched.defjvp
+    def _(primals, tangents):
+        return watched(*primals), tangents[0]
+
+    return watched
 
 
 def _deliver(low: Any, mean: Any, steps: Any, done: Any, *, sink: Callable, lanes: int) -> None:
     low, mean, steps, done = (np.asarray(x) for x in (low, mean, steps, done))
     sink(Report(float(low), float(mean), int(steps), lanes, bool(done)))
-
-
-def _batch(operands, dims, *, sink):
-    """One call for all lanes."""
-    size = next(x.shape[d] for x, d in zip(operands, dims, strict=True) if d is not None)
-    spread = [
-        jnp.broadcast_to(x, (size, *x.shape)) if d is None else jnp.moveaxis(x, d, 0)
-        for x, d in zip(operands, dims, strict=True)
-    ]
-    return progress_p.bind(*spread, sink=sink), 0
-
-
-def _jvp(primals, tangents, *, sink):
-    return progress_p.bind(*primals, sink=sink), tangents[0]
-
-
-progress_p.def_impl(lambda *xs, sink: jax.jit(functools.partial(_run, sink=sink))(*xs))
-progress_p.def_abstract_eval(lambda value, *_, sink: value)
-mlir.register_lowering(progress_p, mlir.lower_fun(_run, multiple_results=False))
-ad.primitive_jvps[progress_p] = _jvp
-batching.primitive_batchers[progress_p] = _batch

@@ -13,7 +13,7 @@ from jax import lax
 
 from jaxdiffeq import errors
 from jaxdiffeq.engine.integration import Carry
-from jaxdiffeq.frontend.plan import Arrays, Plan, lower
+from jaxdiffeq.frontend.plan import Arrays, Plan, build
 from jaxdiffeq.integrator import Integrator
 from jaxdiffeq.types import Counts, PyTree, Result, State, Work
 
@@ -100,7 +100,7 @@ class Trace:
             raise IndexError(f"there are {len(self)} attempts, 0 to {len(self) - 1}, but attempt {i} was asked for.")
         start = jax.tree.map(lambda x: jnp.asarray(x[i]), self._states)
         with jax.disable_jit():
-            parts = lower(self._plan, self._arrays, 1, traced=False)
+            parts = build(self._plan, self._arrays, 1, traced=False)
             integration, inputs, settings = parts.integration, parts.inputs, parts.settings
             number = jnp.asarray(np.sum(self.rows.accepted[:i]), jnp.int32)
             step = integration.advance(inputs, settings, start, jnp.asarray(abs(self.rows.dt[i])), number)
@@ -134,7 +134,7 @@ def trace(problem: Any, method: Any = None, **options: Any) -> Trace:
 @functools.partial(jax.jit, static_argnums=0)
 def _attempts(plan: Plan, arrays: Arrays, carry: Carry) -> tuple[Carry, Row, State, jax.Array]:
     """Up to `AT_ONCE` attempts, the states before them, and how many they are."""
-    parts = lower(plan, arrays, 1)
+    parts = build(plan, arrays, 1)
     integration, inputs, settings = parts.integration, parts.inputs, parts.settings
 
     def one(carry, _):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import jaxdiffeq as jde
-from jaxdiffeq import solution as solutions
+from jaxdiffeq import errors
+from jaxdiffeq.frontend.diagnose import ADVICE
 
 
 def decay(t, y, args):
@@ -94,7 +95,7 @@ def test_steps_that_do_not_suffice():
     message, sol = fails(
         lambda t, y, args: {"slow": -y["slow"], "fast": [-100 * y["fast"][0]]},
         {"slow": 1.0, "fast": [jnp.ones(3)]},
-        solutions.MaxStepsReached,
+        errors.MaxStepsReached,
         max_steps=20,
     )
     assert sol.status == "max_steps_reached" and len(sol.ts) == int(sol.stats.accepted) + 1
@@ -108,7 +109,7 @@ def test_a_step_that_cannot_move_the_clock():
     def blow(t, y, args):
         return {"tame": 0 * y["tame"], "wild": y["wild"] ** 2}
 
-    message, sol = fails(blow, {"tame": jnp.ones(2), "wild": jnp.array([[0.1, 1.0]])}, solutions.StepSizeTooSmall)
+    message, sol = fails(blow, {"tame": jnp.ones(2), "wild": jnp.array([[0.1, 1.0]])}, errors.StepSizeTooSmall)
     assert abs(sol.t_end - 1) < 1e-3  # 1 / (1 − t)
     assert "worst component is y0['wild'][0, 1] = " in message and "singularity" in message
     assert np.all(np.isfinite(sol.ys["wild"]))
@@ -118,7 +119,7 @@ def test_a_slope_that_is_no_number():
     def root(t, y, args):
         return [y[0] * 0, -jnp.sqrt(1.0 - t)]
 
-    message, sol = fails(root, [1.0, 2.0], solutions.NonfiniteSolution)
+    message, sol = fails(root, [1.0, 2.0], errors.NonfiniteSolution)
     assert abs(sol.t_end - 1) < 1e-9
     assert "worst component is y0[1] = 1.333" in message and "division by zero" in message
     np.testing.assert_allclose(sol.ys[1][-1], 4 / 3, rtol=1e-5)
@@ -126,7 +127,7 @@ def test_a_slope_that_is_no_number():
 
 
 def test_a_slope_that_is_no_number_at_the_start():
-    message, sol = fails(lambda t, y, args: y / t, jnp.ones(2), solutions.NonfiniteSolution)
+    message, sol = fails(lambda t, y, args: y / t, jnp.ones(2), errors.NonfiniteSolution)
     assert sol.t_end == 0.0 and sol.stats.accepted == 0 and len(sol.ts) == 1
     assert "at t = 0:" in message
 
@@ -134,7 +135,7 @@ def test_a_slope_that_is_no_number_at_the_start():
 def test_all_errors_are_solve_errors_with_a_result_of_their_own():
     codes = {error.result for error in jde.SolveError.__subclasses__()}
     assert codes == set(jde.Result) - {jde.Result.running, jde.Result.success, jde.Result.terminated}
-    assert set(solutions.ADVICE) == codes
+    assert set(ADVICE) == codes
 
 
 def test_inside_jit_a_failure_is_a_value():

@@ -16,8 +16,10 @@ from jaxdiffeq.engine.control import FixedSteps, Tolerance
 from jaxdiffeq.engine.integration import Integration
 from jaxdiffeq.engine.recorders import SaveSteps, SaveTimes
 from jaxdiffeq.engine.regularisers import MEANINGS, RegulariserSums
+from jaxdiffeq.frontend.options import Options
 from jaxdiffeq.frontend.saveat import Keep, normalise, one_array, sorted_times, times
 from jaxdiffeq.implicit.system import like, make_consistent
+from jaxdiffeq.primitives.jax_internals import plain_path
 from jaxdiffeq.primitives.varying_axes import match_varying_axes
 from jaxdiffeq.problems.definitions import Terms
 from jaxdiffeq.problems.ravel import (
@@ -51,8 +53,12 @@ class Plan:
     gradient: Any
     max_steps: int
     has_first_step: bool
+    plain: bool
+    """nothing but JAX's public API runs"""
     watch: Any = None
     structure: Any = None
+    equal_steps: int | None = None
+    """how many, if the solve is a scan of these"""
 
     @property
     def every_step(self) -> bool:
@@ -74,45 +80,52 @@ class Arrays(NamedTuple):
     dy0: list | None = None
 
 
-class Lowered(NamedTuple):
+class Built(NamedTuple):
     integration: Integration
     inputs: Inputs
     settings: Settings
     observe: Any
     """(t, y, inputs.args) ↦ what is saved"""
     back: Any
-
-    @property
-    def times(self) -> tuple[Any, Any]:
-        """The saved times in the order of travel, and how to put them back in the order given, or None."""
-        return self.inputs.ts, self.back
+    """how to put the saved times, which are in the order of travel, in the order given, or None"""
 
 
-def prepare(terms: Terms, stepper: Any, options: dict[str, Any]) -> tuple[Plan, Arrays]:
+def prepare(terms: Terms, options: Options) -> tuple[Plan, Arrays]:
     """Check everything that can be checked before tracing, and separate arrays from the rest."""
+    stepper = options.method
     f, args, y0, t0, t1, explicit, mass, jac, structure, residual, dy0 = terms
     errors.state(y0)
     errors.serves_equation(stepper, mass, residual)
     ravel = Ravel.of(y0)
     dtype = time_dtype(ravel.dtype, (t0, t1))
     t0, t1 = as_array(t0, dtype), as_array(t1, dtype)
-    saveat = normalise(options["saveat"])
+    saveat = normalise(options.saveat)
     keep, ts = times(saveat, t0, t1, dtype)
-    stops = sorted_stops(options["stops"], t0, t1, dtype)
+    stops = sorted_stops(options.stops, t0, t1, dtype)
     varying, mass = (mass, None) if callable(mass) else (None, mass)
     parts, arrays = split((Given(f, explicit, jac, residual, varying), args), at_least_float32(ravel.dtype))
     leaves = [as_array(x, d) for x, d in zip(jax.tree.leaves(y0), ravel.dtypes, strict=True)]
     settings = _settings(options, ravel, y0, dtype)
-    names = errors.regularisers(options["regularisers"], stepper, tuple(MEANINGS))
+    names = errors.regularisers(options.regularisers, stepper, tuple(MEANINGS))
     if "stiffness" in names:
         stepper = replace(stepper, measures=True)
-    given = options["dense"], names, options["gradient"], options["max_steps"]
-    sized = settings.first_step is not None or isinstance(options["controller"], FixedSteps)
-    solves = residual is not None or varying is not None
-    plan = Plan(parts, ravel, stepper, keep, *given, sized or solves or mass is not None, options["watch"], structure)
-    slope = _guess(dy0, y0, ravel) if solves else None
+    given = options.dense, names, options.gradient, options.max_steps
+    sized = settings.first_step is not None or isinstance(options.controller, FixedSteps)
+    probes = not (sized or terms.is_residual or mass is not None)
+    plan = Plan(
+        parts, ravel, stepper, keep, *given, not probes, plain_path(), options.watch, structure, _equal(options, stops)
+    )
+    slope = _guess(dy0, y0, ravel) if terms.is_residual else None
     matrix = None if mass is None else packed_mass(mass, y0, ravel)
     return plan, Arrays(arrays, leaves, t0, t1, ts, stops, settings, matrix, slope)
+
+
+def _equal(options: Options, stops: Any) -> int | None:
+    """How many equal steps a solve takes that lands nowhere between them, if the gradient can do with a scan."""
+    controller = options.controller
+    if not isinstance(controller, FixedSteps) or controller.n is None or np.size(stops):
+        return None
+    return controller.n if options.gradient.differentiates_scans and controller.n <= options.max_steps else None
 
 
 def _guess(dy0: PyTree, y0: PyTree, ravel: Ravel) -> list:
@@ -135,8 +148,8 @@ def sorted_stops(stops: Any, t0: Any, t1: Any, dtype: Any) -> Any:
     return direction * xp.sort(direction * xp.where(inside, stops, t1))
 
 
-def _settings(options: dict[str, Any], ravel: Ravel, y0: PyTree, dtype: Any) -> Settings:
-    given = tuple(options[name] for name in ("rtol", "atol", "first_step", "controller", "max_steps"))
+def _settings(options: Options, ravel: Ravel, y0: PyTree, dtype: Any) -> Settings:
+    given = options.rtol, options.atol, options.first_step, options.controller, options.max_steps
     real = real_dtype(ravel.dtype)
     errors.tolerance_floor(given[0], real)
     if all(isinstance(x, float | int | None) for x in (*given[:3], *jax.tree.leaves(given[3]))):
@@ -167,7 +180,7 @@ def _any_settings(given: tuple, ravel: Ravel, y0: PyTree, dtype: Any) -> Setting
     )
 
 
-def lower(plan: Plan, arrays: Arrays, capacity: int, traced: bool = True) -> Lowered:
+def build(plan: Plan, arrays: Arrays, capacity: int, traced: bool = True) -> Built:
     """The integration, with room for `capacity` rows of saved steps. f is traced here, once, if at all."""
     arrays = match_varying_axes(arrays)
     given, args = plan.parts.join(arrays.parts)
@@ -189,18 +202,18 @@ def lower(plan: Plan, arrays: Arrays, capacity: int, traced: bool = True) -> Low
     arguments = Arguments(of_f, of_explicit, of_jac, of_fn, leaves, mass, dy0)
     inputs = Inputs(y0, arguments, t0, t1, ts, jnp.asarray(arrays.stops))
     inputs, settings = _consistent(field, inputs, _bounded(arrays.settings, inputs))
-    return Lowered(integration, inputs, settings, observe, back)
+    return Built(integration, inputs, settings, observe, back)
 
 
 def _consistent(field: VectorField, inputs: Inputs, settings: Settings) -> tuple[Inputs, Settings]:
     """Inputs that satisfy the algebraic equations, and whether there are such."""
-    if field.is_slope:
+    if not field.algebraic:
         return inputs, settings
     tolerance = settings.tolerance
     y0, found = make_consistent(field, inputs.t0, inputs.y0, inputs.args, tolerance)
     ok = lax.stop_gradient(found.ok)
-    args = inputs.args if field.residual is None else inputs.args._replace(dy0=like(found.slope, y0))
-    if not getattr(settings.controller, "algebraic", True):
+    args = field.remembered(inputs.args, like(found.slope, y0))
+    if not settings.controller.algebraic:
         free = lax.stop_gradient(like(found.free, y0))  # complex: free in both parts
         tolerance = tolerance._replace(counts=~(jnp.real(free) > 0.5))
     inputs = inputs._replace(y0=y0, args=args)
@@ -227,7 +240,7 @@ def _recorders(plan: Plan, arrays: Arrays, observe: Any, capacity: int) -> dict[
     if plan.keep.steps:
         recorders["steps"] = SaveSteps(observe, capacity, plan.keep.steps)
     if plan.dense:
-        recorders["interpolant"] = SaveSteps(_nothing, capacity, interpolant=True)
+        recorders["interpolant"] = SaveSteps(_nothing, capacity, reads_interpolant=True)
     return recorders
 
 

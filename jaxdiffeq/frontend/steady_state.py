@@ -12,22 +12,19 @@ import numpy as np
 from jax import lax
 
 from jaxdiffeq import errors
-from jaxdiffeq.algebra import structure
-from jaxdiffeq.algebra.detect import Detected, detect
-from jaxdiffeq.algebra.krylov import MatrixFree
 from jaxdiffeq.algebra.newton import attached
 from jaxdiffeq.algebra.norm import rms
+from jaxdiffeq.algebra.vectors import like, real_vector, spread
 from jaxdiffeq.engine.control import Tolerance
-from jaxdiffeq.gradients.reverse import ReverseAD
+from jaxdiffeq.frontend.options import Options
+from jaxdiffeq.frontend.plan import Arrays, Plan, build, prepare
+from jaxdiffeq.gradients import support
 from jaxdiffeq.gradients.rule import poisoned
-from jaxdiffeq.gradients.steady import SteadyStateAdjoint
-from jaxdiffeq.implicit.system import System, like, real_vector, spread
-from jaxdiffeq.primitives.varying_axes import match_varying_axes
+from jaxdiffeq.primitives.varying_axes import left_to_xla
 from jaxdiffeq.primitives.while_loop import frozen_while
-from jaxdiffeq.problems.definitions import SteadyStateProblem
-from jaxdiffeq.problems.ravel import Ravel, Split, as_array, at_least_float32, close, split
+from jaxdiffeq.problems.definitions import SteadyStateProblem, terms_at_rest
 from jaxdiffeq.problems.vector_field import VectorField
-from jaxdiffeq.solution import ERRORS, Stats
+from jaxdiffeq.solution import Stats
 from jaxdiffeq.types import PyTree, Result
 
 SMALLEST = 2.0**-10  # the last damping factor that is tried
@@ -56,23 +53,7 @@ class SteadyState:
         return Result(int(self.result)).name
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """All that the compiled search depends on, besides arrays."""
-
-    parts: Split
-    ravel: Ravel
-    structure: Any
-
-
-class _Arrays(NamedTuple):
-    parts: list
-    y0: list
-    tolerance: Tolerance
-    max_steps: Any
-
-
-def solve_steady(problem: SteadyStateProblem, options: dict[str, Any]) -> SteadyState:
+def solve_steady(problem: SteadyStateProblem, options: Options) -> SteadyState:
     """Find y with f(y, args) = 0. Gradients flow to args and to what f closes over; none to y0.
 
     Newton's method starts at y0; each step is shortened until it makes the next one shorter. Where that does not help,
@@ -81,95 +62,46 @@ def solve_steady(problem: SteadyStateProblem, options: dict[str, Any]) -> Steady
     there is no derivative, the search fails.
     Source: Deuflhard, Newton Methods for Nonlinear Problems, 3.3; Kelley, Keyes, SIAM J. Numer. Anal. 35 (1998) 508.
     """
-    errors.steady_options(options)
-    if not isinstance(options["gradient"], SteadyStateAdjoint | ReverseAD):
-        errors.unsupported(f"{options['gradient']!r} does not serve steady states. Take SteadyStateAdjoint().")
-    y0 = problem.y0
-    errors.state(y0)
-    errors.tolerances(options["rtol"], options["atol"])
-    errors.positive_integer(options["max_steps"], "max_steps")
-    ravel = Ravel.of(y0)
-    parts, arrays = split((problem.f, problem.jac, problem.args), at_least_float32(ravel.dtype))
-    leaves = [as_array(x, d) for x, d in zip(jax.tree.leaves(y0), ravel.dtypes, strict=True)]
-    tolerance = Tolerance(*(_packed(ravel, y0, options[name], name) for name in ("rtol", "atol")))
-    plan = _Plan(parts, ravel, problem.jac_structure)
-    try:
-        found = _search(plan, _Arrays(arrays, leaves, tolerance, as_array(options["max_steps"], np.int32)))
-    except errors.InUserCode as inside:
-        failure = inside.error
-    else:
-        if options["throw"] and errors.all_concrete(found):
-            _raise_if_failed(found)
-        return found
-    raise failure  # from the user's function
-
-
-def _packed(ravel: Ravel, y0: PyTree, tol: Any, name: str) -> Any:
-    if not (jax.tree_util.all_leaves([tol]) and np.ndim(tol) == 0):
-        errors.tolerance_shape(tol, y0, name)
-    return ravel.pack_tolerance(tol)
+    errors.no_time(options)
+    support.check_steady(options.gradient)
+    plan, arrays = prepare(terms_at_rest(problem), options)
+    found = errors.out_of_user_code(left_to_xla, functools.partial(_search, plan), arrays)
+    if options.throw and errors.all_concrete(found):
+        _raise_if_failed(found)
+    return found
 
 
 def _raise_if_failed(found: SteadyState) -> None:
     if np.ndim(found.result) == 0 and int(found.result) != Result.success:
         result = Result(int(found.result))
-        raise ERRORS[result](
+        raise errors.BY_RESULT[result](
             f"the search for a steady state stopped with {result.name} after {int(found.stats.steps)} steps. Look "
             f"whether f has a root, give a `y0` closer to it, or follow the flow with an ODEProblem. `throw=False` "
             f"returns NaN with the result code.",
-            found,  # pyright: ignore[reportArgumentType]  it has no times
+            found,
         )
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _search(plan: _Plan, arrays: _Arrays) -> SteadyState:
-    arrays = match_varying_axes(arrays)
-    field, y0, args = _lower(plan, arrays)
-    system = System(field, np.zeros(y0.shape, y0.dtype))  # pyright: ignore[reportArgumentType]  its shape counts
+def _search(plan: Plan, arrays: Arrays) -> SteadyState:
+    parts = build(plan, arrays, 1)
+    y0, args, settings = lax.stop_gradient(parts.inputs.y0), parts.inputs.args, parts.settings
+    system = parts.integration.field.on_vectors(y0)
 
     start = lax.stop_gradient(real_vector(y0))
-    search = _Search(system, lax.stop_gradient(args), arrays.tolerance, arrays.max_steps)
+    search = _Search(system, y0, lax.stop_gradient(args), settings.tolerance, settings.max_steps)
     v, result, stats = search.run(start)
 
     def slope(v, args):
-        return system.slope(jnp.zeros((), v.dtype), v, args)
+        return system(jnp.zeros((), v.dtype), v, args)
 
     def exact(v, args):
         t = jnp.zeros((), v.dtype)
-        return system.algebra.shifted(t, None, system.jacobian(t, v, args)[1])
+        return system.algebra.shifted(t, None, system.linearised(t, v, args)[1])
 
     v = attached(jnp.where(result == Result.success, v, start), slope, system.algebra, exact, args)
     y = poisoned(like(v, y0), result == Result.success)
     return SteadyState(plan.ravel.unpack(y), stats, result)
-
-
-def _lower(plan: _Plan, arrays: _Arrays) -> tuple[VectorField, jax.Array, Any]:
-    """f as a field that does not see t, the guess, and what gradients flow to."""
-    f, jac, args = plan.parts.join(arrays.parts)
-    rest, leaves = split(args)
-    ravel = plan.ravel
-    y0 = lax.stop_gradient(ravel.pack(jax.tree.unflatten(ravel.tree, arrays.y0)))
-
-    def slope(y, leaves):
-        tree = ravel.unpack(y)
-        given = jax.tree.map(jnp.asarray, errors.call(f, tree, rest.join(leaves)))
-        errors.derivative(given, tree)
-        return ravel.pack(given)
-
-    def jacobian(y, leaves):
-        given = jnp.asarray(errors.call(jac, ravel.unpack(y), rest.join(leaves)))
-        return errors.jacobian(given, ravel.size).astype(y.dtype)
-
-    program, of_f = close(slope, y0, leaves)
-    derivative, of_jac = (None, []) if jac is None else close(jacobian, y0, leaves)
-    given = None if derivative is None else lambda t, y, args: derivative(args[1], y, args[2])
-    chosen = plan.structure
-    if isinstance(chosen, Detected):
-        chosen = detect(lambda y, leaves: program(of_f, y, leaves), y0, leaves)
-    if isinstance(chosen, MatrixFree):
-        chosen = chosen.on_arrays(ravel, lambda args: rest.join(args[2]))
-    field = VectorField(lambda t, y, args: program(args[0], y, args[2]), chosen, True, given)
-    return field, y0, (of_f, of_jac, leaves)
 
 
 class _At(NamedTuple):
@@ -191,14 +123,14 @@ class _At(NamedTuple):
 class _Search:
     """One search, from one guess."""
 
-    def __init__(self, system: System, args: Any, tolerance: Tolerance, max_steps: jax.Array):
-        self.system, self.args, self.max_steps = system, args, max_steps
+    def __init__(self, system: VectorField, y0: jax.Array, args: Any, tolerance: Tolerance, max_steps: jax.Array):
+        self.system, self.like, self.args, self.max_steps = system, y0, args, max_steps
         self.tolerance, self.algebra = tolerance, system.algebra
 
     def run(self, v: jax.Array) -> tuple[jax.Array, jax.Array, Stats]:
         zero, one = jnp.zeros((), jnp.int32), jnp.ones((), v.dtype)
         f, jacobian = self._derivative(v)
-        largest = structure.magnitude(self.algebra, jacobian)
+        largest = self.algebra.magnitude(jacobian)
         dt = 1 / jnp.where(largest > 0, largest, 1)
         finite = jnp.all(jnp.isfinite(f)) & jnp.isfinite(largest)
         result = jnp.where(finite, Result.running, Result.nonfinite).astype(jnp.int32)
@@ -209,11 +141,11 @@ class _Search:
         return last.v, last.result, stats
 
     def _derivative(self, v: jax.Array) -> tuple[jax.Array, Any]:
-        return self.system.jacobian(jnp.zeros((), v.dtype), v, self.args)
+        return self.system.linearised(jnp.zeros((), v.dtype), v, self.args)
 
     def _size(self, dv: jax.Array, v: jax.Array) -> jax.Array:
         """In units of the tolerance."""
-        y = like(v, self.system.y)
+        y = like(v, self.like)
         scale = spread(self.tolerance.scale(y, y), y)
         return rms(dv / jnp.where(scale > 0, scale, jnp.finfo(v.dtype).tiny))
 
@@ -224,7 +156,7 @@ class _Search:
         factors = self.algebra.factor(self.algebra.shifted(jnp.where(flows, 1 / at.dt, 0), None, jacobian))
         dv = self.algebra.solve(factors, f)
         v = at.v + jnp.where(flows, 1, at.damping) * dv
-        after = self.system.slope(jnp.zeros((), v.dtype), v, self.args)
+        after = self.system(jnp.zeros((), v.dtype), v, self.args)
         rest = self.algebra.solve(factors, after)
         finite = jnp.all(jnp.isfinite(v)) & jnp.all(jnp.isfinite(after)) & jnp.all(jnp.isfinite(rest))
         newton = self._newton(at, v, rest, (self._size(dv, at.v), self._size(rest, at.v)))

@@ -89,19 +89,23 @@ def serves(strategy: type, what: str) -> bool:
     return (strategy, what) not in UNSUPPORTED
 
 
-def check(strategy: Any, options: dict[str, Any], residual: bool = False) -> dict[str, Any]:
-    """The options; or one error, before anything is traced, if the strategy does not serve these options of `solve`,
-    or a problem that is a `residual`.
+def check(strategy: Any, dense: bool, regularisers: Any, residual: bool) -> None:
+    """One error, before anything is traced, if the strategy does not serve these options, or a problem that is a
+    residual.
 
     Modes of differentiation are not known here: they raise when JAX asks for them.
     """
     errors.strategy(strategy, [kind.__name__ for kind in STRATEGIES])
     kind = type(strategy)
-    wanted = {"dense": options["dense"], "DAEProblem": residual, "regularisers": options["regularisers"]}
-    for what, given in wanted.items():
+    for what, given in (("dense", dense), ("DAEProblem", residual), ("regularisers", regularisers)):
         if given and (kind, what) in UNSUPPORTED:
             errors.unsupported(UNSUPPORTED[kind, what].format(name=kind.__name__))
-    return options
+
+
+def check_steady(strategy: Any) -> None:
+    """One error if the strategy does not serve steady states; the default of `solve` stands for theirs."""
+    if type(strategy) not in (*STEADY, ReverseAD):
+        errors.unsupported(f"{strategy!r} does not serve steady states. Take SteadyStateAdjoint().")
 
 
 def rows() -> list[tuple[str, str, str]]:

@@ -156,15 +156,20 @@ class Terms(NamedTuple):
     residual: Callable[[Any, PyTree, PyTree, PyTree], PyTree] | None = None
     dy0: PyTree = None
 
+    @property
+    def is_residual(self) -> bool:
+        """Whether dy/dt has to be solved for, by methods that can."""
+        return self.residual is not None or callable(self.mass)
+
 
 @functools.singledispatch
-def lower_problem(problem: Any) -> Terms:
+def terms_of(problem: Any) -> Terms:
     """The problem in terms of a field and an initial state; one rule for each kind of problem."""
     errors.problem(problem)
     raise AssertionError
 
 
-@lower_problem.register
+@terms_of.register
 def _(problem: ODEProblem) -> Terms:
     # not by attribute: on an equinox module each one costs tens of microseconds
     fields = object.__getattribute__(problem, "__dict__")
@@ -172,14 +177,14 @@ def _(problem: ODEProblem) -> Terms:
     return _terms(fields, fields["f"], **extra)
 
 
-@lower_problem.register
+@terms_of.register
 def _(problem: SplitODEProblem) -> Terms:
     fields = object.__getattribute__(problem, "__dict__")
     extra = {"explicit": fields["f_explicit"], "jac": fields["jac"], "structure": fields["jac_structure"]}
     return _terms(fields, fields["f_implicit"], **extra)
 
 
-@lower_problem.register
+@terms_of.register
 def _(problem: DAEProblem) -> Terms:
     fields = object.__getattribute__(problem, "__dict__")
     extra = {"residual": fields["residual"], "dy0": fields["dy0"], "structure": fields["jac_structure"]}
@@ -190,3 +195,19 @@ def _terms(fields: dict[str, Any], f: Slope | None, **extra: Any) -> Terms:
     y0, tspan, args = (fields[name] for name in ("y0", "tspan", "args"))
     t0, t1 = errors.time_span(tspan(args) if callable(tspan) else tspan)
     return Terms(f, args, y0(args, t0) if callable(y0) else y0, t0, t1, **extra)
+
+
+class Timeless(eqx.Module):
+    """(t, y, args) ↦ f(y, args)."""
+
+    f: Callable[[PyTree, PyTree], Any]
+
+    def __call__(self, t: Any, y: PyTree, args: PyTree) -> Any:
+        return errors.call(self.f, y, args)
+
+
+def terms_at_rest(problem: SteadyStateProblem) -> Terms:
+    """dy/dt = f(y, args) at an instant: none of the rules above, so that nothing takes it for a span to integrate."""
+    jac = None if problem.jac is None else Timeless(problem.jac)
+    at = {"jac": jac, "structure": problem.jac_structure}
+    return Terms(Timeless(problem.f), problem.args, problem.y0, 0.0, 0.0, **at)

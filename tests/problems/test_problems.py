@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxdiffeq as jde
-from jaxdiffeq.problems.definitions import lower_problem
+from jaxdiffeq.problems.definitions import terms_of
 
 
 def relax(t, y, args):
@@ -37,7 +37,7 @@ def test_functions_of_the_parameters_are_called_with_them():
         seen.append((args, t0))
         return args["rate"] + t0
 
-    terms = lower_problem(PROBLEM.replace(y0=start, tspan=lambda args: (args["rate"], 7)))
+    terms = terms_of(PROBLEM.replace(y0=start, tspan=lambda args: (args["rate"], 7)))
     assert seen == [({"rate": 2.0}, 2.0)]
     assert (terms.y0, terms.t0, terms.t1) == (4.0, 2.0, 7)
 

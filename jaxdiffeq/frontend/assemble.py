@@ -1,0 +1,151 @@
+"""From what a run leaves behind, records by name, to a solution."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiffeq.frontend.plan import Built, Plan
+from jaxdiffeq.gradients.rule import Constants, Outputs, poisoned
+from jaxdiffeq.solution import Interpolant, Solution, Stats
+from jaxdiffeq.types import PyTree, Result, Work
+
+
+class Ends(NamedTuple):
+    """What is saved at the start and at the end, the time and the state there, and what was asked for in between."""
+
+    t0: Any
+    t: Any
+    first: PyTree
+    last: PyTree
+    y: Any
+    ts: Any
+    """the times to save at, in the order of travel"""
+    back: Any
+    """how to put these in the order given, or None"""
+
+
+def ends_of(parts: Built, outputs: Outputs) -> Ends:
+    inputs = parts.inputs
+    first = parts.observe(inputs.t0, inputs.y0, inputs.args)
+    last = parts.observe(outputs.t, outputs.y, inputs.args)
+    return Ends(inputs.t0, outputs.t, first, last, outputs.y, inputs.ts, parts.back)
+
+
+def assemble(xp: Any, plan: Plan, ends: Ends, records: dict[str, Any], constants: Constants) -> Solution:
+    """Put together what was saved, with numpy outside of a trace (`xp`) and jax.numpy inside."""
+    good = (constants.result == Result.success) | (constants.result == Result.terminated)
+    marks = constants.marks
+    first, last = jax.tree.map(lambda x: x[None], (ends.first, ends.last))
+    parts = []  # (times, values, which of them are real)
+    if plan.keep.t0 and not plan.keep.steps:
+        parts.append((xp.reshape(ends.t0, 1), first, xp.ones(1, bool)))
+    if "times" in records:
+        parts.append(_timed(xp, plan.keep.sort, ends, records["times"], marks["times"]))
+    if "steps" in records:
+        parts.append(_padded(xp, plan.keep.t0, ends, records["steps"], marks["steps"], good))
+    if plan.keep.t1:
+        last = jax.tree.map(lambda x: _if_good(xp, good, x), last)
+        parts.append((xp.reshape(ends.t, 1), last, xp.reshape(good, 1)))
+    if not parts:  # an empty list of times
+        parts.append(jax.tree.map(lambda x: x[:0], (xp.reshape(ends.t0, 1), first, xp.ones(1, bool))))
+    sums = _if_good(xp, good, records["regularisers"]) if plan.regularisers else ()
+    ts, ys, mask = parts[0] if len(parts) == 1 else jax.tree.map(lambda *xs: xp.concatenate(xs), *parts)
+    return Solution(
+        ts=ts,
+        ys=plan.ravel.unpack_rows(ys) if plan.keep.fn is None else ys,
+        mask=mask,
+        stats=_stats(plan, constants),
+        result=constants.result,
+        t_end=ends.t,
+        y_end=plan.ravel.unpack(ends.y),
+        next_step=constants.dt,
+        interpolant=_interpolant(xp, plan, ends, records["interpolant"], marks["interpolant"]) if plan.dense else None,
+        regularisers=dict(zip(plan.regularisers, sums, strict=True)),
+    )
+
+
+def _timed(xp: Any, traced: bool, ends: Ends, values: PyTree, count: Any) -> tuple[Any, PyTree, Any]:
+    """Rows at given times, of which `count` were passed, in the order given."""
+    at, back = ends.ts, ends.back
+    real = (xp.arange(at.size, dtype=np.int32) < count) | (at == ends.t0)
+    if traced:  # times that no check has seen may lie before t0
+        early = (at != ends.t0) & (xp.sign(at - ends.t0) == -xp.sign(ends.t - ends.t0))
+        real &= ~early
+        values = jax.tree.map(lambda x: xp.where(early.reshape(-1, *[1] * (x.ndim - 1)), xp.nan, x), values)
+    return jax.tree.map(lambda x: x if back is None else x[back], (at, values, real))
+
+
+def _padded(xp: Any, with_start: bool, ends: Ends, rows: Any, count: Any, good: Any) -> tuple[Any, PyTree, Any]:
+    """Rows of steps; after the last one it is repeated, or NaN when the solve failed or there is none."""
+    rows = rows.t, rows.values
+    if with_start:
+        rows = jax.tree.map(lambda s, x: xp.concatenate([s[None], x]), (ends.t0, ends.first), rows)
+        count = count + 1
+    numbers = xp.arange(len(rows[0]), dtype=np.int32)
+    real = numbers < count
+    at = xp.maximum(xp.minimum(numbers, count - 1), 0)
+    none = ~real & (count == 0)
+
+    def pad(x):
+        of_rows = [flags.reshape(-1, *[1] * (x.ndim - 1)) for flags in (none, real | good)]
+        return _if_good(xp, of_rows[1], xp.where(of_rows[0], xp.nan, x[at]))
+
+    return *jax.tree.map(pad, rows), real
+
+
+def _if_good(xp: Any, good: Any, x: Any) -> Any:
+    """NaN where the solve failed, in values and derivatives."""
+    return poisoned(x, good) if xp is jnp else np.where(good, x, np.nan)
+
+
+def _interpolant(xp: Any, plan: Plan, ends: Ends, rows: Any, count: Any) -> Interpolant:
+    return Interpolant(xp.concatenate([xp.reshape(ends.t0, 1), rows.t]), rows.coefficients, ends.y, count, plan.ravel)
+
+
+def _stats(plan: Plan, constants: Constants) -> Stats:
+    counts = constants.counts
+    tries = counts.steps + counts.rejected_error + counts.rejected_solver
+    start, step, dense = plan.stepper.evaluations
+    restarts = sum(jax.tree.leaves(counts.restarts))
+    probes = 0 if plan.has_first_step else 2
+    each, more = plan.stepper.costs, counts.work or plan.stepper.costs._replace(**dict.fromkeys(Work._fields, 0))
+    f_evals, *algebra = (a * tries + b for a, b in zip(each, more, strict=True))
+    return Stats(
+        tries,
+        counts.steps,
+        counts.rejected_error,
+        counts.rejected_solver,
+        start * (1 + restarts) + probes + step * tries + dense * counts.dense + f_evals,
+        *algebra,
+    )
+
+
+@dataclass(frozen=True)
+class Account:
+    """What `sol.explain()` says before a result is known."""
+
+    plan: Plan
+    method_given: bool
+    controller: type | None
+    """the class of the one given"""
+
+    def lines(self) -> list[tuple[str, str]]:
+        stepper = self.plan.stepper
+        how_small = (
+            f"order {stepper.order}, error estimate of order {stepper.error_order}, dense output {stepper.dense_order}"
+        )
+        why = "as given" if self.method_given else "chosen for the tolerance, as no method was given"
+        default, given = type(stepper.controller), self.controller
+        how = f"{default.__name__}, the default of this method" if given is None else f"{given.__name__}, as given"
+        path = "public JAX alone, with the same numbers, slower" if self.plan.plain else "the fast one"
+        return [
+            ("method", f"{stepper.name}, {how_small}: {why}"),
+            ("controller", how),
+            ("gradient", f"{self.plan.gradient}, if one is asked for"),
+            ("path", path),
+        ]

@@ -1,0 +1,96 @@
+"""Where and why a solve failed, as the error that is raised for it."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiffeq import errors
+from jaxdiffeq.frontend.plan import Arrays, Plan, build
+from jaxdiffeq.solution import Solution
+from jaxdiffeq.types import PyTree, Result
+
+ADVICE = {
+    Result.max_steps_reached: (
+        "max_steps attempts did not suffice",
+        "If the steps are tiny the problem is probably stiff for this explicit method: use an implicit one, such as "
+        "Rodas5P() or BDF(), or none, so that `solve` switches by itself; looser "
+        "tolerances, or a larger max_steps.",
+    ),
+    Result.step_size_too_small: (
+        "the error estimate cannot be met with any step that moves t",
+        "Look for a singularity or a discontinuity of f near this time (name it in `stops`), loosen the tolerances, or "
+        "use jax_enable_x64. For a stiff problem use an implicit method, such as Rodas5P() or BDF().",
+    ),
+    Result.nonfinite: (
+        "f or the state was NaN or infinite at every step size tried",
+        "Call f at `solution.t_end` and `solution.y_end`; look for a division by zero, a root or a logarithm "
+        "of a negative number, or a solution that goes to infinity in finite time. An explicit method may run away "
+        "like this on a stiff problem: use an implicit one, such as Rodas5P() or BDF().",
+    ),
+    Result.nonlinear_solve_failed: ("the inner nonlinear solve did not converge at any step size tried", "Check jac."),
+    Result.initialisation_failed: (
+        "no initial values were found that satisfy the algebraic equations",
+        "Check that they have a solution near `y0` and that the index is 1: that they can be solved for the components "
+        "whose derivative does not occur.",
+    ),
+    Result.event_limit_reached: ("more events happened than there is room for", "Raise the limit."),
+}
+
+
+def raise_failure(solution: Solution, place: dict[str, str]) -> None:
+    """Raise the error that belongs to the result code of a solution that failed."""
+    result = Result(int(solution.result))
+    why, advice = ADVICE[result]
+    where = "; ".join(f"{name} {text}" for name, text in place.items())
+    counts = (
+        f"{int(solution.stats.accepted)} steps accepted, {int(solution.stats.rejected_error)} rejected by the error "
+        f"test, {int(solution.stats.rejected_solver)} by a failure"
+    )
+    raise errors.BY_RESULT[result](
+        f"the solve stopped with {result.name} at t = {float(solution.t_end):.9g}: {why}. {where}. {counts}. {advice} "
+        f"The solution up to there is in this error's `solution`; `throw=False` returns it with its result code.",
+        solution,
+    )
+
+
+def raise_if_failed(plan: Plan, arrays: Arrays, solution: Solution) -> None:
+    """One error for a single solve that is known to have failed; a batch has its result codes."""
+    if not errors.all_concrete((solution.result, solution.t_end, solution.y_end, solution.next_step)):
+        return
+    if np.ndim(solution.result) == 0 and int(solution.result) not in (Result.success, Result.terminated):
+        raise_failure(solution, _place(plan, arrays, solution))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _attempt(plan: Plan, arrays: Arrays, t: Any, y: PyTree, dt: Any) -> tuple[PyTree, PyTree]:
+    """The slope at (t, y), and the error of one more attempt in units of the tolerance."""
+    parts = build(plan, arrays, 1)
+    integration, inputs = parts.integration, parts.inputs._replace(t0=t, y0=plan.ravel.pack(y))
+    start = integration.begin(inputs)
+    step = integration.advance(inputs, parts.settings, start, dt, 0)
+    slope = integration.field(t, inputs.y0, inputs.args)
+    scale = parts.settings.tolerance.scale(inputs.y0, step.after.y)
+    error = slope if step.error is None else jnp.abs(step.error) / scale
+    return plan.ravel.unpack(slope), plan.ravel.unpack(error.astype(slope.dtype))
+
+
+def _place(plan: Plan, arrays: Arrays, solution: Solution) -> dict[str, str]:
+    """Where a solve failed: the step size, and the component that is to blame, by its path."""
+    t, y = solution.t_end, solution.y_end
+    moves = np.maximum(solution.next_step, 2 * np.spacing(np.abs(t)))  # a smaller step would show no error at all
+    slope, error = _attempt(plan, arrays, t, y, moves)
+    worst, size = "", -1.0
+    for tree in (slope, error) if Result(int(solution.result)) is Result.nonfinite else (error,):
+        for (path, leaf), value in zip(jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(y), strict=True):
+            sizes = np.nan_to_num(np.abs(np.asarray(leaf)), nan=np.inf)
+            if sizes.size and sizes.max() > size:
+                size = float(sizes.max())
+                at = np.unravel_index(int(np.argmax(sizes)), sizes.shape)
+                index = f"[{', '.join(str(int(i)) for i in at)}]" if at else ""
+                worst = f"{errors.path_of(path)}{index} = {np.asarray(value)[at]:.6g}"
+    return {"The next step would have been": f"{float(solution.next_step):.3g}", "the worst component is": worst}

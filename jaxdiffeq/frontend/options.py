@@ -1,0 +1,63 @@
+"""The options of `solve` as one object, in which what was left out is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxdiffeq import errors
+from jaxdiffeq.engine.control import FixedSteps
+from jaxdiffeq.gradients import support
+from jaxdiffeq.gradients.reverse import ReverseAD
+from jaxdiffeq.methods.choice import Recommendation, Traits, choose
+from jaxdiffeq.problems.definitions import Terms, replaced, terms_of
+
+DISCRETE = ReverseAD()
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was asked of `solve`, which says what each of them means; `watch` is what `progress` stands for."""
+
+    method: Any
+    saveat: Any
+    dense: bool
+    rtol: Any
+    atol: Any
+    first_step: Any
+    controller: Any
+    max_steps: int
+    stops: Any
+    regularisers: Sequence[str] = ()
+    gradient: Any = DISCRETE
+    watch: Any = None
+    throw: bool = True
+
+    def settled(self, terms: Terms) -> Options:
+        """With a method and a controller, given or chosen, that serve these terms and each other."""
+        first, equal = self.first_step, isinstance(self.controller, FixedSteps)
+        if equal and self.controller.dt is not None:
+            first = errors.positive(self.controller.dt, "FixedSteps(dt)")
+        stepper = choose(self.rtol, traits_of(terms, equal)).method if self.method is None else self.method
+        errors.method(stepper)
+        controller = stepper.controller if self.controller is None else self.controller
+        errors.controlled(stepper, controller, first)
+        support.check(self.gradient, self.dense, self.regularisers, terms.is_residual)
+        stepper = stepper.on_equal_steps if equal else stepper
+        return replace(self, method=stepper, controller=controller, first_step=first)
+
+
+def recommend(problem: Any, rtol: Any = 1e-3, **replacements: Any) -> Recommendation:
+    """What `solve(problem, rtol=rtol)` would use, and why: `.method`, `.why`."""
+    terms = terms_of(replaced(problem, replacements) if replacements else problem)
+    return choose(rtol, traits_of(terms, False))
+
+
+def traits_of(terms: Terms, equal_steps: bool) -> Traits:
+    size = sum(np.size(x) for x in jax.tree.leaves(terms.y0))
+    known = terms.structure is not None
+    return Traits(size, terms.mass is not None, known, terms.explicit is not None, equal_steps, terms.is_residual)
