@@ -276,7 +276,7 @@ def regularisers(given: Any, stepper: Any, names: Sequence[str]) -> tuple[str, .
 def serves_equation(stepper: Any, mass: Any, residual: Any) -> None:
     """Whether a method solves for dy/dt where it is not given."""
     if residual is not None or callable(mass):
-        if not getattr(stepper, "takes_residual", False):
+        if not stepper.takes_residual:
             what = "F(t, y, dy/dt) = 0" if residual is not None else "M(t, y)·dy/dt = f with a mass matrix that varies"
             raise ValueError(f"{stepper.name} cannot solve {what}. Take BDF(), KenCarp4() or RadauIIA5().")
     elif mass is not None and not stepper.takes_mass:

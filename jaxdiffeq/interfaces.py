@@ -30,7 +30,7 @@ class Recorder(Protocol):
         ...
 
     def wants(self, fixed: Any, inputs: Inputs, direction: jax.Array, t1: jax.Array, /) -> jax.Array:
-        """Whether it will read the interpolant of a step that ends at t1. Shapes: []."""
+        """Whether it will read the interpolant of a step that ends at t1, if it ever does. Shapes: []."""
         ...
 
     def record(self, moving: Any, fixed: Any, step: StepView, inputs: Inputs, /) -> tuple[Any, Any]:

@@ -18,7 +18,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdiffeq import errors
-from jaxdiffeq.algebra.structure import Mass, radius, times_mass
+from jaxdiffeq.algebra.structure import Algebra, Mass, Structure, radius, times_mass
+from jaxdiffeq.algebra.vectors import like, real_vector
 from jaxdiffeq.types import PyTree
 
 Vector = jax.Array  # [n]
@@ -26,7 +27,7 @@ Linear = Callable[[Vector], Vector]
 
 
 @dataclass(frozen=True)
-class MatrixFree:
+class MatrixFree(Structure):
     """(c·M − J)·x = b by GMRES, with products J·v only: for many unknowns with no structure to exploit.
 
     `preconditioner(t, y, args, c, v)` is about (c·M − J)⁻¹·v, linear in v, for v a pytree like y: what it needs to know
@@ -49,8 +50,17 @@ class MatrixFree:
         errors.positive_integer(self.restart, "MatrixFree(restart)")
         errors.positive_integer(self.iterations, "MatrixFree(iterations)")
 
+    def algebra(self, f: Callable, y: jax.Array) -> Krylov:
+        given = self.preconditioner
+
+        def precondition(t, v, args, c, x):
+            assert given is not None
+            return real_vector(given(t, like(v, y), args, c.astype(y.dtype), like(x, y)))
+
+        return Krylov(self, f, None if given is None else precondition)
+
     def bind(self, n: int) -> MatrixFree:
-        """It needs the field, not just the size: see `Krylov`."""
+        """It needs the slope, not just the size: see `algebra`."""
         return self
 
     def on_arrays(self, ravel: Any, arguments: Callable[[PyTree], PyTree]) -> MatrixFree:
@@ -110,7 +120,7 @@ class Shifted(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Krylov:
+class Krylov(Algebra):
     """The algebra of `MatrixFree` for one f(t, v, args), as the structures have it for theirs."""
 
     options: MatrixFree
@@ -118,13 +128,13 @@ class Krylov:
     precondition: Callable | None
     """(t, v, args, c, x) ↦ about (c·M − J)⁻¹·x, on vectors"""
 
-    def at(self, t: jax.Array, v: Vector, args: PyTree) -> tuple[Vector, Point]:
-        """f(t, v), [n], and its Jacobian."""
-        return self.slope(t, v, args), Point.of(t, v, args)
+    def at(self, f: Callable, given: Callable | None, place: tuple) -> tuple[Vector, Point]:
+        """No Jacobian is `given` to it."""
+        return f(*place), Point.of(*place)
 
-    def jacobian(self, g: Callable[[Vector], Vector], z: Vector) -> tuple[Vector, Along]:
-        """g(z), [n], and its Jacobian, for systems that are solved where they are made, without the preconditioner."""
-        value, product = jax.linearize(g, z)
+    def jacobian(self, g: Callable[[Vector], Vector], y: Vector) -> tuple[Vector, Along]:
+        """g(y), [n], and its Jacobian, for systems that are solved where they are made, without the preconditioner."""
+        value, product = jax.linearize(g, y)
         return value, Along(product)
 
     def repeated(self, m: int) -> Krylov:
@@ -133,6 +143,10 @@ class Krylov:
     def shifted(self, c: jax.Array, mass: Mass, jacobian: Point | Along) -> Shifted:
         """c·M − J."""
         return _no_collocation() if jnp.iscomplexobj(c) else Shifted(c, mass, jacobian)
+
+    def worth_keeping(self, n: int) -> bool:
+        """It has no factors."""
+        return False
 
     def magnitude(self, jacobian: Point) -> jax.Array:
         return radius(self, jacobian, jacobian.v.size)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -83,19 +83,59 @@ def radius(algebra: Any, jacobian: Any, n: int) -> jax.Array:
     return jnp.sqrt(sizes[-1]) * jnp.sqrt(sizes[-2])
 
 
-def magnitude(algebra: Any, jacobian: Any) -> jax.Array:
-    """The largest |entry| of a Jacobian; where there are no entries, about its largest |eigenvalue|."""
-    if hasattr(algebra, "magnitude"):
-        return algebra.magnitude(jacobian)
-    return jnp.max(jnp.stack([jnp.max(jnp.abs(x), initial=0) for x in jax.tree.leaves(jacobian)]))
+class Structure:
+    """Which entries of the Jacobian of a state may differ from zero. `bind(n)` is the algebra for n unknowns."""
+
+    def algebra(self, f: Callable, y: jax.Array) -> Any:
+        """That for the real vectors of states like `y`, on which `f` is the slope f(t, v, args)."""
+        chosen: Any = self
+        return of_complex(chosen, y.size).bind(2 * y.size) if jnp.iscomplexobj(y) else chosen.bind(y.size)
+
+
+class Algebra:
+    """Jacobians as the structure stores them, and systems with c·M − J."""
+
+    full: ClassVar[bool] = False
+    """a Jacobian is an array [n, n]"""
+
+    def at(self, f: Callable, given: Callable | None, place: tuple) -> tuple[Vector, Any]:
+        """f and its Jacobian ∂f/∂v at `place`, (t, v, args); `given` is a function that computes the latter, [n, n]."""
+        t, v, args = place
+        if given is None:
+            return self.jacobian(lambda v: f(t, v, args), v)
+        return f(t, v, args), self.given(given(t, v, args))
+
+    def jacobian(self, g: Callable[[Vector], Vector], y: Vector) -> tuple[Vector, Any]:
+        """g(y), [n], and its Jacobian."""
+        raise NotImplementedError
+
+    def given(self, jacobian: jax.Array) -> Any:
+        """A Jacobian that the user computed, [n, n], as `jacobian` would give it."""
+        raise NotImplementedError
+
+    def magnitude(self, jacobian: Any) -> jax.Array:
+        """The largest |entry| of a Jacobian; where there are no entries, about its largest |eigenvalue|."""
+        return jnp.max(jnp.stack([jnp.max(jnp.abs(x), initial=0) for x in jax.tree.leaves(jacobian)]))
+
+    def worth_keeping(self, n: int) -> bool:
+        """Whether a Runge–Kutta or IMEX method gains by using a Jacobian again. Measured by `benchmarks/chords.py`.
+
+        Factors of a long band or of many blocks are made as fast as they are kept.
+        """
+        return n <= lu.ROLLED
 
 
 @dataclass(frozen=True)
-class Dense:
+class Dense(Structure, Algebra):
     """Every entry may differ from zero: n directional derivatives, and n³ operations to factor."""
+
+    full = True
 
     def bind(self, n: int) -> Dense:
         return self
+
+    def worth_keeping(self, n: int) -> bool:
+        return True
 
     def repeated(self, m: int) -> Dense:
         """For `factor` and `solve` where every unknown is `m` of them, next to each other."""
@@ -107,7 +147,6 @@ class Dense:
         return jax.vmap(lambda v: jax.jvp(g, (y,), (v,)), out_axes=(None, -1))(basis)
 
     def given(self, jacobian: jax.Array) -> jax.Array:
-        """A Jacobian that the user computed, [n, n], as `jacobian` would give it."""
         return jacobian
 
     def shifted(self, c: jax.Array, mass: Mass, jacobian: jax.Array) -> jax.Array:
@@ -128,7 +167,7 @@ class Dense:
 
 
 @dataclass(frozen=True)
-class Diagonal:
+class Diagonal(Structure):
     """∂fᵢ/∂yⱼ = 0 for i ≠ j: every component on its own."""
 
     def bind(self, n: int) -> Layout:
@@ -139,7 +178,7 @@ class Diagonal:
 
 
 @dataclass(frozen=True)
-class BlockDiagonal:
+class BlockDiagonal(Structure):
     """Groups of `size` neighbouring components that do not see each other."""
 
     size: int
@@ -158,7 +197,7 @@ class BlockDiagonal:
 
 
 @dataclass(frozen=True)
-class Banded:
+class Banded(Structure):
     """∂fᵢ/∂yⱼ = 0 for j < i − lower and for j > i + upper."""
 
     lower: int
@@ -178,7 +217,7 @@ class Banded:
 
 
 @dataclass(frozen=True)
-class Sparse:
+class Sparse(Structure):
     """∂fᵢ/∂yⱼ may differ from zero at these pairs (i, j) and on the diagonal; `Sparse.of` takes a matrix."""
 
     rows: tuple[int, ...]
@@ -210,7 +249,7 @@ def of_complex(chosen: Any, n: int) -> Dense | Sparse:
 
 
 @dataclass(frozen=True, eq=False)
-class Layout:
+class Layout(Algebra):
     """The algebra of an [n, n] pattern whose entries lie in `Blocks`, with the columns that share a derivative."""
 
     n: int

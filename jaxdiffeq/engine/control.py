@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -42,9 +42,27 @@ class Tolerance(NamedTuple):
         return self.atol + self.rtol * jnp.maximum(jnp.abs(y0), jnp.abs(y1))
 
 
+class Controller:
+    """The members that a controller may leave as they are."""
+
+    needs_error: bool = False
+    """it judges by an estimate of the error"""
+    algebraic: Any = True
+    """errors of components that have no derivative count"""
+    equal: bool = False
+    """its steps have one size, `n` of them or `dt`, and none is refused for its error"""
+
+    def fixed_size(self, span: jax.Array) -> Any:
+        """The unsigned size of its steps over a span of this length; None: it finds them as it goes."""
+
+    def measured(self, around: Callable[[Callable], Callable]) -> Any:
+        """The controller with another norm, made of its own."""
+        return self
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class PIDController:
+class PIDController(Controller):
     """dt ← dt·safety·r₀^(−β₁/k)·r₁^(−β₂/k)·r₂^(−β₃/k) from the last three error ratios r and the order k.
 
     β₁ = p + i + d, β₂ = −(p + 2d), β₃ = d in the gains p, i, d. The defaults, p = 0.2 and i = 0.6, were chosen on five
@@ -67,10 +85,9 @@ class PIDController:
     algebraic: bool = field(default=True, metadata={"static": True})
 
     needs_error = True
-    equal = False
 
-    def fixed_size(self, span: jax.Array) -> None:
-        """Steps are sized as they go."""
+    def measured(self, around: Callable[[Callable], Callable]) -> Any:
+        return replace(self, norm=around(self.norm))
 
     def init(self, dtype: Any) -> Any:
         """What was seen of accepted steps, and how much the next step may grow."""
@@ -161,7 +178,7 @@ def PIController(pcoeff: Any = 0.4, icoeff: Any = 0.3, **options: Any) -> PIDCon
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class FixedSteps:
+class FixedSteps(Controller):
     """Equal steps, no error control: `FixedSteps(n)` of them, or `FixedSteps(dt=...)` with a shorter last one.
 
     With a number of steps the solve is a plain scan.
@@ -170,8 +187,6 @@ class FixedSteps:
     n: int | None = field(default=None, metadata={"static": True})
     dt: Any = None
 
-    needs_error = False
-    algebraic = True
     equal = True
 
     def __post_init__(self) -> None:

@@ -103,7 +103,7 @@ class EqualSteps:
             return at._replace(y=y, memory=memory, work=work)
         alive = at.alive & jnp.all(jnp.isfinite(y))
         held, wanted = self.loop.recorded(inputs, at.held, self.view(inputs, before, step, alive, i), step.dense)
-        return _At(y, memory, held, alive, at.dense + wanted, work)
+        return _At(y, memory, held, alive, at.dense + wanted.astype(at.dense.dtype), work)
 
     # ---- all of them
 
@@ -135,7 +135,7 @@ class EqualSteps:
             if whole < self.n:
                 at, row = block(at, numbers[whole:])
                 rows = jax.tree.map(lambda x, one: jnp.concatenate([x, one[None]]), rows, row)
-        return self._ended(inputs, settings, at), rows
+        return self._ended(inputs, settings, first, at), rows
 
     def states(self, inputs: Inputs, settings: Settings, first: tuple, numbers: jax.Array) -> tuple:
         """y and memory before each of these steps, the first of which begins at `first`."""
@@ -148,9 +148,9 @@ class EqualSteps:
 
     # ---- how it ended
 
-    def _ended(self, inputs: Inputs, settings: Settings, at: _At) -> Carry:
+    def _ended(self, inputs: Inputs, settings: Settings, first: State, at: _At) -> Carry:
         good = jnp.all(jnp.isfinite(at.y))
-        done, last, solved = self._failure(inputs, settings, good)
+        done, last, solved = self._failure(inputs, settings, first, good)
         blame = jnp.where(solved, Result.nonfinite, Result.nonlinear_solve_failed)
         refused = self.n - done
         counts = outcome.nothing_yet(self.loop.stepper.work, False)
@@ -164,7 +164,9 @@ class EqualSteps:
         y = jnp.where(good, at.y, last)
         return Carry(State(self.end(inputs, done), y, at.memory), at.held.records, control)
 
-    def _failure(self, inputs: Inputs, settings: Settings, good: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def _failure(
+        self, inputs: Inputs, settings: Settings, first: State, good: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """m, y_m and whether inner solves succeeded: m steps are finite, y_m follows them, the next one is not finite.
 
         All n where the end is finite, without a trip; else the steps are taken again, since to look at every state on
@@ -181,7 +183,6 @@ class EqualSteps:
             live = goes_on(moving, fixed)
             return jax.tree.map(lambda a, b: jnp.where(live, a, b), new, (moving, fixed))
 
-        first = self.begin(inputs)
         start = (first.y, first.y, first.memory), (jnp.zeros((), jnp.int32), jnp.array(True))
         (last, y, _), (i, ok) = frozen_while(goes_on, again, *vary_like(start, first.y))
         lost = ~jnp.all(jnp.isfinite(y))

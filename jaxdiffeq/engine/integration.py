@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxdiffeq.engine import outcome
@@ -32,7 +33,7 @@ from jaxdiffeq.types import (
     StepView,
 )
 
-START = 0  # the number of the step that begins at t0
+START = np.int32(0)  # the number of the step that begins at t0
 
 
 class LoopControl(NamedTuple):
@@ -74,7 +75,7 @@ class Integration:
     @property
     def compact(self) -> Integration:
         """The same steps, up to rounding, as a smaller program: for derivatives, which come out smaller too."""
-        return replace(self, stepper=getattr(self.stepper, "compact", self.stepper))
+        return replace(self, stepper=self.stepper.compact)
 
     def restarts(self, inputs: Inputs) -> bool:
         """Whether f may be another one after some step."""
@@ -92,6 +93,7 @@ class Integration:
         lands, _ = reach(target, start.t, dt)
         t1 = jnp.where(lands, target, start.t + direction_of(inputs) * dt)
         step = self.stepper.step(f, start, t1, inputs.args, settings.tolerance)
+        assert step.stops is None or self.room_for_stops, "a step asks for times to land on, but there is no room"
         if not self.restarts(inputs):
             assert step.restart is None, "f may be another one only at stops"
             return step
@@ -113,7 +115,7 @@ class Integration:
 
         def begun_again():
             y = after.y
-            if not beyond.is_slope:  # algebraic components may jump; they stay if that satisfies no equation
+            if beyond.algebraic:  # its components may jump; they stay if that satisfies no equation
                 y, _ = make_consistent(beyond, after.t, y, inputs.args, settings.tolerance)
             return after._replace(y=y, memory=self._memory(beyond, after.t, y, inputs.args))
 
@@ -171,11 +173,12 @@ class Integration:
     def _first_step(self, f: Callable, inputs: Inputs, settings: Settings) -> jax.Array:
         if settings.first_step is not None:
             return settings.first_step
-        if not self.field.is_slope:  # and where M is singular there is none yet
-            return settings.controller.bound(1e-6 * jnp.abs(inputs.t1 - inputs.t0))
-        norm = settings.controller.norm
-        first = starting_step(f, lax.stop_gradient(inputs), settings.tolerance, self.stepper.order, norm)
-        return settings.controller.bound(first)
+
+        def estimate():
+            norm, fixed = settings.controller.norm, lax.stop_gradient(inputs)
+            return starting_step(f, fixed, settings.tolerance, self.stepper.order, norm)
+
+        return settings.controller.bound(self.field.first_step(estimate, inputs.t0, inputs.t1))
 
     # ---- the loop
 
@@ -245,9 +248,10 @@ class Integration:
         """Let every recorder see the step; also whether its interpolant was needed."""
         direction, (records, marks) = direction_of(inputs), held
         wanted = jnp.array(False)
-        if any(r.reads_interpolant for r in self.recorders.values()):
-            for name, r in self.recorders.items():
-                wanted |= step.taken & r.wants(marks[name], inputs, direction, step.after.t)
+        readers = {name: r for name, r in self.recorders.items() if r.reads_interpolant}
+        for name, r in readers.items():
+            wanted |= step.taken & r.wants(marks[name], inputs, direction, step.after.t)
+        if readers:
             step = step._replace(coefficients=self.polynomial(inputs, step, dense, wanted))
         done = {name: r.record(records[name], marks[name], step, inputs) for name, r in self.recorders.items()}
         return _each_half(done), wanted

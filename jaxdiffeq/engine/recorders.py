@@ -24,24 +24,16 @@ Observe = Callable[[jax.Array, jax.Array, PyTree], PyTree]  # (t, y, args) ↦ w
 class RecorderDefaults:
     """What a recorder answers unless it has more to say. Shapes: `moving`, pytree of [rows + 1, ...]."""
 
-    @property
-    def reads_interpolant(self) -> bool:
-        """A step must come with its coefficients."""
-        return False
-
-    @property
-    def reads_estimates(self) -> bool:
-        """A reverse pass must bring the estimates' cotangents."""
-        return False
-
-    @property
-    def at_given_times(self) -> bool:
-        """Its rows lie at `inputs.ts`, which move by themselves, and not at steps, which move with the clock."""
-        return False
+    reads_interpolant = False
+    """a step must come with its coefficients"""
+    reads_estimates = False
+    """a reverse pass must take the estimates' cotangents"""
+    at_given_times = False
+    """its rows lie at `inputs.ts`, which move by themselves, and not at steps, which move with the clock"""
 
     def wants(self, fixed: PyTree, inputs: Inputs, direction: jax.Array, t1: jax.Array) -> jax.Array:
-        """Whether it needs the interpolant of a step to t1."""
-        return jnp.array(self.reads_interpolant)
+        """Whether it needs the interpolant of a step to t1, if it ever does."""
+        return jnp.array(True)
 
     def at_start(self, inputs: Inputs, start: State) -> PyTree:
         """What it keeps without a step; None: nothing."""
@@ -67,14 +59,7 @@ class SaveTimes(RecorderDefaults):
     """
 
     observe: Observe
-
-    @property
-    def reads_interpolant(self) -> bool:
-        return True
-
-    @property
-    def at_given_times(self) -> bool:
-        return True
+    reads_interpolant = at_given_times = True
 
     def init(self, inputs: Inputs, start: State, shapes: Shapes) -> tuple[PyTree, PyTree]:
         return self.at_start(inputs, start), jnp.zeros((), jnp.int32)
@@ -162,7 +147,7 @@ class StepRows(NamedTuple):
 
 @dataclass(frozen=True)
 class SaveSteps(RecorderDefaults):
-    """t, `observe(t, y, args)` and, if `interpolant`, the interpolant, after every `every`-th accepted step.
+    """t, `observe(t, y, args)` and, if `reads_interpolant`, the interpolant, after every `every`-th accepted step.
 
     Shapes: moving, `StepRows` of [capacity + 1, ...]; fixed, the number of rows written.
     """
@@ -170,18 +155,14 @@ class SaveSteps(RecorderDefaults):
     observe: Observe
     capacity: int
     every: int = 1
-    interpolant: bool = False
-
-    @property
-    def reads_interpolant(self) -> bool:
-        return self.interpolant
+    reads_interpolant: bool = False
 
     def init(self, inputs: Inputs, start: State, shapes: Shapes) -> tuple[PyTree, PyTree]:
         row = jax.eval_shape(self.row, start.t, start.y, shapes.coefficients, inputs.args)
         return rows(row, self.capacity), jnp.zeros((), jnp.int32)
 
     def row(self, t: jax.Array, y: jax.Array, coefficients: jax.Array | None, args: PyTree) -> StepRows:
-        return StepRows(t, self.observe(t, y, args), coefficients if self.interpolant else None)
+        return StepRows(t, self.observe(t, y, args), coefficients if self.reads_interpolant else None)
 
     def record(self, moving: PyTree, fixed: jax.Array, step: StepView, inputs: Inputs) -> tuple[PyTree, PyTree]:
         due = step.taken & ((step.number + 1) % self.every == 0) & (fixed < self.capacity)
@@ -211,7 +192,7 @@ class SaveSteps(RecorderDefaults):
         def row(t1, y1, coefficients, leaves):
             return self.row(t1, y1, coefficients, active.fill(leaves).args)
 
-        coefficients = step.coefficients if self.interpolant else None
+        coefficients = step.coefficients if self.reads_interpolant else None
         _, pull = jax.vjp(row, step.after.t, step.after.y, coefficients, active.leaves())
         t1, y1, coefficients, leaves = pull(read(out, jnp.maximum(cursor, 0)))
         if bars.coefficients is not None and coefficients is None:

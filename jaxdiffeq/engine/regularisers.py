@@ -37,13 +37,11 @@ class RegulariserSums(RecorderDefaults):
 
     names: tuple[str, ...]
 
+    reads_estimates = True
+
     @property
     def reads_interpolant(self) -> bool:
         return "energy" in self.names
-
-    @property
-    def reads_estimates(self) -> bool:
-        return True
 
     def init(self, inputs: Inputs, start: State, shapes: Shapes) -> tuple[PyTree, PyTree]:
         return self.at_start(inputs, start), jnp.zeros((), jnp.int32)

@@ -65,13 +65,20 @@ def nothing_asked(inputs: Inputs, room: int) -> Any:
 
 
 def asked_for(stops: jax.Array, t: jax.Array, more: jax.Array | None, inputs: Inputs) -> tuple[jax.Array, jax.Array]:
-    """`State.stops` after a step to t that asked for `more`, and whether there is room for all of them."""
-    direction = lax.stop_gradient(direction_of(inputs))
+    """`State.stops` after a step to t that asked for `more`, and whether there is room for all of them.
+
+    Neither what has passed nor what lies beyond t1 is kept, and equal times are kept once.
+    """
+    room, direction = stops.size - 1, lax.stop_gradient(direction_of(inputs))
     far = jnp.where(direction < 0, -jnp.inf, jnp.inf).astype(t.dtype)
-    reached = jnp.any(stops[1:] == t)
-    known = stops[1:] if more is None else jnp.append(stops[1:], more)
-    ahead = jnp.where(direction * known > direction * t, known, far)
-    ahead = ahead[jnp.argsort(lax.stop_gradient(direction * ahead))]
-    room = stops.size - 1
-    last = lax.stop_gradient(jnp.where(reached, t, stops[0]))
+    ahead = stops[1:] if more is None else jnp.append(stops[1:], more)
+    wanted = (direction * ahead > direction * t) & (direction * ahead < direction * inputs.t1)
+
+    def in_order(wanted, times):
+        times = jnp.where(wanted, times, far)
+        return times[jnp.argsort(lax.stop_gradient(direction * times))]
+
+    ahead = in_order(wanted, ahead)
+    ahead = in_order(jnp.append(True, ahead[1:] != ahead[:-1]), ahead)
+    last = lax.stop_gradient(jnp.where(jnp.any(stops[1:] == t), t, stops[0]))
     return jnp.append(last, ahead[:room]), jnp.all(jnp.isinf(ahead[room:]))

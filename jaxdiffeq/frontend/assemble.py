@@ -30,9 +30,10 @@ class Ends(NamedTuple):
 
 
 def ends_of(parts: Built, outputs: Outputs) -> Ends:
-    inputs, (t, y) = parts.inputs, outputs[:2]
-    first, last = (parts.observe(*at, inputs.args) for at in ((inputs.t0, inputs.y0), (t, y)))
-    return Ends(inputs.t0, t, first, last, y, inputs.ts, parts.back)
+    inputs = parts.inputs
+    first = parts.observe(inputs.t0, inputs.y0, inputs.args)
+    last = parts.observe(outputs.t, outputs.y, inputs.args)
+    return Ends(inputs.t0, outputs.t, first, last, outputs.y, inputs.ts, parts.back)
 
 
 def assemble(xp: Any, plan: Plan, ends: Ends, records: dict[str, Any], constants: Constants) -> Solution:

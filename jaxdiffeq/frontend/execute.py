@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import functools
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -14,45 +17,67 @@ from jaxdiffeq.frontend.assemble import assemble, ends_of
 from jaxdiffeq.frontend.packed import Packed
 from jaxdiffeq.frontend.plan import Arrays, Plan, build, chunk, row_bytes
 from jaxdiffeq.gradients.rule import differentiable, parts_of
+from jaxdiffeq.primitives.jax_internals import on_plain_path, warn_of_failure
 from jaxdiffeq.primitives.varying_axes import left_to_xla
 from jaxdiffeq.solution import Solution
 from jaxdiffeq.types import PyTree, Result
 
 
-def execute(plan: Plan, arrays: Arrays) -> Solution:
-    """Run, and raise what the user's functions raise."""
-    return errors.out_of_user_code(_run, plan, arrays)
+def execute(plan: Plan, arrays: Arrays) -> tuple[Plan, Solution]:
+    """Run, and raise what the user's functions raise; on the plain path, which then is in the plan returned, where the
+    fast one cannot be built."""
+    with failures_as_values():
+        return errors.out_of_user_code(_on_either_path, plan, arrays)
+
+
+@contextlib.contextmanager
+def failures_as_values() -> Iterator[None]:
+    """NaN is an answer here: of a solve that failed, which says so itself, and in rows that were never written."""
+    if not (jax.config.jax_debug_nans or jax.config.jax_debug_infs):
+        yield
+        return
+    with jax.debug_nans(False), jax.debug_infs(False):
+        yield
+
+
+def _on_either_path(plan: Plan, arrays: Arrays) -> tuple[Plan, Solution]:
+    if plan.plain:
+        with on_plain_path():
+            return plan, _run(plan, arrays)
+    try:
+        return plan, _run(plan, arrays)
+    except errors.InUserCode:
+        raise
+    except Exception as error:
+        try:
+            ran = _on_either_path(dataclasses.replace(plan, plain=True), arrays)
+        except Exception:
+            raise error from None
+        warn_of_failure("a solve", error)
+        return ran
 
 
 def _run(plan: Plan, arrays: Arrays) -> Solution:
-    chunks = plan.every_step and equal_steps(plan, arrays) is None and errors.all_concrete(arrays)
-    solution = _in_chunks(plan, arrays) if chunks else None
+    in_chunks = plan.every_step and plan.equal_steps is None and errors.all_concrete(arrays)
+    solution = _in_chunks(plan, arrays) if in_chunks else None
     return left_to_xla(functools.partial(_whole, plan), arrays).open() if solution is None else solution
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _whole(plan: Plan, arrays: Arrays) -> Packed:
-    n = equal_steps(plan, arrays)
+    n = plan.equal_steps
     room = plan.max_steps if n is None else n if plan.dense else n // max(plan.keep.steps, 1)
     if plan.every_step:
         errors.buffer_size(room, row_bytes(plan), room)
     parts = build(plan, arrays, room)
     integration = parts.integration if n is None else EqualSteps(parts.integration, n)
-    state = jax.eval_shape(parts.integration.begin, parts.inputs)  # with a Jacobian, if the method keeps one
+    state = jax.eval_shape(integration.begin, parts.inputs)  # with a Jacobian, if the method keeps one
     state_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
     bind = plan.gradient.bind if n is None else plan.gradient.on_equal_steps
     strategy = bind(plan.max_steps if n is None else n, state_bytes)
     outputs, constants = differentiable(strategy, integration, parts.inputs, parts.settings)
-    records = {name: r.rows(outputs.records[name]) for name, r in parts.integration.recorders.items()}
+    records = {name: r.rows(outputs.records[name]) for name, r in integration.recorders.items()}
     return Packed.of(assemble(jnp, plan, ends_of(parts, outputs), records, constants))
-
-
-def equal_steps(plan: Plan, arrays: Arrays) -> int | None:
-    """How many equal steps the solve is, if it is a scan: between two of them it may land nowhere."""
-    controller = arrays.settings.controller
-    if not controller.equal or controller.n is None or np.size(arrays.stops):
-        return None
-    return controller.n if plan.gradient.differentiates_scans and controller.n <= plan.max_steps else None
 
 
 # ---- chunks: exactly as many rows as steps, whatever max_steps is, and a solve that can be interrupted
@@ -77,7 +102,7 @@ def _in_chunks(plan: Plan, arrays: Arrays) -> Solution | None:
     """Run outside of any trace; None when f turns out to close over a tracer."""
     bundle, pieces = None, []
     while True:
-        bundle = _chunk(plan, arrays, bundle)
+        bundle = left_to_xla(lambda operands: _chunk(plan, *operands), (arrays, bundle))
         if not errors.all_concrete(bundle):
             return None
         carry, ends, counts, staying = jax.device_get(bundle.open())

@@ -44,7 +44,7 @@ class Options:
         controller = stepper.controller if self.controller is None else self.controller
         errors.controlled(stepper, controller, self.first_step)
         support.check(self.gradient, self.dense, self.regularisers, terms.is_residual)
-        stepper = getattr(stepper, "on_equal_steps", stepper) if equal else stepper
+        stepper = stepper.on_equal_steps if equal else stepper
         return replace(self, method=stepper, controller=controller)
 
 

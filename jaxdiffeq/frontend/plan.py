@@ -57,6 +57,8 @@ class Plan:
     """nothing but JAX's public API runs"""
     watch: Any = None
     structure: Any = None
+    equal_steps: int | None = None
+    """how many, if the solve is a scan of these"""
 
     @property
     def every_step(self) -> bool:
@@ -110,10 +112,20 @@ def prepare(terms: Terms, options: Options) -> tuple[Plan, Arrays]:
     given = options.dense, names, options.gradient, options.max_steps
     sized = settings.first_step is not None or options.controller.equal
     probes = not (sized or terms.is_residual or mass is not None)
-    plan = Plan(parts, ravel, stepper, keep, *given, not probes, plain_path(), options.watch, structure)
+    plan = Plan(
+        parts, ravel, stepper, keep, *given, not probes, plain_path(), options.watch, structure, _equal(options, stops)
+    )
     slope = _guess(dy0, y0, ravel) if terms.is_residual else None
     matrix = None if mass is None else packed_mass(mass, y0, ravel)
     return plan, Arrays(arrays, leaves, t0, t1, ts, stops, settings, matrix, slope)
+
+
+def _equal(options: Options, stops: Any) -> int | None:
+    """How many equal steps a solve takes that lands nowhere between them, if the gradient can do with a scan."""
+    controller = options.controller
+    if not controller.equal or controller.n is None or np.size(stops):
+        return None
+    return controller.n if options.gradient.differentiates_scans and controller.n <= options.max_steps else None
 
 
 def _guess(dy0: PyTree, y0: PyTree, ravel: Ravel) -> list:
@@ -195,12 +207,12 @@ def build(plan: Plan, arrays: Arrays, capacity: int, traced: bool = True) -> Bui
 
 def _consistent(field: VectorField, inputs: Inputs, settings: Settings) -> tuple[Inputs, Settings]:
     """Inputs that satisfy the algebraic equations, and whether there are such."""
-    if field.is_slope:
+    if not field.algebraic:
         return inputs, settings
     tolerance = settings.tolerance
     y0, found = make_consistent(field, inputs.t0, inputs.y0, inputs.args, tolerance)
     ok = lax.stop_gradient(found.ok)
-    args = inputs.args if field.residual is None else inputs.args._replace(dy0=like(found.slope, y0))
+    args = field.remembered(inputs.args, like(found.slope, y0))
     if not settings.controller.algebraic:
         free = lax.stop_gradient(like(found.free, y0))  # complex: free in both parts
         tolerance = tolerance._replace(counts=~(jnp.real(free) > 0.5))
@@ -226,7 +238,7 @@ def _recorders(plan: Plan, arrays: Arrays, observe: Any, capacity: int) -> dict[
     if plan.keep.steps:
         recorders["steps"] = SaveSteps(observe, capacity, plan.keep.steps)
     if plan.dense:
-        recorders["interpolant"] = SaveSteps(_nothing, capacity, interpolant=True)
+        recorders["interpolant"] = SaveSteps(_nothing, capacity, reads_interpolant=True)
     return recorders
 
 

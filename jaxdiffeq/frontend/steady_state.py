@@ -12,17 +12,18 @@ import numpy as np
 from jax import lax
 
 from jaxdiffeq import errors
-from jaxdiffeq.algebra import structure
 from jaxdiffeq.algebra.newton import attached
 from jaxdiffeq.algebra.norm import rms
+from jaxdiffeq.algebra.vectors import like, real_vector, spread
 from jaxdiffeq.engine.control import FixedSteps, Tolerance
 from jaxdiffeq.frontend.options import Options
 from jaxdiffeq.frontend.plan import Arrays, Plan, build, prepare
 from jaxdiffeq.gradients import support
 from jaxdiffeq.gradients.rule import poisoned
-from jaxdiffeq.implicit.system import System, like, real_vector, spread
+from jaxdiffeq.primitives.varying_axes import left_to_xla
 from jaxdiffeq.primitives.while_loop import frozen_while
 from jaxdiffeq.problems.definitions import SteadyStateProblem, terms_at_rest
+from jaxdiffeq.problems.vector_field import VectorField
 from jaxdiffeq.solution import Stats
 from jaxdiffeq.types import PyTree, Result
 
@@ -65,7 +66,7 @@ def solve_steady(problem: SteadyStateProblem, options: Options) -> SteadyState:
     errors.no_time(options)
     support.check_steady(options.gradient)
     plan, arrays = prepare(terms_at_rest(problem), replace(options, controller=NO_STEP))
-    found = errors.out_of_user_code(_search, plan, arrays)
+    found = errors.out_of_user_code(left_to_xla, functools.partial(_search, plan), arrays)
     if options.throw and errors.all_concrete(found):
         _raise_if_failed(found)
     return found
@@ -85,19 +86,19 @@ def _raise_if_failed(found: SteadyState) -> None:
 @functools.partial(jax.jit, static_argnums=0)
 def _search(plan: Plan, arrays: Arrays) -> SteadyState:
     parts = build(plan, arrays, 1)
-    (y0, args), settings = parts.inputs[:2], parts.settings
-    system = System(parts.integration.field, np.zeros(y0.shape, y0.dtype))  # pyright: ignore[reportArgumentType]  its shape counts
+    y0, args, settings = lax.stop_gradient(parts.inputs.y0), parts.inputs.args, parts.settings
+    system = parts.integration.field.on_vectors(y0)
 
     start = lax.stop_gradient(real_vector(y0))
-    search = _Search(system, lax.stop_gradient(args), settings.tolerance, settings.max_steps)
+    search = _Search(system, y0, lax.stop_gradient(args), settings.tolerance, settings.max_steps)
     v, result, stats = search.run(start)
 
     def slope(v, args):
-        return system.slope(jnp.zeros((), v.dtype), v, args)
+        return system(jnp.zeros((), v.dtype), v, args)
 
     def exact(v, args):
         t = jnp.zeros((), v.dtype)
-        return system.algebra.shifted(t, None, system.jacobian(t, v, args)[1])
+        return system.algebra.shifted(t, None, system.linearised(t, v, args)[1])
 
     v = attached(jnp.where(result == Result.success, v, start), slope, system.algebra, exact, args)
     y = poisoned(like(v, y0), result == Result.success)
@@ -123,14 +124,14 @@ class _At(NamedTuple):
 class _Search:
     """One search, from one guess."""
 
-    def __init__(self, system: System, args: Any, tolerance: Tolerance, max_steps: jax.Array):
-        self.system, self.args, self.max_steps = system, args, max_steps
+    def __init__(self, system: VectorField, y0: jax.Array, args: Any, tolerance: Tolerance, max_steps: jax.Array):
+        self.system, self.like, self.args, self.max_steps = system, y0, args, max_steps
         self.tolerance, self.algebra = tolerance, system.algebra
 
     def run(self, v: jax.Array) -> tuple[jax.Array, jax.Array, Stats]:
         zero, one = jnp.zeros((), jnp.int32), jnp.ones((), v.dtype)
         f, jacobian = self._derivative(v)
-        largest = structure.magnitude(self.algebra, jacobian)
+        largest = self.algebra.magnitude(jacobian)
         dt = 1 / jnp.where(largest > 0, largest, 1)
         finite = jnp.all(jnp.isfinite(f)) & jnp.isfinite(largest)
         result = jnp.where(finite, Result.running, Result.nonfinite).astype(jnp.int32)
@@ -141,11 +142,11 @@ class _Search:
         return last.v, last.result, stats
 
     def _derivative(self, v: jax.Array) -> tuple[jax.Array, Any]:
-        return self.system.jacobian(jnp.zeros((), v.dtype), v, self.args)
+        return self.system.linearised(jnp.zeros((), v.dtype), v, self.args)
 
     def _size(self, dv: jax.Array, v: jax.Array) -> jax.Array:
         """In units of the tolerance."""
-        y = like(v, self.system.y)
+        y = like(v, self.like)
         scale = spread(self.tolerance.scale(y, y), y)
         return rms(dv / jnp.where(scale > 0, scale, jnp.finfo(v.dtype).tiny))
 
@@ -156,7 +157,7 @@ class _Search:
         factors = self.algebra.factor(self.algebra.shifted(jnp.where(flows, 1 / at.dt, 0), None, jacobian))
         dv = self.algebra.solve(factors, f)
         v = at.v + jnp.where(flows, 1, at.damping) * dv
-        after = self.system.slope(jnp.zeros((), v.dtype), v, self.args)
+        after = self.system(jnp.zeros((), v.dtype), v, self.args)
         rest = self.algebra.solve(factors, after)
         finite = jnp.all(jnp.isfinite(v)) & jnp.all(jnp.isfinite(after)) & jnp.all(jnp.isfinite(rest))
         newton = self._newton(at, v, rest, (self._size(dv, at.v), self._size(rest, at.v)))

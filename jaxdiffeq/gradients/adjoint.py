@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import jax
 
 from jaxdiffeq import errors
-from jaxdiffeq.gradients.adjoint_sweep import Sweep
+from jaxdiffeq.gradients.adjoint_sweep import Sweep, Tape
 from jaxdiffeq.gradients.reverse import power_of_two
 from jaxdiffeq.gradients.rule import Active, Constants, Outputs, plain
 from jaxdiffeq.gradients.segments import SEGMENT, Checkpoints
@@ -35,10 +35,12 @@ class ContinuousAdjoint:
     method: Any = None
 
     differentiates_scans: ClassVar[bool] = False
-    parts = ()
-    """what the backward solve carries besides λ: "y", "theta" """
-    rule = None
-    """how the parameters' integral is computed otherwise: "gauss", "kronrod" """
+    solves_state: ClassVar[bool] = False
+    """the backward solve carries y besides λ"""
+    solves_parameters: ClassVar[bool] = False
+    """it carries the parameters' integral too"""
+    rule: ClassVar[str | None] = None
+    """how that is computed otherwise: "gauss", "kronrod" """
 
     def __post_init__(self) -> None:
         errors.positive(self.rtol, "rtol")
@@ -49,10 +51,12 @@ class ContinuousAdjoint:
         return Bound(self, self.log(power_of_two(max_steps), state_bytes))
 
     def log(self, capacity: int, state_bytes: int) -> Checkpoints | None:
-        slots = getattr(self, "checkpoints", None)
-        if slots is None:
-            slots = min(256, max(16, 2**24 // max(state_bytes, 1)))
-        return Checkpoints(min(power_of_two(slots), max(2, capacity // SEGMENT)), capacity)
+        slots = power_of_two(self.slots(state_bytes))
+        return Checkpoints(min(slots, max(2, capacity // SEGMENT)), capacity)
+
+    def slots(self, state_bytes: int) -> int:
+        """How many states are kept at most."""
+        return min(256, max(16, 2**24 // max(state_bytes, 1)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +71,7 @@ class BacksolveAdjoint(ContinuousAdjoint):
     arXiv:2103.15341, and Rackauckas et al. 2020, arXiv:2001.04385.
     """
 
-    parts = ("y", "theta")
+    solves_state = solves_parameters = True
 
     def log(self, capacity: int, state_bytes: int) -> None:
         """Nothing."""
@@ -85,12 +89,15 @@ class InterpolatingAdjoint(ContinuousAdjoint):
     """
 
     checkpoints: int | None = None
-    parts = ("theta",)
+    solves_parameters = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.checkpoints is not None:
             errors.positive_integer(self.checkpoints, "checkpoints")
+
+    def slots(self, state_bytes: int) -> int:
+        return super().slots(state_bytes) if self.checkpoints is None else self.checkpoints
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,12 +136,13 @@ class Bound:
     log: Checkpoints | None
 
     def run(self, integration: Any, inputs: Inputs, settings: Settings) -> tuple[Outputs, Constants, PyTree]:
+        assert not integration.room_for_stops, "the times that steps ask for are known to the steps alone"
         kept = integration.recorders
         logged = integration if self.log is None else integration.with_recorders(**kept, log=self.log)
         outputs, constants = plain(logged, inputs, settings)
-        tape = None if self.log is None else (outputs.records.pop("log"), constants.marks.pop("log"))
+        log = None if self.log is None else (outputs.records.pop("log"), constants.marks.pop("log"))
         times = {name: r.times(outputs.records[name], inputs) for name, r in kept.items()}
-        return outputs, constants, (outputs.y, times, tape)
+        return outputs, constants, Tape(outputs.y, times, log)
 
     def pull(
         self, integration: Any, active: Active, settings: Settings, constants: Constants, tape: Any, bars: Outputs

@@ -1,41 +1,62 @@
-"""The three kinds of equations as a continuous adjoint sees them: dy/dt = f, M·dy/dt = f, and F(t, y, dy/dt) = 0.
+"""The adjoint of E·dδy/dt = J·δy + G·δθ along a solution, E = M or ∂F/∂(dy/dt), J = ∂f/∂y or −∂F/∂y: d(Eᵀλ)/dt = −Jᵀλ.
 
-Written as E·dδy/dt = J·δy + G·δθ along the solution. Times `t` are on the right side of a stop already.
+It has index 1 as well. On the null space of Eᵀ, on which Q projects, λ follows from the rest of it: it is orthogonal to
+what J maps there from the null space of E. A cotangent of y is Eᵀa − Jᵀb with b = Q·b: a goes on as λ, and b is felt by
+what f depends on, as 0 = bᵀ(J·dy + ∂f/∂θ·dθ) along the algebraic equations.
+Source: Cao, Li, Petzold, Serban 2003, doi:10.1137/S1064827501380630.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+from jax import lax
 
-from jaxdiffeq.algebra.structure import times_mass
-from jaxdiffeq.gradients.algebraic import AlgebraicAdjoint
-from jaxdiffeq.implicit.system import velocity
+from jaxdiffeq.algebra import structure
+from jaxdiffeq.algebra.vectors import like, real_vector
+from jaxdiffeq.gradients.packing import Parts
+from jaxdiffeq.gradients.rule import Active
+from jaxdiffeq.gradients.segments import Segment
+from jaxdiffeq.implicit.consistent import projector
+from jaxdiffeq.primitives.varying_axes import vary_like
 from jaxdiffeq.problems.vector_field import VectorField
-from jaxdiffeq.types import PyTree
+from jaxdiffeq.types import Inputs, PyTree
 
 
 @dataclass(frozen=True)
-class OfSlope:
-    """dy/dt = f. Shapes: t [], all others [*state], but of the parameters θ."""
+class AdjointEquation:
+    """E, J and G of a field of any kind. Times are on the right side of a stop already.
+
+    Shapes: t [], all others [*state], but of the parameters θ. `dy` is the derivative of the solution as it is known,
+    which only those fields look at that are linearised at a slope.
+    """
 
     field: VectorField
     fill: Callable[[list], PyTree]
     """θ ↦ args"""
     theta: list
 
-    plain = True
+    @property
+    def args(self) -> PyTree:
+        return self.fill(self.theta)
+
+    @property
+    def plain(self) -> bool:
+        """E is the identity."""
+        return not self.field.algebraic
 
     def velocity(self, t: jax.Array, y: jax.Array) -> jax.Array:
         """dy/dt."""
-        return velocity(self.field, t, y, self.fill(self.theta))
+        return self.field.velocity(t, y, self.args)
 
     def inertia(self, t: jax.Array, y: jax.Array, dy: Any, lam: jax.Array) -> jax.Array:
         """Eᵀλ."""
-        return lam
+        return self.field.momentum(t, y, dy, self.args, lam)
 
     def pulled(self, t: jax.Array, y: jax.Array, dy: Any, lam: jax.Array, theta: bool) -> tuple:
         """f, Jᵀλ, and Gᵀλ if wanted."""
@@ -45,69 +66,189 @@ class OfSlope:
         f, pull = jax.vjp(lambda y, theta: self._balance(t, y, dy, theta), y, self.theta)
         return f, *pull(lam)
 
-    def adjoint(self, t: jax.Array, y: jax.Array, dy: Any, pull: Callable | None = None) -> AlgebraicAdjoint:
+    def at(self, t: jax.Array, y: jax.Array, dy: Any, pull: Callable | None = None) -> AlgebraicAdjoint:
         """The adjoint equation at an instant, with `pull` in place of λ ↦ Jᵀλ if it is given."""
         pull = pull or (lambda lam: self.pulled(t, y, dy, lam, False)[1])
-        return AlgebraicAdjoint.of(lambda lam: self.inertia(t, y, dy, lam), pull, y, self._diagonal)
-
-    @property
-    def _diagonal(self) -> bool:
-        return True
+        diagonal = self.field.diagonal(self.args)
+        return AlgebraicAdjoint.of(lambda lam: self.inertia(t, y, dy, lam), pull, y, diagonal)
 
     def _balance(self, t: jax.Array, y: jax.Array, dy: Any, theta: list) -> jax.Array:
-        """What has the derivatives J and G."""
-        return self.field(t, y, self.fill(theta))
+        return self.field.balance(t, y, dy, self.fill(theta), self.args)
+
+
+class Held(NamedTuple):
+    """What is known of the forward solution at the time at hand."""
+
+    segment: Segment | None
+    """some of its steps; None where y is solved again"""
+    steps: jax.Array
+    """in the segment"""
+    passed: jax.Array
+    """the number of the last stop before it, −1 for none"""
 
 
 @dataclass(frozen=True)
-class OfMass(OfSlope):
-    """M·dy/dt = f, M constant."""
+class Trajectory:
+    """The forward solution with its equation, as it is met on the way back."""
 
-    mass: jax.Array
-    varies: bool
-    """M is one of the parameters"""
+    field: VectorField
+    active: Active
 
-    plain = False
+    @functools.cached_property
+    def inputs(self) -> Inputs:
+        return self.active.inputs
 
-    def inertia(self, t: jax.Array, y: jax.Array, dy: Any, lam: jax.Array) -> jax.Array:
-        return _times(self.mass if self.mass.ndim == 1 else self.mass.T, lam)
+    @functools.cached_property
+    def direction(self) -> jax.Array:
+        return jnp.sign(self.inputs.t1 - self.inputs.t0)
 
-    @property
-    def _diagonal(self) -> bool:
-        return self.mass.ndim == 1
+    def moves(self, *names: str) -> bool:
+        return bool(self.active.names() & set(names))
 
-    def pulled(self, t: jax.Array, y: jax.Array, dy: Any, lam: jax.Array, theta: bool) -> tuple:
-        return super().pulled(t, y, self.velocity(t, y) if theta and self.varies else None, lam, theta)
+    # ---- the parameters
 
-    def _balance(self, t: jax.Array, y: jax.Array, dy: Any, theta: list) -> jax.Array:
-        f = super()._balance(t, y, dy, theta)
-        if dy is None:
-            return f
-        assert self.field.mass is not None
-        return f - _times(self.field.mass(self.fill(theta)) - self.mass, dy)  # zero, but not its derivative
+    @functools.cached_property
+    def where(self) -> tuple[int, ...]:
+        """The places of the active leaves in the flat args."""
+        first = len(jax.tree.leaves(self.inputs.y0))
+        count = len(jax.tree.leaves(self.inputs.args))
+        return tuple(i - first for i in self.active.where if first <= i < first + count)
+
+    def theta(self) -> list:
+        leaves = jax.tree.leaves(self.inputs.args)
+        return [leaves[i] for i in self.where]
+
+    def args(self, theta: list, others: Any = None) -> PyTree:
+        """The args with these parameters, and with `others` in all other places if they are given."""
+        leaves, tree = jax.tree.flatten(self.inputs.args if others is None else others)
+        for i, x in zip(self.where, theta, strict=True):
+            leaves[i] = x
+        return tree.unflatten(leaves)
+
+    # ---- the solution and its derivatives
+
+    @functools.cached_property
+    def equation(self) -> AdjointEquation:
+        return AdjointEquation(self.field, self.args, self.theta())
+
+    def one_sided(self, t: jax.Array, passed: Any) -> jax.Array:
+        """t, kept strictly between the stops numbered `passed` and `passed` + 1: f may jump at a stop."""
+        stops, towards = lax.stop_gradient((self.inputs.stops, self.direction))
+        if stops.size == 0:
+            return t
+        far = towards * jnp.inf
+        low = jnp.where(passed >= 0, jnp.nextafter(stops[jnp.maximum(passed, 0)], far), -far)
+        after = stops[jnp.minimum(passed + 1, stops.size - 1)]
+        real = (passed + 1 < stops.size) & (towards * after < towards * self.inputs.t1)
+        high = jnp.where(real, jnp.nextafter(after, -far), far)
+        low, high = jnp.minimum(low, high), jnp.maximum(low, high)
+        return t + lax.stop_gradient(jnp.clip(t, low, high) - t)
+
+    def velocity(self, t: jax.Array, y: jax.Array, passed: Any) -> jax.Array:
+        """dy/dt."""
+        return self.equation.velocity(self.one_sided(t, passed), y)
+
+    def inertia(self, t: jax.Array, y: jax.Array, lam: jax.Array, passed: Any) -> jax.Array:
+        """Eᵀλ."""
+        if self.equation.plain:
+            return lam
+        return self.equation.inertia(self.one_sided(t, passed), y, self.velocity(t, y, passed), lam)
+
+    def taken(self, t: jax.Array, y: jax.Array, bar: jax.Array, theta: list, passed: Any) -> tuple[jax.Array, list]:
+        """What a cotangent of y(t) adds to λ, and the cotangents of the parameters with what it adds to these."""
+        if self.equation.plain:
+            return bar, theta
+        dy, t = self.velocity(t, y, passed), self.one_sided(t, passed)
+        a, b = self.equation.at(t, y, dy).split(y, bar)
+        if not self.where:
+            return a, theta
+        return a, jax.tree.map(jnp.add, theta, self.equation.pulled(t, y, dy, b, True)[2])
+
+    def solution(self, t: jax.Array, parts: Parts, held: Held) -> jax.Array:
+        """y(t)."""
+        if held.segment is None:
+            return parts.y
+        return held.segment.value(t, held.steps, self.direction, self.inputs.y0)
+
+    def along(self, t: jax.Array, parts: Parts, held: Held) -> tuple[jax.Array, Any]:
+        """y(t), and the derivative of that function where the equation is linearised at a slope."""
+        if not self.field.at_slope:
+            return self.solution(t, parts, held), None
+        return jax.jvp(lambda t: self.solution(t, parts, held), (t,), (jnp.ones_like(t),))
+
+    def pulled(self, t: jax.Array, parts: Parts, held: Held, theta: bool) -> tuple:
+        """f, Jᵀλ, and Gᵀλ if wanted, on the solution at t."""
+        y, dy = self.along(t, parts, held)
+        return self.equation.pulled(self.one_sided(t, held.passed), y, dy, parts.lam, theta)
+
+    def balance(self, t: jax.Array, parts: Parts, rates: Parts, held: Held) -> Parts:
+        """Zero along the adjoint of F = 0: d(Eᵀλ)/dt + Jᵀλ, and dθ̄/dt + Gᵀλ."""
+
+        def momentum(t, lam):
+            y, dy = self.along(t, parts, held)
+            return self.equation.inertia(self.one_sided(t, held.passed), y, dy, lam)
+
+        _, change = jax.jvp(momentum, (t, parts.lam), (jnp.ones_like(t), rates.lam))
+        _, d_y, d_theta = self.pulled(t, parts, held, bool(rates.theta))
+        return Parts(None, change + d_y, [a + b for a, b in zip(rates.theta, d_theta, strict=True)])
+
+    def completed(self, t: jax.Array, parts: Parts, held: Held) -> Parts:
+        """With the part of λ that the adjoint equation determines."""
+        if self.equation.plain:
+            return parts
+        y, dy = self.along(t, parts, held)
+        pull = None
+        if self.field.at_slope:  # then E changes along the solution
+            still = Parts(None, jnp.zeros_like(parts.lam), [])
+            pull = lambda lam: self.balance(t, parts._replace(lam=lam), still, held).lam
+        adjoint = self.equation.at(self.one_sided(t, held.passed), y, dy, pull)
+        return parts._replace(lam=adjoint.completed(y, parts.lam))
 
 
-@dataclass(frozen=True)
-class OfResidual(OfSlope):
-    """F(t, y, dy/dt) = 0."""
+class AlgebraicAdjoint(NamedTuple):
+    """Eᵀ, Jᵀ and Q. Shapes: all [n, n], of the real vector of y."""
 
-    plain = False
+    inertia: jax.Array
+    pull: jax.Array
+    q: jax.Array
 
-    def inertia(self, t: jax.Array, y: jax.Array, dy: Any, lam: jax.Array) -> jax.Array:
-        _, pull = jax.vjp(lambda dy: self._zero(t, y, dy, self.theta), dy)
-        return pull(lam)[0]
+    @staticmethod
+    def of(inertia: Callable, pull: Callable, y: jax.Array, diagonal: bool = False) -> AlgebraicAdjoint:
+        """From λ ↦ Eᵀλ and λ ↦ Jᵀλ on cotangents of y, [*state]; `diagonal` if E is known to be."""
+        e, j = _matrix(inertia, y), _matrix(pull, y)
+        return AlgebraicAdjoint(e, j, jnp.diag((jnp.diagonal(e) == 0).astype(e.dtype)) if diagonal else projector(e))
 
-    @property
-    def _diagonal(self) -> bool:
-        return False
+    def split(self, y: jax.Array, bar: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """a and b of a cotangent of y. Shapes: [*state]."""
+        x = self._solve(_real(bar))
+        b = self.q @ x
+        return _cotangent(x - b, y), _cotangent(b, y)
 
-    def _balance(self, t: jax.Array, y: jax.Array, dy: Any, theta: list) -> jax.Array:
-        return -self._zero(t, y, dy, theta)
+    def completed(self, y: jax.Array, lam: jax.Array) -> jax.Array:
+        """λ, with its part on the null space of Eᵀ such that it satisfies the adjoint equation. Shapes: [*state].
 
-    def _zero(self, t: jax.Array, y: jax.Array, dy: Any, theta: list) -> jax.Array:
-        assert self.field.residual is not None
-        return self.field.residual(t, y, dy, self.fill(theta))
+        Where E moves, dEᵀ/dt belongs to Jᵀ here.
+        """
+        v = _real(lam)
+        return _cotangent(v + self.q @ self._solve(self.pull @ v), y)
+
+    def _solve(self, r: jax.Array) -> jax.Array:
+        """x of (Eᵀ − Jᵀ·Q)·x = r."""
+        dense = structure.Dense()
+        matrix = self.inertia - self.pull @ self.q
+        return structure.solve(dense, matrix, dense.factor(jax.lax.stop_gradient(matrix)), r)
 
 
-def _times(mass: jax.Array, y: jax.Array) -> jax.Array:
-    return times_mass(mass.astype(y.dtype), y.reshape(-1)).reshape(y.shape)
+def _matrix(linear: Callable, y: jax.Array) -> jax.Array:
+    basis = vary_like(jnp.eye(real_vector(y).size, dtype=real_vector(y).dtype), y)
+    return jax.vmap(lambda v: _real(linear(_cotangent(v, y))), out_axes=-1)(basis)
+
+
+def _real(bar: jax.Array) -> jax.Array:
+    """A cotangent c of complex numbers z stands for the real part of c·dz."""
+    return real_vector(jnp.conj(bar) if jnp.iscomplexobj(bar) else bar)
+
+
+def _cotangent(v: jax.Array, y: jax.Array) -> jax.Array:
+    bar = like(v, y)
+    return jnp.conj(bar) if jnp.iscomplexobj(bar) else bar

@@ -48,10 +48,7 @@ class Quadrature(RecorderDefaults):
     zeros: tuple
     order: int
     adaptive: tuple[Any, Any] | None = None
-
-    @property
-    def reads_interpolant(self) -> bool:
-        return True
+    reads_interpolant = True
 
     def init(self, inputs: Inputs, start: State, shapes: Shapes) -> tuple[PyTree, PyTree]:
         return [jnp.zeros(shape, dtype) for shape, dtype in self.zeros], ()

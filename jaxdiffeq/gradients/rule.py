@@ -182,7 +182,7 @@ def _drift(integration: Any, active: Active, leaves: list, like: Outputs) -> Out
 def _parts(integration: Any, active: Active) -> bool:
     """Whether times move apart, and f says what that does; with a mass matrix, perhaps a singular one, it does not."""
     moves = active.names() & {"t0", "t1", "ts"}
-    return bool(moves) and integration.skips_an_instant and integration.field.is_slope
+    return bool(moves) and integration.skips_an_instant and not integration.field.algebraic
 
 
 def push_instant(integration: Any, active: Active, directions: list, moved: Outputs) -> Outputs:

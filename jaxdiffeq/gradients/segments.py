@@ -46,9 +46,7 @@ class Segment(NamedTuple):
 class Polynomials(RecorderDefaults):
     """What `Segment` holds, of the steps from `first` on. Shapes: moving, a `Segment`; fixed, `first`."""
 
-    @property
-    def reads_interpolant(self) -> bool:
-        return True
+    reads_interpolant = True
 
     def init(self, inputs: Inputs, start: State, shapes: Shapes) -> tuple[Segment, jax.Array]:
         return _room(inputs, shapes.coefficients), jnp.zeros((), jnp.int32)

@@ -63,7 +63,7 @@ def consistent(system: Any, t: jax.Array, v: jax.Array, dv: jax.Array, args: PyT
     in each component.
     Source: Brown, Hindmarsh, Petzold, SIAM J. Sci. Comput. 19 (1998) 1495, for the choice of unknowns.
     """
-    q = null_projector(system, t, v, dv, args)
+    q = system.null_projector(t, v, dv, args)
     algebra = structure.Dense() if q.ndim == 2 else system.algebra
 
     def residual(z, at):
@@ -86,51 +86,57 @@ def moving(system: Any, t: jax.Array, v: jax.Array, dv: jax.Array, args: PyTree)
 
     With d²v/dt² unknown too, but on the null space of ∂F/∂dv, that is as many equations as unknowns.
     """
-    q = null_projector(system, t, v, dv, args)
+    q = system.null_projector(t, v, dv, args)
     algebra = structure.Dense() if q.ndim == 2 else system.algebra
 
     def zero(z):
         return system.defect(t, v + _on(q, z), dv + z, args)
 
     rest = jnp.zeros_like(v)
-    _, drift = jax.jvp(lambda t, v: system.defect(t, v, dv, args), (t, v), (jnp.ones_like(t), dv))
+    _, change = jax.jvp(lambda t, v: system.defect(t, v, dv, args), (t, v), (jnp.ones_like(t), dv))
     w = _matrix(algebra, zero, rest)
-    return dv + _on(q, structure.solve(algebra, w, algebra.factor(lax.stop_gradient(w)), drift))
+    return dv + _on(q, structure.solve(algebra, w, algebra.factor(lax.stop_gradient(w)), change))
 
 
-def null_projector(system: Any, t: jax.Array, v: jax.Array, dv: jax.Array, args: PyTree) -> jax.Array:
-    """On the null space of M, or of ∂F/∂dv: a diagonal [n] of zeros and ones, or [n, n].
+def limit(system: Any, t: jax.Array, v: jax.Array, args: PyTree) -> jax.Array:
+    """dv/dt where M may be singular: M v′ = f on the rows of M, d/dt f = 0 on those without.
 
-    In a large system, whose structure is known, that is taken to be spanned by components that do not occur.
+    That is the limit of W v′ = c·f + ∂f/∂t, W = c·M − J, for large c and a state that satisfies the algebraic
+    equations. What is left of these at the end of a step must not be multiplied by c: c·M·W⁻¹·f in place of f has
+    nothing there, and is f elsewhere, as after a correction of the state by Newton's method.
     """
-    mass = system.mass(args)
-    if mass is None:
-        if system.field.residual is None:
-            return jnp.zeros_like(v)
-        of_slope = lambda dv: system.defect(t, v, dv, args)
-        if not isinstance(system.algebra, structure.Dense):
-            (seen,) = jax.vjp(of_slope, dv)[1](jnp.cos(jnp.arange(v.size, dtype=v.dtype)))
-            return lax.stop_gradient((seen == 0).astype(v.dtype))
-        mass = jax.jacfwd(of_slope)(dv)
-    mass = mass.astype(v.dtype)
-    return lax.stop_gradient((mass == 0).astype(v.dtype)) if mass.ndim == 1 else projector(mass)
+    algebra, mass = system.algebra, system.mass(args)
+    f, jacobian = system.linearised(t, v, args)
+    _, df_dt = jax.jvp(lambda t: system(t, v, args), (t,), (jnp.ones_like(t),))
+    heaviest = jnp.max(jnp.abs(mass)).astype(v.dtype)
+    ratio = algebra.magnitude(jacobian) / jnp.where(heaviest > 0, heaviest, 1)
+    c = lax.stop_gradient(jnp.where(ratio > 0, ratio, 1) / jnp.sqrt(jnp.finfo(v.dtype).eps))
+    w = algebra.shifted(c, mass, jacobian)
+    factors = algebra.factor(lax.stop_gradient(w))
+    inert = c * structure.times_mass(mass, structure.solve(algebra, w, factors, f))
+    return structure.solve(algebra, w, factors, c * inert + df_dt)
+
+
+def null_space(mass: jax.Array) -> jax.Array:
+    """The projector on the null space of M, [n, n], or of a diagonal, [n]."""
+    return lax.stop_gradient((mass == 0).astype(mass.dtype)) if mass.ndim == 1 else projector(mass)
 
 
 @jax.custom_jvp
 def projector(mass: jax.Array) -> jax.Array:
     """On the null space of a matrix. Shapes: [n, n] ↦ [n, n], symmetric."""
-    return _null_space(mass)[0]
+    return _projector_and_inverse(mass)[0]
 
 
 @projector.defjvp
 def _(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
     """d(M·Q) = 0 and Q = Qᵀ give dQ = −M⁺·dM·Q − (M⁺·dM·Q)ᵀ, if the rank stays."""
-    q, inverse = _null_space(primals[0])
+    q, inverse = _projector_and_inverse(primals[0])
     half = inverse @ tangents[0] @ q
     return projector(primals[0]), -(half + half.T)
 
 
-def _null_space(mass: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _projector_and_inverse(mass: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The projector, and M⁺. What is at most rounding of the largest singular value counts as zero."""
     left, sizes, right = jnp.linalg.svd(mass)
     none = sizes <= mass.shape[0] * jnp.finfo(mass.dtype).eps * sizes[0]

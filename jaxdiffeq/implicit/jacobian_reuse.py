@@ -13,11 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdiffeq.algebra.krylov import Krylov
-from jaxdiffeq.algebra.lu import ROLLED
 from jaxdiffeq.algebra.norm import rms
-from jaxdiffeq.algebra.structure import Dense
-from jaxdiffeq.implicit.system import System
+from jaxdiffeq.problems.vector_field import VectorField
 from jaxdiffeq.types import Work
 
 RENEWED = 4
@@ -47,8 +44,8 @@ class Chord(NamedTuple):
     """|dt| of the next step, unless that was refused or cut short"""
 
 
-Kept = Chord | tuple
-"""() where every step makes its own"""
+Kept = Chord | None
+"""None where every step makes its own"""
 
 
 class Matrix(NamedTuple):
@@ -63,35 +60,25 @@ class Matrix(NamedTuple):
     no step can be refused"""
 
 
-def contraction(system: System, solve: Callable, at: tuple, jacobian: Any) -> jax.Array:
+def contraction(system: VectorField, solve: Callable, at: tuple, jacobian: Any) -> jax.Array:
     """The contraction W⁻¹(∂f/∂v − J) of Newton's method with a Jacobian of before, along one vector."""
     t, v, args = at
     x = jnp.cos(jnp.arange(v.size, dtype=v.dtype))
-    _, now = jax.jvp(lambda v: system.slope(t, v, args), (v,), (x,))
+    _, now = jax.jvp(lambda v: system(t, v, args), (v,), (x,))
     return rms(jnp.abs(solve(now - system.algebra.times(jacobian, x)))) / rms(x)
 
 
-def worth_keeping(system: System) -> bool:
-    """Whether a Runge–Kutta or IMEX method gains by using a Jacobian again. Measured by `benchmarks/chords.py`.
-
-    Factors of a long band or of many blocks are made as fast as they are kept, and a Krylov method has none.
-    """
-    small = system.size <= ROLLED and not isinstance(system.algebra, Krylov)
-    return small or isinstance(system.algebra, Dense)
-
-
-def none(system: System, t: jax.Array, matrix: Matrix, worth: bool = True) -> Kept:
+def none(system: VectorField, t: jax.Array, v: jax.Array, matrix: Matrix, worth: bool = True) -> Kept:
     """Room for what the first step will make, if that is `worth` it."""
     if system.size <= RENEWED or not worth:
-        return ()
+        return None
 
     def both():
         jacobian = matrix.make()
         return jacobian, matrix.factored(jacobian)
 
     jacobian, factors = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(both))
-    real = jnp.finfo(system.y.dtype).dtype
-    return Chord(jacobian, factors, jnp.zeros((), real), jnp.zeros((), jnp.int32), jnp.zeros_like(t))
+    return Chord(jacobian, factors, jnp.zeros((), v.dtype), jnp.zeros((), jnp.int32), jnp.zeros_like(t))
 
 
 def renewed(
@@ -104,7 +91,7 @@ def renewed(
     """
     make, factored, contraction = matrix
     one = jnp.ones((), jnp.int32)
-    if not isinstance(kept, Chord):
+    if kept is None:
         jacobian = make()
         return Chord(jacobian, factored(jacobian), c, 0 * one, jnp.abs(width)), Work(0, one, one, 0, 0)
     expected = (jnp.abs(width) >= 0.99 * kept.least) & (jnp.abs(width) <= LEAPS * kept.least)
@@ -123,6 +110,6 @@ def renewed(
 
 def handed_on(chord: Chord, kept: Kept, slow: jax.Array, least: jax.Array) -> Kept:
     """For the next step, of size `least` or more; without the Jacobian if Newton's method was `slow` with it."""
-    if not isinstance(kept, Chord):
-        return ()
+    if kept is None:
+        return None
     return lax.stop_gradient(chord._replace(left=jnp.where(slow, 0, chord.left), least=least))

@@ -83,12 +83,17 @@ def as_now(fun: Callable) -> Callable:
     return later
 
 
+def warn_of_failure(what: str, error: Exception) -> None:
+    """Once for each kind of failure."""
+    _warn(what, f"{type(error).__name__}: {error}".split("\n")[0])
+
+
 @functools.cache
-def warn_of_failure(what: str, error: str) -> None:
+def _warn(what: str, error: str) -> None:
     warnings.warn(
         f"jaxdiffeq could not build {what} with JAX {jax.__version__} ({error}) and takes the plain path instead, "
         "which is slower. JAXDIFFEQ_PLAIN=1 takes it from the start.",
-        stacklevel=3,
+        stacklevel=4,
     )
 
 
@@ -103,7 +108,7 @@ def or_plain(what: str, ours: Callable, plain: Callable) -> Callable:
             raise  # what is not defined is not defined by public means either
         except Exception as error:
             out = plain(*args, **kwargs)
-            warn_of_failure(what, f"{type(error).__name__}: {error}".split("\n")[0])
+            warn_of_failure(what, error)
             return out
 
     return rule
@@ -220,12 +225,14 @@ def define(
     on_cpu: Callable | None = None,
     programs: Sequence[str] = (),
     several: bool = True,
+    any_lanes: bool = False,
 ) -> Primitive:
     """A primitive that is `plain(*operands, **params)` wherever it is nothing better.
 
     `batch(lanes, operands, dims, **params)` serves lanes without a name that the program uses; `lanes.size` is their
     number. `run` is `plain` where no derivative will be asked for, `on_cpu(ctx, *operands, **params)` lowers it for a
-    CPU, in a program of one device. `programs` are the parameters that hold programs; `several`: results are a list.
+    CPU, in a program of one device. `programs` are the parameters that hold programs; `several`: results are a list;
+    `any_lanes`: `batch` knows of lanes what JAX does.
     """
     primitive = Primitive(name)
     primitive.multiple_results = several
@@ -249,7 +256,7 @@ def define(
         if all(d is None for d in dims) and not uses_axis(axis.name, *held):
             out = primitive.bind(*operands, **params)
             return out, ([None] * len(out) if several else None)
-        return (ours_lanes if _are_ours(axis, held) else by_jax)(axis, operands, dims, **params)
+        return (ours_lanes if any_lanes or _are_ours(axis, held) else by_jax)(axis, operands, dims, **params)
 
     def by_jax(axis, operands, dims, **params):
         out = over_lanes(functools.partial(plain, **params), dims, 0, axis)(*operands)

@@ -216,4 +216,5 @@ linear_call_p = define(
     transpose=_transpose,
     run=_run,
     programs=("there", "back"),
+    any_lanes=True,
 )

@@ -16,7 +16,7 @@ from jaxdiffeq.algebra.krylov import MatrixFree
 from jaxdiffeq.algebra.structure import times_mass
 from jaxdiffeq.primitives.dataflow import dependencies
 from jaxdiffeq.problems.ravel import Program, Ravel, Split, as_array, close, inexact, real_dtype
-from jaxdiffeq.problems.vector_field import VectorField
+from jaxdiffeq.problems.vector_field import MassField, ResidualField, SplitField, VectorField
 from jaxdiffeq.types import PyTree
 
 
@@ -138,14 +138,17 @@ def field_of(given: Given, on: OnArrays, structure: Any, mass: Any, at: tuple) -
 
     if isinstance(structure, Detected) and np.ndim(mass) == 2:
         structure = None  # the pattern of M is not known
-    field = VectorField(
-        implicit_part if second is None else total,
+    known = (
         _bound(structure, on, lambda y, rest: program(of_f, rest[0], y, rest[1]), at),
-        autonomous=not any(_sees_time(p) for p in (program, second) if p),
-        jacobian=None if derivative is None else jacobian,
-        mass=None if mass is None else (lambda args: args.mass),
-        parts=None if second is None else (implicit_part, explicit_part),
+        not any(_sees_time(p) for p in (program, second) if p),
+        None if derivative is None else jacobian,
     )
+    if second is not None:
+        field = SplitField(total, *known, implicit=implicit_part, explicit=explicit_part)
+    elif mass is not None:
+        field = MassField(implicit_part, *known, matrix_of=lambda args: args.mass)
+    else:
+        field = VectorField(implicit_part, *known)
     return field, (of_f, of_explicit, of_jac)
 
 
@@ -166,12 +169,13 @@ def _of_residual(given: Given, on: OnArrays, structure: Any, at: tuple) -> tuple
     def residual(t, y, dy, args):
         return program(args.of_f, t, y, dy, args.leaves)
 
-    field = VectorField(
+    field = ResidualField(
         lambda t, y, args: -residual(t, y, jnp.zeros_like(y), args),
         _bound(structure, on, lambda y, rest: program(of_f, rest[0], y, y, rest[1]), at),
         autonomous=not _sees_time(program),
         residual=residual,
-        guess=lambda args: args.dy0,
+        guessed=lambda args: args.dy0,
+        remember=lambda args, slope: args._replace(dy0=slope),
     )
     return field, (of_f, [], [])
 

@@ -13,8 +13,9 @@ from jax import lax
 from jaxdiffeq.engine.control import PIDController
 from jaxdiffeq.primitives.constant_matmul import blend, constant_matmul, total
 from jaxdiffeq.problems.vector_field import VectorField
+from jaxdiffeq.steppers.base import Stepper
 from jaxdiffeq.steppers.multistep import order_change
-from jaxdiffeq.types import PyTree, State, Step, Work
+from jaxdiffeq.types import PyTree, State, Step
 
 WORTHWHILE = 0.9, 1.5
 """a change of the step within these factors is not made"""
@@ -46,7 +47,7 @@ class _Grid(NamedTuple):
 
 
 @dataclass(frozen=True)
-class AdamsPECE:
+class AdamsPECE(Stepper):
     """p = y + dt Σⱼ gⱼ Φⱼ*, j < k,   y₁ = p + dt gₖ Φₖ(p),   with the slopes f(t₁, p) and f(t₁, y₁).
 
     The predictor has order k, the corrector k + 1; the error that is controlled is that of order k. Φⱼ are divided
@@ -60,13 +61,10 @@ class AdamsPECE:
 
     regularisers: ClassVar[tuple[str, ...]] = ("error", "energy")
     controller: ClassVar[Any] = PIDController()
-    takes_mass: ClassVar[bool] = False
     error_order = 2
     """of the first step; later ones say theirs"""
     evaluations = (1, 2, 0)
     """Calls of f: at the start, in an attempted step, and in the dense output of one."""
-    costs: ClassVar[Work] = Work(0, 0, 0, 0, 0)
-    work = ()
     name: ClassVar[str] = "Adams"
 
     def __repr__(self) -> str:

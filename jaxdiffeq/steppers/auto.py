@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from jaxdiffeq import errors
-from jaxdiffeq.engine.control import PredictiveController
 from jaxdiffeq.primitives.varying_axes import vary_like
 from jaxdiffeq.problems.vector_field import VectorField
+from jaxdiffeq.steppers.base import NO_WORK, Stepper
 from jaxdiffeq.types import PyTree, State, Step, Work
 
 NONSTIFF, STIFF = 0, 1
@@ -35,7 +35,7 @@ class AutoMemory(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Auto:
+class Auto(Stepper):
     """An explicit method that hands over to a stiff one, and back, during the solve.
 
     dt·|λ|, with an estimate of the fastest rate |λ| that every step makes anyway, is compared with the explicit
@@ -56,16 +56,14 @@ class Auto:
     def name(self) -> str:
         return f"Auto({self.nonstiff.name}, {self.stiff.name})"
 
-    controller: ClassVar[Any] = PredictiveController()
-    takes_mass: ClassVar[bool] = False
+    work = NO_WORK
 
     @property
     def compact(self) -> Auto:
-        compact = [getattr(method, "compact", method) for method in (self.nonstiff, self.stiff)]
-        return replace(self, nonstiff=compact[NONSTIFF], stiff=compact[STIFF])
+        return replace(self, nonstiff=self.nonstiff.compact, stiff=self.stiff.compact)
 
     @property
-    def regularisers(self) -> tuple[str, ...]:
+    def regularisers(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
         return tuple(name for name in self.nonstiff.regularisers if name in self.stiff.regularisers)
 
     @property
@@ -89,16 +87,8 @@ class Auto:
         """Calls of f: at the start, and at most in the dense output of a step; the rest is counted step by step."""
         return self.nonstiff.evaluations[0], 0, max(self.nonstiff.evaluations[2], self.stiff.evaluations[2])
 
-    @property
-    def costs(self) -> Work:
-        return Work(0, 0, 0, 0, 0)
-
-    @property
-    def work(self) -> Work:
-        return Work(0, 0, 0, 0, 0)
-
     def sized(self, n: int) -> Any:
-        """The method for n unknowns: with very many the explicit one alone, as their Jacobian would fill the memory."""
+        """With very many the explicit one alone, as their Jacobian would fill the memory."""
         return self if n <= MANY else self.nonstiff
 
     def init(self, f: VectorField, t: jax.Array, y: jax.Array, args: PyTree) -> AutoMemory:
@@ -142,7 +132,7 @@ class Auto:
 
     def _work(self, which: int, step: Step) -> Work:
         method = (self.nonstiff, self.stiff)[which]
-        varied = step.work or Work(0, 0, 0, 0, 0)
+        varied = step.work or NO_WORK
         total = [jnp.asarray(a + b, jnp.int32) for a, b in zip(method.costs, varied, strict=True)]
         total[0] = total[0] + method.evaluations[1]
         return Work(*total)

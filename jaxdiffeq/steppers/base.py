@@ -1,26 +1,18 @@
-"""What every method that is a tableau says about itself."""
+"""What every method says about itself, and what follows from a tableau."""
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 from jaxdiffeq.engine.control import PredictiveController
 from jaxdiffeq.types import Work
 
+NO_WORK = Work(0, 0, 0, 0, 0)
 
-@dataclass(frozen=True)
-class OfTableau:
-    """A stepper made of numbers, and what follows from these alone."""
 
-    tableau: Any
-    _: KW_ONLY
-    measures: bool = False
-    """every step estimates the fastest rate in the system, for those who switch on it"""
-    looped: bool = False
-    """its stages are a loop where they would be written out; see `stages`"""
-    equal: bool = False
-    """every step has the same size, and none is refused"""
+class Stepper:
+    """The members that a method may leave as they are."""
 
     takes_mass: ClassVar[bool] = False
     """it solves M·dy/dt = f for a constant M, perhaps singular"""
@@ -30,23 +22,43 @@ class OfTableau:
     """those whose derivative is exact; see `jaxdiffeq.engine.regularisers`"""
     controller: ClassVar[Any] = PredictiveController()
     """what sizes the steps unless the user says otherwise"""
+    costs: ClassVar[Any] = NO_WORK
+    """what every attempted step takes besides its `evaluations` of f"""
+    work: Any = ()
+    """zeros, as many as a step counts of what varies"""
+
+    @property
+    def compact(self) -> Self:
+        """The same method, up to rounding, as a smaller program."""
+        return self
+
+    @property
+    def on_equal_steps(self) -> Self:
+        """The same method where every step has the same size, and none is refused."""
+        return self
+
+    def sized(self, n: int) -> Any:
+        """The method for n unknowns."""
+        return self
+
+
+@dataclass(frozen=True)
+class OfTableau(Stepper):
+    """A stepper made of numbers, and what follows from these alone."""
+
+    tableau: Any
+    _: KW_ONLY
+    measures: bool = False
+    """every step estimates the fastest rate in the system, for those who switch on it"""
+    equal: bool = False
+    """every step has the same size, and none is refused"""
 
     def __repr__(self) -> str:
         return f"{self.tableau.name}()"
 
     @property
-    def work(self) -> Any:
-        """Zeros, as many as a step counts of what varies."""
-        return ()
-
-    @property
     def name(self) -> str:
         return self.tableau.name
-
-    @property
-    def compact(self) -> Self:
-        """The same method, up to rounding, as a smaller program."""
-        return replace(self, looped=True)
 
     @property
     def on_equal_steps(self) -> Self:
@@ -73,7 +85,14 @@ class OfTableau:
         dense = self.tableau.dense
         return 3 if dense is None else len(dense.b[0])
 
+
+@dataclass(frozen=True, repr=False)
+class InTurn(OfTableau):
+    """Of stages that follow from those before them. This is the one place that says which form they have."""
+
+    looped: bool = field(default=False, kw_only=True)
+    """they are a loop in place of written out; see `stages`"""
+
     @property
-    def costs(self) -> Work:
-        """What every attempted step takes besides its `evaluations` of f."""
-        return Work(0, 0, 0, 0, 0)
+    def compact(self) -> Self:
+        return replace(self, looped=True)

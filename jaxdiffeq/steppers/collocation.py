@@ -13,18 +13,28 @@ from jax import lax
 
 from jaxdiffeq.algebra import structure
 from jaxdiffeq.algebra.newton import NEWTON, Found, Newton, Start, root
+from jaxdiffeq.algebra.vectors import like, real_vector, spread
 from jaxdiffeq.engine.interpolant import hermite
 from jaxdiffeq.implicit import jacobian_reuse
-from jaxdiffeq.implicit.jacobian_reuse import Matrix
-from jaxdiffeq.implicit.system import System, like, real_vector, spread, velocity
+from jaxdiffeq.implicit.jacobian_reuse import Kept, Matrix
 from jaxdiffeq.primitives.constant_matmul import blend, constant_matmul
 from jaxdiffeq.problems.vector_field import VectorField
-from jaxdiffeq.steppers.base import OfTableau
+from jaxdiffeq.steppers.base import NO_WORK, OfTableau
 from jaxdiffeq.tableaux.collocation import CollocationTableau
 from jaxdiffeq.types import PyTree, State, Step, Work
 
 SLOW = 5  # iterations with which a Jacobian is not used again
 FARTHEST = 10.0  # steps of the old size, that the polynomial of a step is followed beyond its end
+
+
+class CollocationMemory(NamedTuple):
+    polynomial: jax.Array
+    """of the step before, its coefficients of θ, θ² …, [stages, n]"""
+    width: jax.Array
+    """of that step"""
+    slope: jax.Array | None
+    """at the start, [*state], if the first stage is explicit or derivatives are taken at a slope"""
+    chord: Kept
 
 
 @dataclass(frozen=True, repr=False)
@@ -33,15 +43,15 @@ class Collocation(OfTableau):
 
     Or F(t + cⱼ·dt, Yⱼ, kⱼ) = 0. Newton's method finds all stages at once, with the Jacobian at the start of the step:
     A⁻¹ in diagonal form leaves a real system of the size of the state for each real eigenvalue, a complex one for each
-    pair. It begins where the polynomial of the step before leads. The memory from step to step is that polynomial and
-    its width and, if the first stage is explicit or F is linearised there, the slope at the start. How fast Newton's
-    method converged is not handed on: at a loose tolerance a step ten times as long would pass for solved after one
-    iteration, which ruins RadauIIA13.
+    pair. It begins where the polynomial of the step before leads. How fast Newton's method converged is not handed on:
+    at a loose tolerance a step ten times as long would pass for solved after one iteration, which ruins RadauIIA13.
     Source: Hairer, Wanner, Solving ODEs II, IV.8.
     """
 
     tableau: CollocationTableau
     newton: Newton = NEWTON
+
+    work = NO_WORK
 
     @property
     def takes_mass(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -63,7 +73,7 @@ class Collocation(OfTableau):
         return int(form.first), int(form.last) + int(error), 2 if self.tableau.dense is None else 0
 
     @property
-    def costs(self) -> Work:
+    def costs(self) -> Work:  # pyright: ignore[reportIncompatibleVariableOverride]
         error = self.tableau.error is not None
         return Work(0, 0, int(error and self._own_error), int(error), 0)
 
@@ -72,29 +82,23 @@ class Collocation(OfTableau):
         """The error estimate needs a system that Newton's method does not."""
         return all(value.imag for value in _form(self.tableau).values)
 
-    @property
-    def work(self) -> Work:
-        return Work(0, 0, 0, 0, 0)
-
-    def init(self, f: VectorField, t: jax.Array, y: jax.Array, args: PyTree) -> tuple:
+    def init(self, f: VectorField, t: jax.Array, y: jax.Array, args: PyTree) -> CollocationMemory:
         v = lax.stop_gradient(real_vector(y))
         polynomial = jnp.zeros((self.tableau.stages, v.size), v.dtype)
-        slope = (velocity(f, t, y, args),) if self._keeps_slope(f) else ()
-        system = System(f.whole, y)
-        kept = jacobian_reuse.none(system, t, self._matrix(system, (t, v, args), v, v[0]), self._keeps(system))
-        return polynomial, jnp.ones_like(lax.stop_gradient(t)), *slope, kept
+        slope = f.velocity(t, y, args) if self._keeps_slope(f) else None
+        system = f.whole.on_vectors(y)
+        kept = jacobian_reuse.none(system, t, v, self._matrix(system, (t, v, args), v, v[0]), self._keeps(system))
+        return CollocationMemory(polynomial, jnp.ones_like(lax.stop_gradient(t)), slope, kept)
 
-    def _matrix(self, system: System, at: tuple, slope: jax.Array, dt: jax.Array) -> Matrix:
-        """Of a step from (t, v, args): the Jacobian, for F = 0 with ∂F/∂dv, and the factors for all stages."""
+    def _matrix(self, system: VectorField, at: tuple, slope: jax.Array, dt: jax.Array) -> Matrix:
+        """Of a step from (t, v, args): the pencil of J and M, and the factors for all stages."""
         t, v, args = at
-        residual = system.field.residual is not None
 
         def make():
-            jacobian, mass = system.linear(t, v, slope, args)
-            return (jacobian, mass) if residual else jacobian
+            return system.pencil(t, v, slope, args)
 
-        def factored(kept):
-            jacobian, mass = kept if residual else (kept, system.mass(args))
+        def factored(pencil):
+            jacobian, mass = system.pair(pencil, args)
             return self._algebra(system).simplified(1 / dt, mass, jacobian)
 
         def contraction(jacobian, factors):
@@ -105,25 +109,25 @@ class Collocation(OfTableau):
 
         return Matrix(make, factored, contraction if self.equal else None)
 
-    def _keeps(self, system: System) -> bool:
-        return jacobian_reuse.worth_keeping(system) and not (self.equal and system.field.residual is not None)
+    def _keeps(self, system: VectorField) -> bool:
+        return system.algebra.worth_keeping(system.size) and not (self.equal and system.at_slope)
 
-    def _algebra(self, system: System) -> _Stacked:
+    def _algebra(self, system: VectorField) -> _Stacked:
         form = _form(self.tableau)
         return _Stacked(system.algebra, system.algebra.repeated(form.size), form, system.size)
 
     def _keeps_slope(self, f: VectorField) -> bool:
-        return _form(self.tableau).first or f.residual is not None
+        return _form(self.tableau).first or f.at_slope
 
     def step(self, f: VectorField, start: State, t1: jax.Array, args: PyTree, tolerance: Any) -> Step:
-        return _CollocationStages(self, System(f.whole, start.y), start, t1, args, tolerance).step()
+        return _CollocationStages(self, f.whole.on_vectors(start.y), start, t1, args, tolerance).step()
 
     def polynomial(self, f: VectorField, dense: Any, args: PyTree) -> jax.Array:
         """Coefficients in θ, [degree + 1, *state], of the interpolant of the step that handed out `dense`."""
         t, y, t1, y1, powers = dense
         if self.tableau.dense is None:
             dt = (t1 - t).astype(real_vector(y).dtype)
-            return hermite(y, y1, dt * velocity(f, t, y, args), dt * velocity(f, t1, y1, args))
+            return hermite(y, y1, dt * f.velocity(t, y, args), dt * f.velocity(t1, y1, args))
         return jnp.concatenate([y[None], jax.vmap(lambda v: like(v, y))(powers)])
 
 
@@ -140,21 +144,19 @@ class _Operands(NamedTuple):
 class _CollocationStages:
     """One step on its way. The m inner stages are unknown: not an explicit first, nor a last that no other needs."""
 
-    def __init__(self, method: Collocation, system: System, start: State, t1: jax.Array, args: PyTree, tolerance: Any):
+    def __init__(self, method: Collocation, system: VectorField, start: State, t1: jax.Array, args, tolerance):
         self.method, self.system, self.start, self.args, self.t1 = method, system, start, args, t1
         self.form = _form(method.tableau)
         self.width = t1 - start.t
         self.y = real_vector(start.y)
         self.dt = self.width.astype(self.y.dtype)
         self.fixed = lax.stop_gradient((start.t, self.y, args))
-        slope = lax.stop_gradient(real_vector(start.memory[2])) if method._keeps_slope(system.field) else self.y
+        before = start.memory
+        slope = self.y if before.slope is None else lax.stop_gradient(real_vector(before.slope))
         dt = lax.stop_gradient(self.dt)
         matrix = method._matrix(system, self.fixed, slope, dt)
-        self.chord, self.work = jacobian_reuse.renewed(
-            start.memory[-1], matrix, 1 / dt, self.width, jacobian_reuse.ALIKE
-        )
-        kept, residual = self.chord.jacobian, system.field.residual is not None
-        self.jacobian, self.mass = kept if residual else (kept, system.mass(self.fixed[2]))
+        self.chord, self.work = jacobian_reuse.renewed(before.chord, matrix, 1 / dt, self.width, jacobian_reuse.ALIKE)
+        self.jacobian, self.mass = system.pair(self.chord.jacobian, self.fixed[2])
         self.scale = spread(tolerance.scale(start.y, start.y), start.y)
         self.floor = 10 * jnp.finfo(self.y.dtype).eps / jnp.max(tolerance.rtol)
         self.algebra = method._algebra(system)
@@ -166,10 +168,10 @@ class _CollocationStages:
         u = found.z.reshape(form.size, -1)
         slopes = list(constant_matmul(form.inverse, u))  # times dt, as all of them here
         if form.first:
-            slopes = [self.dt * real_vector(self.start.memory[2]), *slopes]
+            slopes = [self.dt * real_vector(self.start.memory.slope), *slopes]
         if form.last:
             at = self.y + constant_matmul(form.a[-1:, :-1], jnp.stack(slopes))[0]
-            slopes.append(self.dt * self.system.slope(self._times()[-1], at, self.args))
+            slopes.append(self.dt * self.system(self._times()[-1], at, self.args))
         slopes = jnp.stack(slopes)
         end = (
             self.y + self._ahead()[-1] + u[-1]
@@ -179,10 +181,10 @@ class _CollocationStages:
         powers = constant_matmul(form.powers, slopes)
         y1 = like(end, y)
         n = found.iterations
-        kept = jacobian_reuse.handed_on(
-            self.chord, self.start.memory[-1], n > SLOW, jacobian_reuse.SHORTER * jnp.abs(self.width)
-        )
-        memory = *lax.stop_gradient((powers, self.width)), *self._last(slopes), kept
+        least = jacobian_reuse.SHORTER * jnp.abs(self.width)
+        kept = jacobian_reuse.handed_on(self.chord, self.start.memory.chord, n > SLOW, least)
+        last = None if self.start.memory.slope is None else like(slopes[-1] / self.dt, y)
+        memory = CollocationMemory(*lax.stop_gradient((powers, self.width)), last, kept)
         error, refined = self._error(factors, u)
         systems, made = len(form.values), self.work
         work = Work(
@@ -208,10 +210,7 @@ class _CollocationStages:
         form = self.form
         if not form.first:
             return jnp.zeros((form.size, self.y.size), self.y.dtype)
-        return _outer(form.a[form.inner, 0], self.dt * real_vector(self.start.memory[2]))
-
-    def _last(self, slopes: jax.Array) -> tuple:
-        return (like(slopes[-1] / self.dt, self.start.y),) if self.method._keeps_slope(self.system.field) else ()
+        return _outer(form.a[form.inner, 0], self.dt * real_vector(self.start.memory.slope))
 
     def _solve(self, factors: tuple) -> Found:
         form, system = self.form, self.system
@@ -224,7 +223,8 @@ class _CollocationStages:
         def exact(z, at):
             u = z.reshape(form.size, -1)
             slopes = at.shift * constant_matmul(form.inverse, u)
-            jacobians, masses = jax.vmap(system.linear, (0, 0, 0, None))(at.t, at.base + u, slopes, at.args)
+            linear = lambda t, v, dv, args: system.pair(system.pencil(t, v, dv, args), args)
+            jacobians, masses = jax.vmap(linear, (0, 0, 0, None))(at.t, at.base + u, slopes, at.args)
             return _Coupled(at.shift, masses, jacobians)
 
         ahead, times = self._ahead(), jnp.stack(self._times()[form.inner])
@@ -236,7 +236,7 @@ class _CollocationStages:
 
     def _guess(self) -> jax.Array:
         """Yᵢ − y, [m, n], of the inner stages on the polynomial of the step before."""
-        before, width, *_ = self.start.memory
+        before, width = self.start.memory[:2]
         ratio = jnp.clip(self.width / width, 0, FARTHEST).astype(self.y.dtype)
         theta = 1 + ratio * jnp.asarray(self.method.tableau.c[self.form.inner], self.y.dtype)
         powers = jnp.cumprod(jnp.broadcast_to(theta[None], (len(before), self.form.size)), axis=0)

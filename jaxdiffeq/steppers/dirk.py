@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,19 +13,35 @@ from jax import lax
 
 from jaxdiffeq.algebra import lu, structure
 from jaxdiffeq.algebra.newton import NEWTON, Found, Newton, Start, root
+from jaxdiffeq.algebra.vectors import like, real_vector, spread
 from jaxdiffeq.engine.interpolant import combine, hermite, weigh
 from jaxdiffeq.implicit import jacobian_reuse
-from jaxdiffeq.implicit.jacobian_reuse import Matrix
-from jaxdiffeq.implicit.system import System, like, real_vector, spread, velocity
+from jaxdiffeq.implicit.jacobian_reuse import Kept, Matrix
 from jaxdiffeq.primitives.scan import scan
-from jaxdiffeq.problems.vector_field import VectorField
-from jaxdiffeq.steppers.base import OfTableau
-from jaxdiffeq.steppers.stages import Slopes, combined, in_order, nothing_yet, push, table
+from jaxdiffeq.problems.vector_field import Slope, VectorField
+from jaxdiffeq.steppers.base import NO_WORK, OfTableau
+from jaxdiffeq.steppers.stages import Slopes, combined, in_order, nothing_yet, put_first, table
 from jaxdiffeq.tableaux.dirk import DIRKTableau
 from jaxdiffeq.types import PyTree, State, Step, Work
 
 SLOW = 3
 """iterations a stage, on average, with which a Jacobian is not used again"""
+
+
+class Bend(NamedTuple):
+    """What some estimates take from the step before. Constant to differentiation."""
+
+    slope: jax.Array
+    """the divided difference of dy/dt at its ends; dy′/dt at first"""
+    width: jax.Array
+    """its size, zero at first"""
+
+
+class DirkMemory(NamedTuple):
+    slopes: tuple[jax.Array, ...]
+    """at the start of the step, of the implicit and the explicit term, or of the whole; each [*state]"""
+    chord: Kept = None
+    bend: Bend | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -35,14 +50,14 @@ class DIRK(OfTableau):
 
     Or F(t + cᵢ·dt, Yᵢ, kᵢ) = 0. Newton's method finds one stage after the other, with the Jacobian at the start of the
     step or of one before. The explicit part of a split problem enters as dt·Σⱼ âᵢⱼ f̂(t + ĉⱼ·dt, Yⱼ) if the tableau has
-    one; else the sum is implicit. The memory from step to step is the slope at the start, of both parts; for some
-    estimates also the divided difference of the slopes at the ends of the step before, which is dy′/dt at first, and
-    the size of that step, zero at first; and last the chord.
+    one; else the sum is implicit.
     Source: Hairer, Wanner, Solving ODEs II, IV.6 and IV.8; Kennedy, Carpenter 2003, doi:10.1016/S0168-9274(02)00138-1.
     """
 
     tableau: DIRKTableau
     newton: Newton = NEWTON
+
+    work = NO_WORK
 
     @property
     def takes_mass(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -64,62 +79,44 @@ class DIRK(OfTableau):
         return 2 if self.tableau.bends else 1, 0 if self.tableau.stiffly_accurate else 1, 0
 
     @property
-    def costs(self) -> Work:
-        return Work(0, 0, 0, int(self.tableau.filtered), 0)
-
-    @property
-    def work(self) -> Work:
-        return Work(0, 0, 0, 0, 0)
+    def costs(self) -> Work:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return NO_WORK._replace(linear_solves=int(self.tableau.filtered))
 
     @property
     def diagonals(self) -> tuple[float, ...]:
         """Those that need a matrix each, in the order of the stages."""
         return tuple(dict.fromkeys(row[-1] for row in self.tableau.a if row[-1]))
 
-    def additive(self, f: VectorField) -> bool:
-        """Whether the two parts of a problem are treated each in its way."""
-        return self.tableau.explicit is not None and f.parts is not None
+    def terms(self, f: VectorField) -> tuple[VectorField, Slope | None]:
+        """What is implicit, and what is explicit where the tableau has a method for that."""
+        return (f.whole, None) if self.tableau.explicit is None else f.terms
 
-    def init(self, f: VectorField, t: jax.Array, y: jax.Array, args: PyTree) -> tuple:
-        slopes, system = self._slopes(f, t, y, args), self._system(f, y)
-        matrix = self._matrix(system, (t, real_vector(y), args), slopes, real_vector(y)[0])
-        kept = jacobian_reuse.none(system, t, matrix, self._keeps(system))
+    def init(self, f: VectorField, t: jax.Array, y: jax.Array, args: PyTree) -> DirkMemory:
+        terms = self.terms(f)
+        slopes, system, v = slopes_of(terms, t, y, args), terms[0].on_vectors(y), real_vector(y)
+        kept = jacobian_reuse.none(
+            system, t, v, self._matrix(system, (t, v, args), slopes[0], v[0]), self._keeps(system)
+        )
         if not self.tableau.bends:
-            return *slopes, kept
-        (k,) = slopes
-        _, bend = jax.jvp(lambda t, y: velocity(f, t, y, args), (t, y), (jnp.ones_like(t), k))
-        return k, lax.stop_gradient(bend), jnp.zeros_like(t), kept
+            return DirkMemory(slopes, kept)
+        _, bend = jax.jvp(lambda t, y: f.velocity(t, y, args), (t, y), (jnp.ones_like(t), slopes[0]))
+        return DirkMemory(slopes, kept, Bend(lax.stop_gradient(bend), jnp.zeros_like(t)))
 
-    def _slopes(self, f: VectorField, t: jax.Array, y: jax.Array, args: PyTree) -> tuple:
-        if not self.additive(f):
-            return (velocity(f, t, y, args),)
-        assert f.parts is not None
-        return tuple(part(t, y, args) for part in f.parts)
-
-    def _system(self, f: VectorField, y: jax.Array) -> System:
-        return System(f.implicit if self.additive(f) else f.whole, y)
-
-    def _keeps(self, system: System) -> bool:
+    def _keeps(self, system: VectorField) -> bool:
         """On steps of changing size only where factors are dear beside an iteration: an inverse made in a kernel."""
-        worth = system.field.residual is None if self.equal else system.size <= lu.ROLLED
-        return worth and jacobian_reuse.worth_keeping(system)
+        worth = not system.at_slope if self.equal else system.size <= lu.ROLLED
+        return worth and system.algebra.worth_keeping(system.size)
 
-    def _matrix(self, system: System, at: tuple, memory: tuple, dt: jax.Array) -> Matrix:
-        """Of a step from (t, y, args); for F = 0 a Jacobian for each diagonal."""
+    def _matrix(self, system: VectorField, at: tuple, slope: jax.Array, dt: jax.Array) -> Matrix:
+        """Of a step from (t, v, args), with a matrix for each diagonal. Shapes: slope [*state]."""
         t, v, args = at
         shifts = [1 / (diagonal * dt) for diagonal in self.diagonals]
-        residual = system.field.residual is not None
 
         def make():
-            if not residual:
-                return system.jacobian(t, v, args)[1]
-            slope = lax.stop_gradient(real_vector(memory[0]))
-            return tuple(system.tangent(t, v, slope, c, args) for c in shifts)
+            return system.tangents(t, v, lax.stop_gradient(real_vector(slope)), shifts, args)
 
-        def factored(jacobian):
-            tangents = jacobian if residual else [jacobian] * len(shifts)
-            pairs = zip(shifts, tangents, strict=True)
-            return tuple(system.algebra.factor(system.matrix(c, args, tangent)) for c, tangent in pairs)
+        def factored(tangents):
+            return tuple(system.algebra.factor(w) for w in system.matrices(shifts, args, tangents))
 
         def contraction(jacobian, factors):
             return jacobian_reuse.contraction(system, lambda x: system.algebra.solve(factors[0], x), at, jacobian)
@@ -127,9 +124,7 @@ class DIRK(OfTableau):
         return Matrix(make, factored, contraction if self.equal else None)
 
     def step(self, f: VectorField, start: State, t1: jax.Array, args: PyTree, tolerance: Any) -> Step:
-        explicit = f.parts[1] if self.additive(f) and f.parts else None
-        stages = _DirkStages(self, self._system(f, start.y), explicit, start, t1, args, tolerance)
-        return stages.step(f)
+        return _DirkStages(self, f, start, t1, args, tolerance).step()
 
     def polynomial(self, f: VectorField, dense: Any, args: PyTree) -> jax.Array:
         """Coefficients in θ, [degree + 1, *state], of the interpolant of the step that handed out `dense`."""
@@ -138,6 +133,13 @@ class DIRK(OfTableau):
         if interpolant is None:
             return hermite(y, y1, dt * slopes[0], dt * k1)
         return jnp.concatenate([y[None], dt * weigh(interpolant.b, list(slopes))])
+
+
+def slopes_of(terms: tuple, t: jax.Array, y: jax.Array, args: PyTree) -> tuple[jax.Array, ...]:
+    """Of the terms of a field, each [*state]."""
+    implicit, explicit = terms
+    slope = implicit.velocity(t, y, args)
+    return (slope,) if explicit is None else (slope, explicit(t, y, args))
 
 
 class Operands(NamedTuple):
@@ -150,7 +152,7 @@ class Operands(NamedTuple):
     args: PyTree
 
 
-def solve_stage(newton: Newton, system: System, begin: Start, operands: Operands) -> Found:
+def solve_stage(newton: Newton, system: VectorField, begin: Start, operands: Operands) -> Found:
     """z such that base + z has the slope c·z at t."""
 
     def residual(z, at):
@@ -195,40 +197,41 @@ class _Row(NamedTuple):
 class _DirkStages:
     """One step on its way: what its stages share. Stages with the same factors are one loop: it compiles once."""
 
-    def __init__(self, method: DIRK, system: System, explicit: Callable | None, start: State, t1, args, tolerance):
-        self.method, self.system, self.explicit, self.start = method, system, explicit, start
-        self.pair = None if explicit is None else method.tableau.explicit
+    def __init__(self, method: DIRK, f: VectorField, start: State, t1, args, tolerance):
+        self.method, self.f, self.start = method, f, start
+        self.implicit, self.explicit = method.terms(f)
+        self.system = system = self.implicit.on_vectors(start.y)
+        self.pair = None if self.explicit is None else method.tableau.explicit
         self.args, self.t1, self.width = args, t1, t1 - start.t
         self.y = real_vector(start.y)
         self.dt = self.width.astype(self.y.dtype)
         self.algebra = system.algebra
         self.fixed = lax.stop_gradient((start.t, self.y, args))
         dt = lax.stop_gradient(self.dt)
-        matrix, of_step = method._matrix(system, self.fixed, start.memory, dt), system.field.residual is not None
-        self.chord, self.work = jacobian_reuse.renewed(
-            start.memory[-1], matrix, 1 / dt, self.width, jacobian_reuse.ALIKE, of_step
-        )
+        matrix, alike = method._matrix(system, self.fixed, start.memory.slopes[0], dt), jacobian_reuse.ALIKE
+        kept = start.memory.chord
+        self.chord, self.work = jacobian_reuse.renewed(kept, matrix, 1 / dt, self.width, alike, system.at_slope)
         self.factors = dict(zip(method.diagonals, self.chord.factors, strict=True))
         self.scale = spread(tolerance.scale(start.y, start.y), start.y)
         self.floor = 10 * jnp.finfo(self.y.dtype).eps / jnp.max(tolerance.rtol)
 
-    def step(self, f: VectorField) -> Step:
+    def step(self) -> Step:
         tableau = self.method.tableau
         none = nothing_yet(tableau.stages, self.y)
-        first = real_vector(self.start.memory[0])
+        first = real_vector(self.start.memory.slopes[0])
         never = jnp.array(jnp.inf, self.y.dtype)
         explicit_slopes = None if self.pair is None else none
         so_far = _SoFar(self.y, none, explicit_slopes, first, never, jnp.array(True), jnp.zeros((), jnp.int32))
         done = 0
         if tableau.explicit_first:
             if explicit_slopes is not None:
-                explicit_slopes = push(explicit_slopes, real_vector(self.start.memory[1]))
-            so_far, done = so_far._replace(slopes=push(none, first), explicit_slopes=explicit_slopes), 1
+                explicit_slopes = put_first(explicit_slopes, real_vector(self.start.memory.slopes[1]))
+            so_far, done = so_far._replace(slopes=put_first(none, first), explicit_slopes=explicit_slopes), 1
         diagonals = [row[-1] for row in tableau.a[done:]]
         for diagonal, alike in itertools.groupby(diagonals):
             several = range(done, done := done + len(list(alike)))
             so_far = self._loop(diagonal, several, so_far)
-        return self._finish(f, so_far)
+        return self._finish(so_far)
 
     def _loop(self, diagonal: float, several: range, so_far: _SoFar) -> _SoFar:
         """The stages `several`, which have the same diagonal entry."""
@@ -240,8 +243,8 @@ class _DirkStages:
                 base = base + self.dt * combined(row.explicit_a, explicit_slopes)
             so_far = self._solved(diagonal, row, base, so_far)
             if explicit_slopes is not None:
-                explicit_slopes = push(explicit_slopes, self._push(row.explicit_c, so_far.at))
-            return so_far._replace(slopes=push(so_far.slopes, so_far.last), explicit_slopes=explicit_slopes), None
+                explicit_slopes = put_first(explicit_slopes, self._explicit_slope(row.explicit_c, so_far.at))
+            return so_far._replace(slopes=put_first(so_far.slopes, so_far.last), explicit_slopes=explicit_slopes), None
 
         return scan(stage, so_far, self._rows(several), written_out=True)[0]
 
@@ -259,7 +262,7 @@ class _DirkStages:
         """With the state of the stage, and its slope as the last one."""
         t = self.start.t + row.c * self.width
         if diagonal == 0:
-            return so_far._replace(at=base, last=self.system.slope(t, base, self.args))
+            return so_far._replace(at=base, last=self.system(t, base, self.args))
         guess = so_far.last
         if row.predictor is not None:
             guess = jnp.where(row.predicted, combined(row.predictor, so_far.slopes), guess)
@@ -270,12 +273,12 @@ class _DirkStages:
         ok, iterations = so_far.ok & found.ok, so_far.iterations + found.iterations
         return so_far._replace(at=base + found.z, last=found.z * shift, rate=rate, ok=ok, iterations=iterations)
 
-    def _push(self, c: jax.Array, at: jax.Array) -> jax.Array:
-        """The explicit part at a stage."""
+    def _explicit_slope(self, c: jax.Array, at: jax.Array) -> jax.Array:
+        """At a stage."""
         assert self.explicit is not None
         return real_vector(self.explicit(self.start.t + c * self.width, like(at, self.start.y), self.args))
 
-    def _finish(self, f: VectorField, so_far: _SoFar) -> Step:
+    def _finish(self, so_far: _SoFar) -> Step:
         tableau, y, at = self.method.tableau, self.start.y, so_far.at
         slopes, explicit_slopes = (
             in_order(so_far.slopes),
@@ -286,21 +289,18 @@ class _DirkStages:
         if self.pair is not None:
             y1 = y1 + self.dt * combine(self.pair.b, explicit_slopes)
         y1 = like(y1, y)
-        if explicit_slopes:
-            assert f.parts is not None
-            memory = tuple(part(self.t1, y1, self.args) for part in f.parts)
+        if self.explicit is None:
+            memory = (like(slopes[-1], y) if last else self.f(self.t1, y1, self.args),)
         else:
-            memory = (like(slopes[-1], y) if last else f(self.t1, y1, self.args),)
+            memory = self.implicit(self.t1, y1, self.args), self.explicit(self.t1, y1, self.args)
         total = [a + b for a, b in zip(slopes, explicit_slopes, strict=True)] if explicit_slopes else slopes
-        before, dt = self.start.memory[: len(memory)], self.dt.astype(y.dtype)
+        before, dt = self.start.memory.slopes, self.dt.astype(y.dtype)
         ends = sum(before[1:], before[0]), sum(memory[1:], memory[0])
         n = so_far.iterations
         slow = n > SLOW * sum(row[-1] != 0 for row in tableau.a)
-        kept = jacobian_reuse.handed_on(
-            self.chord, self.start.memory[-1], slow, jacobian_reuse.SHORTER * jnp.abs(self.width)
-        )
-        if tableau.bends:
-            memory = *memory, *lax.stop_gradient(((ends[1] - ends[0]) / dt, self.width))
+        least = jacobian_reuse.SHORTER * jnp.abs(self.width)
+        kept = jacobian_reuse.handed_on(self.chord, self.start.memory.chord, slow, least)
+        bend = Bend(*lax.stop_gradient(((ends[1] - ends[0]) / dt, self.width))) if tableau.bends else None
         inner = [like(k, y) for k in total] if tableau.dense is not None else [ends[0]]
         dense = y, y1, dt, tuple(inner), ends[1]
         finite = so_far.ok & jnp.all(jnp.isfinite(y1))
@@ -317,7 +317,7 @@ class _DirkStages:
             linear_solves=n,
             newton_iterations=n,
         )
-        return Step(State(self.t1, y1, (*memory, kept)), error, dense, finite, work, spectral_radius)
+        return Step(State(self.t1, y1, DirkMemory(memory, kept, bend)), error, dense, finite, work, spectral_radius)
 
     def _error(self, slopes: list, explicit_slopes: list, ends: tuple) -> jax.Array | None:
         """The estimate, after (M − γ·dt·J)⁻¹·M if the tableau asks for that. Constant to differentiation."""
@@ -332,7 +332,8 @@ class _DirkStages:
             k0, k1 = (real_vector(k) for k in ends)
             error = dt * combine((*own.e, own.start, own.end), [*slopes, k0, k1])
             if own.bend != 0:
-                bend = ((k1 - k0) / dt - real_vector(memory[1])) / (dt + memory[2].astype(dt.dtype))
+                past = memory.bend
+                bend = ((k1 - k0) / dt - real_vector(past.slope)) / (dt + past.width.astype(dt.dtype))
                 error = error + own.bend * dt**3 * bend
         if self.pair is not None and self.pair.e is not None:
             error = error + dt * combine(self.pair.e, explicit_slopes)

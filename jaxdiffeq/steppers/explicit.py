@@ -7,21 +7,19 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxdiffeq.algebra.norm import safe_sqrt
 from jaxdiffeq.engine.control import PIDController
 from jaxdiffeq.engine.interpolant import combine, hermite, weigh
-from jaxdiffeq.primitives.scan import scan
 from jaxdiffeq.problems.vector_field import VectorField
-from jaxdiffeq.steppers.base import OfTableau
-from jaxdiffeq.steppers.stages import combined, in_order, nothing_yet, push, table
+from jaxdiffeq.steppers.base import InTurn
+from jaxdiffeq.steppers.stages import in_turn
 from jaxdiffeq.tableaux.explicit import ButcherTableau
 from jaxdiffeq.types import State, Step
 
 
 @dataclass(frozen=True, repr=False)
-class ExplicitRK(OfTableau):
+class ExplicitRK(InTurn):
     """kᵢ = f(t + cᵢ·dt, y + dt·Σⱼ aᵢⱼ kⱼ),   y₁ = y + dt·Σᵢ bᵢ kᵢ.
 
     The memory from step to step is the slope at the start, k₀. A method whose last stage is not already f(t₁, y₁)
@@ -62,34 +60,19 @@ class ExplicitRK(OfTableau):
         tableau, t, y = self.tableau, start.t, start.y
         width = t1 - t
         dt = width.astype(y.dtype)
-        states, slopes = (self._looped if self.looped else self._unrolled)(f, start, width, dt, args)
+
+        def stage(i, numbers, sums):
+            (c,), (moved,) = numbers, sums
+            state = y + dt * moved()
+            return f(t + c * width, state, args), state if self.measures else None
+
+        numbers = [(tableau.c, t.dtype)]
+        slopes, states = in_turn(stage, start.memory, numbers, [tableau.a], self.looped)
         y1 = y + dt * combine(tableau.b, slopes)
         k1 = slopes[-1] if tableau.fsal else f(t1, y1, args)
         after, dense = State(t1, y1, k1), (y, y1, dt, t, width, tuple(slopes), k1)
-        spectral_radius = self._spectral_radius(states, slopes, tolerance.scale(y, y1)) if self.measures else None
+        spectral_radius = self._spectral_radius([y, *states], slopes, tolerance.scale(y, y1)) if self.measures else None
         return Step(after, self._error(dt, slopes, k1), dense, True, spectral_radius=spectral_radius)
-
-    def _unrolled(self, f: VectorField, start: State, width: jax.Array, dt: jax.Array, args: Any) -> tuple[list, list]:
-        """The states of the stages and their slopes."""
-        t, y, k0 = start.t, start.y, start.memory
-        slopes, states = [k0], [y]
-        for c, row in zip(self.tableau.c[1:], self.tableau.a[1:], strict=True):
-            states.append(y + dt * combine(row, slopes))
-            slopes.append(f(t + c * width, states[-1], args))
-        return states, slopes
-
-    def _looped(self, f: VectorField, start: State, width: jax.Array, dt: jax.Array, args: Any) -> tuple[list, list]:
-        tableau, t, y, k0 = self.tableau, start.t, start.y, start.memory
-
-        def stage(slopes, row):
-            c, a = row
-            state = y + dt * combined(a, slopes)
-            return push(slopes, f(t + c * width, state, args)), state if self.measures else None
-
-        rows = np.array(tableau.c[1:], t.dtype), table(tableau.a[1:], tableau.stages, y.dtype)
-        slopes = push(nothing_yet(tableau.stages, y), k0)
-        slopes, states = scan(stage, slopes, rows, written_out=True)
-        return [] if states is None else [y, *states], in_order(slopes)
 
     def _spectral_radius(self, states: list[jax.Array], slopes: list[jax.Array], scale: jax.Array) -> jax.Array:
         """‖f(t, Y) − f(t, Z)‖/‖Y − Z‖ of two stages at one time, whose difference is mostly in the fastest direction.

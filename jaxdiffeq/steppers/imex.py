@@ -11,14 +11,14 @@ import numpy as np
 from jax import lax
 
 from jaxdiffeq.algebra.newton import NEWTON, Newton, Start
+from jaxdiffeq.algebra.vectors import like, real_vector, spread
 from jaxdiffeq.engine.interpolant import hermite
 from jaxdiffeq.implicit import jacobian_reuse
 from jaxdiffeq.implicit.jacobian_reuse import Kept, Matrix
-from jaxdiffeq.implicit.system import System, like, real_vector, spread
 from jaxdiffeq.primitives.constant_matmul import blend
 from jaxdiffeq.problems.vector_field import VectorField
-from jaxdiffeq.steppers.base import OfTableau
-from jaxdiffeq.steppers.dirk import DIRK, Operands, solve_stage
+from jaxdiffeq.steppers.base import NO_WORK, OfTableau
+from jaxdiffeq.steppers.dirk import DIRK, DirkMemory, Operands, slopes_of, solve_stage
 from jaxdiffeq.tableaux.multistep import IMEXTableau
 from jaxdiffeq.types import PyTree, State, Step, Work
 
@@ -54,32 +54,22 @@ class IMEXMultistep(OfTableau):
     tableau: IMEXTableau
     newton: Newton = NEWTON
 
-    @property
-    def evaluations(self) -> tuple[int, int, int]:
-        """Calls of f besides those of Newton's method: at the start, in an attempted step, in the dense output."""
-        return 1, 0, 0
-
-    @property
-    def costs(self) -> Work:
-        return Work(0, 0, 0, 0, 0)
-
-    @property
-    def work(self) -> Work:
-        return Work(0, 0, 0, 0, 0)
+    work = NO_WORK
+    evaluations = (1, 0, 0)
+    """Calls of f besides those of Newton's method: at the start, in an attempted step, in the dense output."""
 
     def init(self, f: VectorField, t: jax.Array, y: jax.Array, args: PyTree) -> ImexMemory:
-        slopes = (f(t, y, args),) if f.parts is None else tuple(part(t, y, args) for part in f.parts)
+        slopes = slopes_of(f.terms, t, y, args)
         before = self.tableau.steps - 1
         repeated = lambda x: jnp.broadcast_to(real_vector(x), (before, real_vector(x).size))
         far = jnp.full((), jnp.inf, jnp.finfo(y.dtype).dtype)
         widths, known = jnp.ones(before, t.dtype), jnp.ones((), jnp.int32)
-        system, v = System(f.implicit, y), real_vector(y)
-        kept = jacobian_reuse.none(
-            system, t, self._matrix(system, (t, v, args), v[0]), jacobian_reuse.worth_keeping(system)
-        )
+        system, v = f.terms[0].on_vectors(y), real_vector(y)
+        worth = system.algebra.worth_keeping(system.size)
+        kept = jacobian_reuse.none(system, t, v, self._matrix(system, (t, v, args), v[0]), worth)
         return ImexMemory(slopes, repeated(y), repeated(slopes[-1]), widths, known, far, kept)
 
-    def _matrix(self, system: System, at: tuple, shift: jax.Array) -> Matrix:
+    def _matrix(self, system: VectorField, at: tuple, shift: jax.Array) -> Matrix:
         """Of a step from (t, v, args)."""
         algebra = system.algebra
 
@@ -89,7 +79,7 @@ class IMEXMultistep(OfTableau):
         def contraction(jacobian, factors):
             return jacobian_reuse.contraction(system, lambda x: algebra.solve(factors, x), at, jacobian)
 
-        return Matrix(lambda: system.jacobian(*at)[1], factored, contraction)
+        return Matrix(lambda: system.linearised(*at)[1], factored, contraction)
 
     def step(self, f: VectorField, start: State, t1: jax.Array, args: PyTree, tolerance: Any) -> Step:
         def go_on():
@@ -98,10 +88,10 @@ class IMEXMultistep(OfTableau):
         def begin():
             assert self.tableau.starter is not None
             method = DIRK(self.tableau.starter, self.newton)
-            taken = method.step(f, start._replace(memory=(*start.memory.slopes, ())), t1, args, tolerance)
-            after = taken.after
-            carried = start.memory.rate, start.memory.chord
-            return self._taken(start, t1, after.y, after.memory[:-1], carried, taken.ok, taken.work)
+            memory = start.memory
+            taken = method.step(f, start._replace(memory=DirkMemory(memory.slopes)), t1, args, tolerance)
+            after, carried = taken.after, (memory.rate, memory.chord)
+            return self._taken(start, t1, after.y, after.memory.slopes, carried, taken.ok, taken.work)
 
         if self.tableau.starter is None:
             return go_on()
@@ -109,21 +99,22 @@ class IMEXMultistep(OfTableau):
 
     def _step(self, f: VectorField, start: State, t1: jax.Array, args: PyTree, tolerance: Any) -> Step:
         (now, *before), memory = self.tableau.beta, start.memory
-        system = System(f.implicit, start.y)
+        implicit, explicit = f.terms
+        system = implicit.on_vectors(start.y)
         width = t1 - start.t
         y, slopes = real_vector(start.y), [real_vector(k) for k in memory.slopes]
         dt = width.astype(y.dtype)
         alpha, eta = (x.astype(y.dtype) for x in self._weights(memory, width))
         states = jnp.concatenate([y[None], memory.states])
 
-        push = jnp.zeros_like(y)
-        if f.parts is not None:
-            push = now * blend(eta[:, None], jnp.concatenate([slopes[1][None], memory.explicit_slopes]))
+        known = jnp.zeros_like(y)
+        if explicit is not None:
+            known = now * blend(eta[:, None], jnp.concatenate([slopes[1][None], memory.explicit_slopes]))
         if before:
-            push = push + before[0] * sum(slopes[1:], slopes[0])
+            known = known + before[0] * sum(slopes[1:], slopes[0])
         first = -jnp.sum(alpha)  # α₀: a constant has no slope
         # in differences from y, of which rounding takes less
-        base = y + (dt * push - blend(alpha[:, None], states[: alpha.size] - y[None])) / first
+        base = y + (dt * known - blend(alpha[:, None], states[: alpha.size] - y[None])) / first
         shift = first / (now * dt)
         guess = blend(eta[:, None], states) - base if self.tableau.steps > 1 else slopes[0] / shift
         fixed = lax.stop_gradient((start.t, y, args))
@@ -135,7 +126,7 @@ class IMEXMultistep(OfTableau):
         found = solve_stage(self.newton, system, begin, Operands(t1, base, shift, args))
 
         y1 = like(base + found.z, start.y)
-        after = (like(shift * found.z, start.y), *(() if f.parts is None else (f.parts[1](t1, y1, args),)))
+        after = (like(shift * found.z, start.y), *(() if explicit is None else (explicit(t1, y1, args),)))
         rate = jnp.maximum(found.rate, jnp.finfo(y.dtype).eps) ** 0.8
         n = found.iterations
         kept = jacobian_reuse.handed_on(used, memory.chord, jnp.array(False), jnp.abs(width))
@@ -160,14 +151,14 @@ class IMEXMultistep(OfTableau):
     ) -> Step:
         before = start.memory
 
-        def pushed(row, rows):
+        def put_first(row, rows):
             return jnp.concatenate([row[None], rows])[: self.tableau.steps - 1]
 
-        states = pushed(real_vector(start.y), before.states)
-        explicit_slopes = pushed(real_vector(before.slopes[-1]), before.explicit_slopes)
+        states = put_first(real_vector(start.y), before.states)
+        explicit_slopes = put_first(real_vector(before.slopes[-1]), before.explicit_slopes)
         width = t1 - start.t
         known = jnp.minimum(before.known + 1, self.tableau.steps)
-        memory = ImexMemory(tuple(slopes), states, explicit_slopes, pushed(width, before.widths), known, *newton)
+        memory = ImexMemory(tuple(slopes), states, explicit_slopes, put_first(width, before.widths), known, *newton)
         k0, k1 = (sum(k[1:], k[0]) for k in (before.slopes, memory.slopes))
         ok = jnp.asarray(ok) & jnp.all(jnp.isfinite(y1))
         return Step(State(t1, y1, memory), None, (start.y, y1, width.astype(y1.dtype), k0, k1), ok, work)

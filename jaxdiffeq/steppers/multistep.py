@@ -12,14 +12,15 @@ from jax import lax
 
 from jaxdiffeq.algebra.newton import Found, Newton, Start, root
 from jaxdiffeq.algebra.structure import radius
+from jaxdiffeq.algebra.vectors import like, real_vector, spread
 from jaxdiffeq.engine.control import PIDController
 from jaxdiffeq.implicit import jacobian_reuse
 from jaxdiffeq.implicit.jacobian_reuse import Kept, Matrix
-from jaxdiffeq.implicit.system import System, like, real_vector, spread, velocity
 from jaxdiffeq.primitives.constant_matmul import blend, constant_matmul, total
 from jaxdiffeq.problems.vector_field import VectorField
+from jaxdiffeq.steppers.base import NO_WORK, Stepper
 from jaxdiffeq.tableaux.multistep import change_of_step, harmonic, through_differences
-from jaxdiffeq.types import PyTree, State, Step, Work
+from jaxdiffeq.types import PyTree, State, Step
 
 SAFETY = 0.8
 """of the step size that would just meet the tolerance"""
@@ -62,7 +63,7 @@ class _Operands(NamedTuple):
 
 
 @dataclass(frozen=True)
-class MultistepBDF:
+class MultistepBDF(Stepper):
     """α (y₁ − y⁽⁰⁾) + Σₘ γₘ ∇ᵐy = dt·y₁′, m = 1 … k, with y⁽⁰⁾ = Σₘ ∇ᵐy, γₘ = Σⱼ≤ₘ 1/j, α = (1 − κ) γₖ.
 
     y₁′ is that of the equation at t₁, M·y₁′ = f(t₁, y₁) or F(t₁, y₁, y₁′) = 0.
@@ -91,8 +92,7 @@ class MultistepBDF:
     """of the first step; later ones say theirs"""
     evaluations = (1, 0, 0)
     """Calls of f besides those of Newton's method: at the start, in an attempted step, in the dense output."""
-    costs: ClassVar[Work] = Work(0, 0, 0, 0, 0)
-    work = Work(0, 0, 0, 0, 0)
+    work = NO_WORK
     name: ClassVar[str] = "BDF"
 
     def __repr__(self) -> str:
@@ -113,18 +113,18 @@ class MultistepBDF:
         return self.order
 
     def init(self, f: VectorField, t: jax.Array, y: jax.Array, args: PyTree) -> BDFMemory:
-        system, v = System(f.whole, y), real_vector(y)
-        slope = real_vector(velocity(f, t, y, args))
+        system, v = f.whole.on_vectors(y), real_vector(y)
+        slope = real_vector(f.velocity(t, y, args))
         rest = jnp.zeros((self.order + 1, v.size), v.dtype)
         one = jnp.ones((), jnp.int32)
         far = jnp.full((), jnp.inf, v.dtype)
-        kept = jacobian_reuse.none(system, t, self._matrix(system, _Operands(t, v, v, v[0], args)))
+        kept = jacobian_reuse.none(system, t, v, self._matrix(system, _Operands(t, v, v, v[0], args)))
         return BDFMemory(
             jnp.concatenate([slope[None], rest]), jnp.ones_like(t), one, jnp.zeros_like(one), far, far, kept
         )
 
     def step(self, f: VectorField, start: State, t1: jax.Array, args: PyTree, tolerance: Any) -> Step:
-        system, y, width = System(f.whole, start.y), real_vector(start.y), t1 - start.t
+        system, y, width = f.whole.on_vectors(start.y), real_vector(start.y), t1 - start.t
         collapsed = jnp.abs(width) < COLLAPSED * jnp.abs(start.memory.width)
         k = jnp.where(collapsed, 1, start.memory.order)
         memory = start.memory._replace(order=k)
@@ -136,7 +136,7 @@ class MultistepBDF:
         floor = 10 * jnp.finfo(y.dtype).eps / jnp.max(tolerance.rtol)
         scale = spread(tolerance.scale(start.y, start.y), start.y)
         fixed = lax.stop_gradient(at)
-        matrix, of_step = self._matrix(system, fixed), system.field.residual is not None
+        matrix, of_step = self._matrix(system, fixed), system.at_slope
         used, work = jacobian_reuse.renewed(memory.chord, matrix, fixed.c, width, of_step=of_step)
         found = self._solve(system, at, Start(jnp.zeros_like(base), used.factors, scale, floor, memory.rate))
 
@@ -186,7 +186,7 @@ class MultistepBDF:
         change = blend(self._table(change_of_step(self.order), rows), jnp.stack(powers)[:, None, None])
         return blend(change[:, :, None], rows[:, None]), jnp.where(same, memory.equal, 0)
 
-    def _matrix(self, system: System, at: _Operands) -> Matrix:
+    def _matrix(self, system: VectorField, at: _Operands) -> Matrix:
         """Of a step."""
 
         def make():
@@ -197,7 +197,7 @@ class MultistepBDF:
 
         return Matrix(make, factored)
 
-    def _solve(self, system: System, at: _Operands, begin: Start) -> Found:
+    def _solve(self, system: VectorField, at: _Operands, begin: Start) -> Found:
         """d = y₁ − y⁽⁰⁾."""
 
         def residual(d, at):

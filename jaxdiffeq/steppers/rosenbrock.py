@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from jaxdiffeq.algebra.structure import radius, solve, times_mass
+from jaxdiffeq.algebra.vectors import like, real_vector
 from jaxdiffeq.engine.interpolant import combine, hermite, weigh
-from jaxdiffeq.implicit.system import System, like, real_vector, velocity
-from jaxdiffeq.primitives.scan import scan
 from jaxdiffeq.problems.vector_field import VectorField
-from jaxdiffeq.steppers.base import OfTableau
-from jaxdiffeq.steppers.stages import combined, in_order, nothing_yet, push, table
+from jaxdiffeq.steppers.base import InTurn
+from jaxdiffeq.steppers.stages import in_turn
 from jaxdiffeq.tableaux.rosenbrock import RosenbrockTableau
 from jaxdiffeq.types import State, Step, Work
 
 
 @dataclass(frozen=True, repr=False)
-class Rosenbrock(OfTableau):
+class Rosenbrock(InTurn):
     """(M/(γ dt) − J) uᵢ = f(t + cᵢ dt, y + Σⱼ aᵢⱼ uⱼ) + M Σⱼ gᵢⱼ uⱼ/dt + dt dᵢ ∂f/∂t,   y₁ = y + Σᵢ mᵢ uᵢ.
 
     J = ∂f/∂y and ∂f/∂t at the start of the step. Nothing is carried from step to step.
@@ -51,63 +48,53 @@ class Rosenbrock(OfTableau):
         return [(c, _trimmed(row)) for c, row in zip(tableau.c, tableau.a, strict=True)]
 
     @property
-    def costs(self) -> Work:
+    def costs(self) -> Work:  # pyright: ignore[reportIncompatibleVariableOverride]
         return Work(0, 1, 1, self.tableau.stages, 0)
 
     def init(self, f: VectorField, t: jax.Array, y: jax.Array, args: Any) -> tuple:
         return ()
 
     def step(self, f: VectorField, start: State, t1: jax.Array, args: Any, tolerance: Any = None) -> Step:
-        tableau, system = self.tableau, System(f.whole, start.y)
+        tableau, system = self.tableau, f.whole.on_vectors(start.y)
         algebra, mass = system.algebra, system.mass(args)
         t, y, width = start.t, real_vector(start.y), t1 - start.t
         dt = width.astype(y.dtype)
-        f0, jacobian = system.jacobian(t, y, args)
+        f0, jacobian = system.linearised(t, y, args)
         w = algebra.shifted(1 / (tableau.gamma * dt), mass, jacobian)
         factors = lax.stop_gradient(algebra.factor(w))
         df_dt = self._df_dt(system, t, y, args, dt)
 
-        def slope(c, moved):
-            return system.slope(t + c * width, y + moved, args)
+        known = {self._places[0]: f0}
 
-        def increment(k, pushed, d):
-            right = k if pushed is None else k + times_mass(mass, pushed / dt)
+        def slope(i, c, moved):
+            if i is None:  # in a loop, whose stages are all alike, f is asked again where it is known
+                return system(t + c * width, y + moved(), args)
+            if self._places[i] not in known:
+                known[self._places[i]] = system(t + c * width, y + moved(), args)
+            return known[self._places[i]]
+
+        def increment(k, before, d):
+            right = k if before is None else k + times_mass(mass, before / dt)
             return solve(algebra, w, factors, right if df_dt is None or d is None else right + d * df_dt)
 
-        us = (self._looped if self.looped else self._unrolled)(slope, increment, f0, width.dtype)
+        def stage(i, numbers, sums):
+            (c, d), (moved, before) = numbers, sums
+            return increment(slope(i, c, moved), before(), d if i is None else d or None), None
+
+        first = increment(f0, None, tableau.d[0] or None)
+        numbers = [(tableau.c, width.dtype), (tableau.d, y.dtype)]
+        us, _ = in_turn(stage, first, numbers, [tableau.a, tableau.g], self.looped)
         y1 = like(y + combine(tableau.m, us), start.y)
         error = None if tableau.e is None else like(combine(tableau.e, us), start.y)
         dense = start.y, y1, t1, width, tuple(us), f0
         spectral_radius = radius(algebra, jacobian, y.size) if self.measures else None
         return Step(State(t1, y1, ()), error, dense, jnp.all(jnp.isfinite(y1)), spectral_radius=spectral_radius)
 
-    def _unrolled(self, slope: Callable, increment: Callable, f0: jax.Array, time: Any) -> list[jax.Array]:
-        """The increments uᵢ."""
-        tableau, known, us = self.tableau, {self._places[0]: f0}, []
-        for place, row, g, d in zip(self._places, tableau.a, tableau.g, tableau.d, strict=True):
-            if place not in known:
-                known[place] = slope(place[0], combine(row, us))
-            us.append(increment(known[place], combine(g, us) if any(g) else None, d or None))
-        return us
-
-    def _looped(self, slope: Callable, increment: Callable, f0: jax.Array, time: Any) -> list[jax.Array]:
-        """As `_unrolled`, but that f is asked again where it is known: a loop's stages are all alike."""
-        tableau, n, number = self.tableau, self.tableau.stages, f0.dtype
-
-        def stage(us, row):
-            c, a, g, d = row
-            return push(us, increment(slope(c, combined(a, us)), combined(g, us), d)), None
-
-        below = lambda rows: table([row[:i] for i, row in enumerate(rows)][1:], n, number)
-        rows = np.array(tableau.c[1:], time), below(tableau.a), below(tableau.g), np.array(tableau.d[1:], number)
-        first = increment(f0, None, np.array(tableau.d[0], number))
-        return in_order(scan(stage, push(nothing_yet(n, f0), first), rows, written_out=True)[0])
-
-    def _df_dt(self, system: System, t: jax.Array, y: jax.Array, args: Any, dt: jax.Array) -> jax.Array | None:
+    def _df_dt(self, system: VectorField, t: jax.Array, y: jax.Array, args: Any, dt: jax.Array) -> jax.Array | None:
         """dt ∂f/∂t."""
-        if system.field.autonomous or not any(self.tableau.d):
+        if system.autonomous or not any(self.tableau.d):
             return None
-        _, slope = jax.jvp(lambda t: system.slope(t, y, args), (t,), (jnp.ones_like(t),))
+        _, slope = jax.jvp(lambda t: system(t, y, args), (t,), (jnp.ones_like(t),))
         return dt * slope
 
     def polynomial(self, f: VectorField, dense: Any, args: Any) -> jax.Array:
@@ -116,10 +103,7 @@ class Rosenbrock(OfTableau):
         interpolant = self.tableau.dense
         if interpolant is None:
             dt = width.astype(y.dtype)
-            ends = like(f0, y), f(t1, y1, args)
-            if f.mass is not None:
-                ends = velocity(f, t1 - width, y, args), velocity(f, t1, y1, args)
-            k0, k1 = ends
+            k0, k1 = f.velocity(t1 - width, y, args, like(f0, y)), f.velocity(t1, y1, args)
             return hermite(y, y1, dt * k0, dt * k1)
         powers = weigh(interpolant.b, list(us))
         return jnp.concatenate([y[None], jax.vmap(lambda v: like(v, y))(powers)])

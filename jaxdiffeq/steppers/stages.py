@@ -1,19 +1,23 @@
-"""Stages as a loop that is written out, except inside of kernels: see `scan`.
+"""Stages in turn: written out, or as one loop for a smaller program.
 
-There, the program of one stage serves all of them: it compiles two to four times as fast as a step written out, and so
-does its derivative, which runs no slower. A step that nothing is differentiated through is a little faster written out.
+The loop is written out in turn except inside of kernels, see `scan`. There, the program of one stage serves all of
+them: it compiles two to four times as fast as a step written out, and so does its derivative, which runs no slower. A
+step that nothing is differentiated through is a little faster written out, with no operation for a zero of the tableau.
 """
 
 from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from jaxdiffeq.engine.interpolant import combine
+from jaxdiffeq.primitives.scan import scan
 
 # Of all stages, the latest first, with zeros for those to come: each stage finds them in the same places.
 Slopes = tuple[jax.Array, ...]
@@ -34,9 +38,44 @@ def combined(weights: Sequence[jax.Array], slopes: Slopes) -> jax.Array:
     return functools.reduce(operator.add, [w * k for w, k in zip(weights, slopes, strict=True)])
 
 
-def push(slopes: Slopes, latest: jax.Array) -> Slopes:
+def put_first(slopes: Slopes, latest: jax.Array) -> Slopes:
     return latest, *slopes[:-1]
 
 
 def in_order(slopes: Slopes) -> list[jax.Array]:
     return list(reversed(slopes))
+
+
+Numbers = tuple[Sequence[float], Any]  # one for each stage, and the dtype they have in a loop
+
+
+def in_turn(
+    stage: Callable, first: jax.Array, numbers: Sequence[Numbers], triangles: Sequence, looped: bool
+) -> tuple[list[jax.Array], Any]:
+    """k₀ = first and kᵢ, what else a stage gives = stage(i, its numbers, its sums); the k, and the rest of each.
+
+    A sum is a function () ↦ Σⱼ rows[i][j] kⱼ, j < i, for each of the `triangles`, None where there is nothing to add.
+    In a loop all stages are alike, i is None and every sum is there.
+    """
+    n = len(triangles[0])
+    if not looped:
+        done, rest = [first], []
+        for i in range(1, n):
+            sums = [functools.partial(_written_out, rows[i][:i], done) for rows in triangles]
+            k, more = stage(i, [x[i] for x, _ in numbers], sums)
+            done, rest = [*done, k], [*rest, more]
+        return done, rest
+
+    def trip(done, row):
+        given, weights = row
+        k, more = stage(None, given, [functools.partial(combined, w, done) for w in weights])
+        return put_first(done, k), more
+
+    below = lambda rows: table([row[:i] for i, row in enumerate(rows)][1:], n, first.dtype)
+    rows = [np.array(x[1:], dtype) for x, dtype in numbers], [below(rows) for rows in triangles]
+    done, rest = scan(trip, put_first(nothing_yet(n, first), first), rows, written_out=True)
+    return in_order(done), rest
+
+
+def _written_out(weights: Sequence[float], done: list[jax.Array]) -> jax.Array | None:
+    return combine(weights, done) if any(weights) else None

@@ -94,7 +94,7 @@ def test_shifted_systems(mass):
 
     @jax.jit
     def everything(b):
-        value, point = OURS.at(t, V, ARGS)
+        value, point = OURS.at(slope, None, (t, V, ARGS))
         w = OURS.shifted(c, m, point)
         solved = [OURS.solve(OURS.factor(w), b, transpose) for transpose in (False, True)]
         return value, OURS.times(point, b), OURS.times(w, b), solved, OURS.magnitude(point)
@@ -121,7 +121,7 @@ def test_derivatives_of_a_solution_are_those_of_the_equation():
         return of
 
     t, b = jnp.asarray(0.4), jnp.cos(V)
-    ours = through(OURS, lambda args: OURS.at(t, V, args)[1])
+    ours = through(OURS, lambda args: OURS.at(slope, None, (t, V, args))[1])
     dense = through(Dense(), lambda args: Dense().jacobian(lambda v: slope(t, v, args), V)[1])
 
     def everything(f):
@@ -150,7 +150,7 @@ def test_ten_thousand_unknowns_in_the_memory_of_the_basis():
     algebra = Krylov(MatrixFree(restart=restart), spread, None)
 
     def step(v, b):
-        _, point = algebra.at(jnp.asarray(0.0), v, jnp.asarray(0.2))
+        _, point = algebra.at(spread, None, (jnp.asarray(0.0), v, jnp.asarray(0.2)))
         return algebra.solve(algebra.shifted(jnp.asarray(1.0), None, point), b)
 
     compiled = jax.jit(step).lower(jnp.ones(n), jnp.ones(n)).compile()

@@ -9,7 +9,7 @@ import pytest
 
 import jaxdiffeq as jde
 from jaxdiffeq.engine.control import Tolerance
-from jaxdiffeq.problems.vector_field import VectorField
+from jaxdiffeq.problems.vector_field import MassField, VectorField
 from jaxdiffeq.steppers.dirk import DIRK
 from jaxdiffeq.tableaux import dirk
 from jaxdiffeq.types import State
@@ -133,7 +133,8 @@ HAIRER4 = dirk.HAIRER4
 def estimate(tableau, mass=None, dt=0.1):
     """Of one step of a linear system with a fast and a slow component; also its Jacobian."""
     jacobian = jnp.array([[-1e4, 30.0], [2.0, -1.0]])
-    linear = VectorField(lambda t, y, args: jacobian @ y, mass=None if mass is None else lambda args: mass)
+    slope = lambda t, y, args: jacobian @ y
+    linear = VectorField(slope) if mass is None else MassField(slope, matrix_of=lambda args: mass)
     t, y = jnp.zeros(()), jnp.array([1.0, -2.0])
     method = DIRK(tableau)
     start = State(t, y, method.init(linear, t, y, None))

@@ -9,7 +9,7 @@ import pytest
 
 import jaxdiffeq as jde
 from jaxdiffeq.engine.control import Tolerance
-from jaxdiffeq.problems.vector_field import VectorField
+from jaxdiffeq.problems.vector_field import SplitField
 from jaxdiffeq.steppers.imex import ImexMemory
 from jaxdiffeq.types import State
 
@@ -53,7 +53,7 @@ def past(method, widths, y, slopes):
     rows = lambda f: jnp.asarray([[f(t)] for t in ago]).reshape(len(ago), 1)
     known, rate = jnp.asarray(method.tableau.steps, jnp.int32), jnp.asarray(jnp.inf)
     present = tuple(jnp.array([k(0.0)]) for k in slopes)
-    return ImexMemory(present, rows(y), rows(slopes[-1]), jnp.asarray(widths), known, rate, ())
+    return ImexMemory(present, rows(y), rows(slopes[-1]), jnp.asarray(widths), known, rate, None)
 
 
 @each
@@ -63,7 +63,7 @@ def test_equal_steps_have_the_published_coefficients(method):
     steps = method.tableau.steps
     memory = past(method, np.full(steps - 1, 0.1), lambda t: 1 + t, (lambda t: 0.0, lambda t: 1.0))
     g = lambda t, y, args: jnp.zeros_like(y)
-    field = VectorField(g, parts=(g, g))
+    field = SplitField(g, implicit=g, explicit=g)
 
     def end(states, explicit_slopes):
         changed = memory._replace(
@@ -86,7 +86,7 @@ def test_polynomials_are_exact_whatever_the_steps(method):
     explicit = np.polynomial.Polynomial(np.cos(np.arange(k)))
     y = (implicit + explicit).integ()
     f, g = (lambda t, y, args, p=p: jnp.polyval(p.coef[::-1], t) * jnp.ones_like(y) for p in (implicit, explicit))
-    field = VectorField(lambda t, y, args: f(t, y, args) + g(t, y, args), parts=(f, g))
+    field = SplitField(lambda t, y, args: f(t, y, args) + g(t, y, args), implicit=f, explicit=g)
     memory = past(method, np.array([0.7, 0.31, 0.52])[: steps - 1], y, (implicit, explicit))
     for width in (0.05, 0.9):
         start = State(jnp.zeros(()), jnp.array([y(0.0)]), memory)
