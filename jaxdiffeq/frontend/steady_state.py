@@ -31,7 +31,7 @@ SMALLEST = 2.0**-10  # the last damping factor that is tried
 FLOW = 10  # steps along the flow before Newton's method is tried again
 ROUNDS = 50  # such turns before the search is given up
 SLOW = 1e-6  # steps so short, in units of the tolerance, that do not shrink tenfold approach a multiple root
-NO_STEP = FixedSteps(1)  # over an instant: none is ever taken
+NO_STEP = FixedSteps(dt=1.0)  # over an instant: none is ever taken
 
 
 @jax.tree_util.register_dataclass
