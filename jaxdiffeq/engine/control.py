@@ -50,10 +50,10 @@ class ControllerDefaults:
     algebraic: bool = True
     """errors of components that have no derivative count"""
     equal: bool = False
-    """its steps have one size, `n` of them or `dt` each, and none is refused for its error"""
+    """its steps have one size, `n` of them or `dt`, and none is refused for its error"""
 
     def fixed_size(self, span: jax.Array) -> Any:
-        """The size of its steps over this span; None if they are sized as they go."""
+        """The unsigned size of its steps over a span of this length; None: it finds them as it goes."""
 
     def measured(self, around: Callable[[Callable], Callable]) -> Any:
         """The controller with another norm, made of its own."""

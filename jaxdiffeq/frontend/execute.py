@@ -23,8 +23,9 @@ from jaxdiffeq.solution import Solution
 from jaxdiffeq.types import PyTree, Result
 
 
-def execute(plan: Plan, arrays: Arrays) -> Solution:
-    """Run, and raise what the user's functions raise; on the plain path where the fast one cannot be built."""
+def execute(plan: Plan, arrays: Arrays) -> tuple[Plan, Solution]:
+    """Run, and raise what the user's functions raise; on the plain path, which then is in the plan returned, where the
+    fast one cannot be built."""
     with failures_as_values():
         return errors.out_of_user_code(_on_either_path, plan, arrays)
 
@@ -39,21 +40,21 @@ def failures_as_values() -> Iterator[None]:
         yield
 
 
-def _on_either_path(plan: Plan, arrays: Arrays) -> Solution:
+def _on_either_path(plan: Plan, arrays: Arrays) -> tuple[Plan, Solution]:
     if plan.plain:
         with on_plain_path():
-            return _run(plan, arrays)
+            return plan, _run(plan, arrays)
     try:
-        return _run(plan, arrays)
+        return plan, _run(plan, arrays)
     except errors.InUserCode:
         raise
     except Exception as error:
         try:
-            solution = _on_either_path(dataclasses.replace(plan, plain=True), arrays)
+            ran = _on_either_path(dataclasses.replace(plan, plain=True), arrays)
         except Exception:
             raise error from None
         warn_of_failure("a solve", error)
-        return solution
+        return ran
 
 
 def _run(plan: Plan, arrays: Arrays) -> Solution:

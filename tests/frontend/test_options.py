@@ -10,13 +10,14 @@ from jaxdiffeq.frontend.options import Options
 from jaxdiffeq.frontend.plan import prepare
 from jaxdiffeq.problems.definitions import terms_of
 
-TERMS = terms_of(jde.ODEProblem(lambda t, y, args: -y, jnp.ones(2), (0.0, 1.0)))
+PROBLEM = jde.ODEProblem(lambda t, y, args: -y, jnp.ones(2), (0.0, 1.0))
+TERMS = terms_of(PROBLEM)
 ASKED = Options(None, None, False, 1e-8, 1e-10, None, None, 100, ())
 
 
 def test_what_was_left_out_is_chosen_and_the_rest_is_kept():
     settled = ASKED.settled(TERMS)
-    assert settled.method == jde.recommend(jde.ODEProblem(*TERMS[:1], TERMS.y0, (0.0, 1.0)), 1e-8).method
+    assert settled.method == jde.recommend(PROBLEM, 1e-8).method
     assert settled.controller is settled.method.controller
     assert dataclasses.replace(settled, method=None, controller=None) == ASKED
     given = dataclasses.replace(ASKED, method=jde.RK4(), controller=jde.FixedSteps(5))
