@@ -63,6 +63,7 @@ class AdjointEquation:
         if not theta:
             f, pull = jax.vjp(lambda y: self._balance(t, y, dy, self.theta), y)
             return f, *pull(lam), []
+        dy = self.field.slope_felt(t, y, dy, self.args, self.theta)
         f, pull = jax.vjp(lambda y, theta: self._balance(t, y, dy, theta), y, self.theta)
         return f, *pull(lam)
 

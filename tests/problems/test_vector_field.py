@@ -107,8 +107,10 @@ def test_the_adjoint_has_the_transposes(name):
 def test_a_mass_that_is_a_parameter_has_a_cotangent():
     """−λᵀ·dM·y′, although what is differentiated is zero."""
     field = MassField(lambda t, y, args: pushed(FULL, slope(t, y, ARGS)), matrix_of=lambda args: args)
-    _, pull = jax.vjp(lambda mass: field.balance(T, Y, None, mass, FULL), FULL)
+    dy = field.slope_felt(T, Y, None, FULL, [FULL])
+    _, pull = jax.vjp(lambda mass: field.balance(T, Y, dy, mass, FULL), FULL)
     close(pull(X[None])[0], -jnp.outer(X, slope(T, Y, ARGS)[0]))
+    assert field.slope_felt(T, Y, None, FULL, [ARGS]) is None
 
 
 @each
