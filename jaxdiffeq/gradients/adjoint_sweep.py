@@ -187,7 +187,7 @@ class Sweep:
         # without an error estimate to correct it, the step is the one that was given
         first = self.settings.first_step if not self.settings.controller.needs_error else self.constants.dt
         assert first is not None
-        times = self.timed(times, self.constants.t, jnp.zeros((), jnp.int32), bars.t, False)
+        times = self.jumps.timed(times, self.constants.t, jnp.zeros((), jnp.int32), bars.t, False)
         good = (self.constants.result == Result.success) | (self.constants.result == Result.terminated)
         cursors = Cursors(
             records={name: self.last_row(name, mark) for name, mark in self.constants.marks.items()},
