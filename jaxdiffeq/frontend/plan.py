@@ -65,6 +65,12 @@ class Plan:
         """Whether the number of rows is known only when the solve ends."""
         return bool(self.keep.steps) or self.dense
 
+    @property
+    def room(self) -> int:
+        """The most rows that saving steps may take."""
+        n = self.equal_steps
+        return self.max_steps if n is None else n if self.dense else n // max(self.keep.steps, 1)
+
 
 class Arrays(NamedTuple):
     """What a new value of does not need a new program."""
