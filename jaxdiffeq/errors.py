@@ -15,6 +15,8 @@ import numpy as np
 from jaxdiffeq.primitives.jax_internals import Tracer
 from jaxdiffeq.types import PyTree, Result
 
+ROOM = 2**30  # bytes of saved steps that a compiled program may hold
+
 
 def concrete(x: Any) -> bool:
     """Whether the value of `x` is known now."""
@@ -366,7 +368,7 @@ def stops(given: Any) -> None:
 
 def buffer_size(rows: int, row_bytes: int, max_steps: int) -> None:
     total = rows * row_bytes
-    if total > 2**30:
+    if total > ROOM:
         raise ValueError(
             f"saving every step inside jit needs room for max_steps = {max_steps} rows, {total / 2**30:.1f} GiB here. "
             f"Give `saveat` the times you want, or `saveat=SaveAt(t1=True)`, or a smaller `max_steps`."
@@ -418,6 +420,14 @@ def fixed_steps(n: Any, dt: Any) -> None:
         )
     if n is not None:
         positive_integer(n, "FixedSteps(n)")
+
+
+def equal_steps(controller: Any) -> bool:
+    """Whether it makes equal steps, of a size that is one; None stands for a method's own, and none of these does."""
+    if controller is None or not controller.equal:
+        return False
+    positive(controller.dt, "FixedSteps(dt)")
+    return True
 
 
 def strategy(given: Any, names: Sequence[str]) -> None:

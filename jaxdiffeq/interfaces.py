@@ -147,6 +147,20 @@ class Stepper(Protocol):
         """Zeros, as many as a step counts of what varies: a `Work`, or ()."""
         ...
 
+    @property
+    def compact(self) -> Any:
+        """The same method, up to rounding, as a smaller program."""
+        ...
+
+    @property
+    def on_equal_steps(self) -> Any:
+        """The same method where every step has the same size, and none is refused."""
+        ...
+
+    def sized(self, n: int, /) -> Any:
+        """The method for n unknowns."""
+        ...
+
     def init(self, f: Any, t: jax.Array, y: jax.Array, args: PyTree, /) -> PyTree:
         """Its memory at the start, or where f has changed."""
         ...
@@ -166,6 +180,24 @@ class Controller(Protocol):
     @property
     def needs_error(self) -> bool: ...
 
+    @property
+    def algebraic(self) -> bool:
+        """Errors of components that have no derivative count."""
+        ...
+
+    @property
+    def equal(self) -> bool:
+        """Its steps have one size, `n` of them or `dt` each, and none is refused for its error."""
+        ...
+
+    def fixed_size(self, span: jax.Array, /) -> Any:
+        """The size of its steps over a span of this length, unsigned; None if it finds them as it goes."""
+        ...
+
+    def measured(self, around: Any, /) -> Any:
+        """The controller with another norm, made of its own."""
+        ...
+
     def init(self, dtype: Any, /) -> PyTree:
         """Its memory; `dtype` is that of t."""
         ...
@@ -180,6 +212,18 @@ class LinearAlgebra(Protocol):
 
     def jacobian(self, g: Any, y: jax.Array, /) -> tuple[jax.Array, Any]:
         """g(y) and its Jacobian."""
+        ...
+
+    def at(self, f: Any, given: Any, place: tuple, /) -> tuple[jax.Array, Any]:
+        """f and its Jacobian ∂f/∂v at `place`, (t, v, args); `given`, if not None, is what computes the latter."""
+        ...
+
+    def magnitude(self, jacobian: Any, /) -> jax.Array:
+        """Its largest |entry|; where there are no entries, about its largest |eigenvalue|."""
+        ...
+
+    def worth_keeping(self, n: int, /) -> bool:
+        """Whether a method with several stages gains by using a Jacobian again."""
         ...
 
     def shifted(self, c: jax.Array, mass: Any, jacobian: Any, /) -> Any:

@@ -59,8 +59,9 @@ def solve(
         return solve_steady(problem, asked)  # pyright: ignore[reportReturnType]
     terms = terms_of(problem)
     plan, arrays = prepare(terms, asked.settled(terms))
+    plan, solution = execute(plan, arrays)
     account = Account(plan, method is not None, None if controller is None else type(controller))
-    solution = dataclasses.replace(execute(plan, arrays), account=account)
+    solution = dataclasses.replace(solution, account=account)
     if throw:
         raise_if_failed(plan, arrays, solution)
     return solution

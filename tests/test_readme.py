@@ -1,4 +1,4 @@
-"""The README says what is true: its tables are those of the code, and its examples run.
+"""The README and the pages of docs/ say what is true: their tables are those of the code, and their examples run.
 
 `python tests/test_readme.py` rewrites the tables.
 """
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import pytest
 
 from jaxdiffeq import methods
@@ -19,7 +20,8 @@ from jaxdiffeq.types import Result
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-TEXT = README.read_text("utf8")
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+TEXTS = {page.name: page.read_text("utf8") for page in PAGES}
 
 pytestmark = pytest.mark.smoke
 
@@ -83,29 +85,34 @@ def methods_table(family: str) -> str:
     return table(("method", "order", "stages", "dense", "good for", "source"), rows)
 
 
-GENERATED: dict[str, Callable[[], str]] = {
-    "gradients": gradients.markdown,
-    **{family: functools.partial(methods_table, family) for family in FAMILIES},
+Tables = dict[str, Callable[[], str]]
+GENERATED: dict[str, Tables] = {
+    "gradients.md": {"gradients": gradients.markdown},
+    "methods.md": {family: functools.partial(methods_table, family) for family in FAMILIES},
 }
 
 
-def rewritten(text: str) -> str:
-    """The text with every generated table as it should be."""
-    for name, make in GENERATED.items():
+def rewritten(text: str, tables: Tables) -> str:
+    """The text with every generated table as it should be, each between two comments with its name."""
+    for name, make in tables.items():
         start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
         before, rest = text.split(start)
         text = f"{before}{start}{make()}\n{end}{rest.split(end)[1]}"
     return text
 
 
-def test_tables_are_up_to_date():
-    assert rewritten(TEXT) == TEXT, "run: python tests/test_readme.py"
+@pytest.mark.parametrize("page", GENERATED)
+def test_tables_are_up_to_date(page):
+    assert rewritten(TEXTS[page], GENERATED[page]) == TEXTS[page], "run: python tests/test_readme.py"
 
 
 def test_a_stale_table_is_seen():
-    assert rewritten(TEXT.replace("| `Tsit5` | 5(4) |", "| `Tsit5` | 6(4) |")) == rewritten(TEXT)
+    text, tables = TEXTS["methods.md"], GENERATED["methods.md"]
+    stale = text.replace("| `Tsit5` | 5(4) |", "| `Tsit5` | 6(4) |")
+    assert stale != text
+    assert rewritten(stale, tables) == rewritten(text, tables)
     row = "| `Tsit5` | 5(4) | 7 FSAL | 4 | The usual choice for rtol 1e-2 to 1e-6 | Tsitouras 2011 |"
-    assert row in rewritten(TEXT)
+    assert row in rewritten(text, tables)
 
 
 @pytest.mark.parametrize("method", [m for m in all_methods() if not hasattr(m, "tableau")], ids=lambda m: m.name)
@@ -125,7 +132,7 @@ def test_docstrings_have_the_numbers_of_the_tableau(method):
 
 @pytest.mark.parametrize("result", [r for r in Result if r >= 0])
 def test_result_codes_are_explained(result):
-    assert f"| `{result.name}` |" in TEXT
+    assert f"| `{result.name}` |" in TEXTS["README.md"]
 
 
 # -------------------- commands and examples ---------------------------------------------------------------------------
@@ -134,33 +141,48 @@ def test_result_codes_are_explained(result):
 @pytest.mark.parametrize("command", ['pip install -e ".[test]"', 'pip install ".[demo]"', "python -m jaxdiffeq"])
 def test_ci_runs_the_commands_of_the_readme(command):
     script = (ROOT / ".ci" / "run").read_text("utf8").replace("--quiet ", "")
-    assert command in TEXT
+    assert command in TEXTS["README.md"]
     assert command in script
 
 
-def examples() -> Iterator[Any]:
-    """The Python blocks, with as many empty lines before each as there are in the README: tracebacks name its lines."""
-    for block in re.finditer(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL):
-        yield compile("\n" * TEXT[: block.start(1)].count("\n") + block[1], README, "exec")
+def test_ci_runs_all_tests_as_the_readme_does():
+    assert '".[test]" && pytest  ' in TEXTS["README.md"]
+    assert "\nrun pytest\n" in (ROOT / ".ci" / "run").read_text("utf8")
+
+
+def examples(page: Path) -> Iterator[Any]:
+    """The Python blocks, with as many empty lines before each as there are on the page: tracebacks name its lines."""
+    text = TEXTS[page.name]
+    for block in re.finditer(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        yield compile("\n" * text[: block.start(1)].count("\n") + block[1], page, "exec")
 
 
 @pytest.mark.parametrize("x64", [True, False], ids=["float64", "float32"])
-def test_examples(x64):
-    """All blocks, one after the other, in the state in which users find JAX."""
+@pytest.mark.parametrize("page", [page for page in PAGES if list(examples(page))], ids=lambda page: page.stem)
+def test_examples(page, x64):
+    """All blocks of a page, one after the other, in the state in which users find JAX."""
     names: dict[str, Any] = {}
+    dtype = np.dtype("float64" if x64 else "float32")
     before = jax.config.read("jax_enable_x64")
     jax.config.update("jax_enable_x64", x64)
     try:
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-            for example in examples():
+            for example in examples(page):
                 exec(example, names)
+                if "sol" in names:
+                    assert names["sol"].result == Result.success
+                    assert names["sol"].ys.dtype == dtype
     finally:
         jax.config.update("jax_enable_x64", before)
-    assert names["sol"].result == Result.success
-    assert names["sol"].ys.dtype == names["gradient"].dtype == ("float64" if x64 else "float32")
-    assert abs(names["gradient"]).max() > 0
+    if page == README:
+        assert names["gradient"].dtype == dtype
+        assert abs(names["gradient"]).max() > 0
+    if page.name == "gradients.md":
+        assert names["report"], names["report"]
+        np.testing.assert_allclose(names["approximate"], names["exact"], rtol=1e-2)
 
 
 if __name__ == "__main__":
-    README.write_text(rewritten(TEXT), "utf8")
-    sys.stdout.write("README.md is up to date\n")
+    for name, tables in GENERATED.items():
+        (ROOT / "docs" / name).write_text(rewritten(TEXTS[name], tables), "utf8")
+    sys.stdout.write(f"{', '.join(GENERATED)} are up to date\n")

@@ -273,3 +273,32 @@ def test_what_is_shown_fits_on_a_line():
     jax.jit(lambda y0: shown.append(repr(solve(y0))))(1.0)
     assert shown == ["Solution(ts=f64[5], ys={'a': f64[5]})"]
     assert "ts=None" in repr(jax.tree.map(lambda x: None, lanes))
+
+
+# ---- the end
+
+
+@pytest.mark.parametrize("strategy", [jde.ReverseAD(), jde.ForwardAD(), jde.InterpolatingAdjoint()])
+@pytest.mark.parametrize("controller", [None, jde.FixedSteps(20)], ids=["adaptive", "equal"])
+def test_the_time_of_the_end_moves_with_it(strategy, controller):
+    """y(t₁) = exp(−t₁), and what is saved there is t₁·y."""
+
+    def end(t1):
+        problem = jde.ODEProblem(decay, 1.0, (0.0, t1))
+        saveat = jde.SaveAt(t1=True, fn=lambda t, y, args: t * y)
+        options = {"saveat": saveat, "controller": controller, "gradient": strategy, "rtol": 1e-8, "atol": 1e-10}
+        sol = jde.solve(problem, jde.Tsit5(), **options)
+        return jnp.stack([sol.t_end, sol.ts[-1], sol.ys[-1]])
+
+    for derivative in (jax.jacrev(end)(2.0), jax.jacfwd(end)(2.0)):
+        np.testing.assert_allclose(derivative, [1, 1, -np.exp(-2)], rtol=1e-7)
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_explain_says_which_path_ran(monkeypatch, plain):
+    monkeypatch.setenv("JAXDIFFEQ_PLAIN", "1" if plain else "0")
+    problem = jde.ODEProblem(decay, 1.0, (0.0, 2.0))
+    sol = jde.solve(problem, jde.Tsit5(), saveat=jde.SaveAt(t1=True))
+    assert sol.account.plan.plain is plain
+    path = {line.split()[0]: line for line in sol.explain().splitlines()}["path"]
+    assert ("public JAX alone" in path) is plain

@@ -21,7 +21,7 @@ import numpy as np
 from jax import lax
 
 from jaxdiffeq.algebra.structure import Dense, Sparse
-from jaxdiffeq.primitives.jax_internals import Literal, Tracer, jaxpr_as_fun
+from jaxdiffeq.primitives.jax_internals import Literal, Tracer, aval_of, jaxpr_as_fun
 
 MOST = 2**23
 """members of the sets of one array, above which f counts as dense"""
@@ -65,7 +65,7 @@ def pattern(f: Callable, y: jax.Array, rest: Any) -> Sets:
     closed = jax.make_jaxpr(along)(y, y, rest)
     n = y.size
     start = Facts(y.shape, Sets(np.arange(n + 1), np.arange(n)))
-    others = [Facts(x.aval.shape) for x in closed.jaxpr.invars[1:]]
+    others = [Facts(aval_of(x).shape) for x in closed.jaxpr.invars[1:]]
     (end,) = _Walk(n).run(closed.jaxpr, [_constant(x) for x in closed.consts], [start, *others])
     return Sets(np.zeros(n + 1, int), np.zeros(0, int)) if end.sets is None else end.sets
 
@@ -161,7 +161,7 @@ class _Walk:
         return self.run(getattr(closed, "jaxpr", closed), consts, ins)
 
     def equation(self, eqn: Any, ins: list[Facts]) -> list[Facts]:
-        shapes, name = [x.aval.shape for x in eqn.outvars], eqn.primitive.name
+        shapes, name = [aval_of(x).shape for x in eqn.outvars], eqn.primitive.name
         if name in NESTED:
             (inner,) = [eqn.params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in eqn.params][:1]
             return self.closed(inner, ins)
@@ -312,7 +312,7 @@ def _each(shape: tuple, ins: Sequence[Facts]) -> list[Link]:
 
 
 def _elementwise(eqn: Any, ins: list[Facts]) -> list[list[Link]]:
-    return [_each(eqn.outvars[0].aval.shape, ins)]
+    return [_each(aval_of(eqn.outvars[0]).shape, ins)]
 
 
 def _product(eqn: Any, ins: list[Facts]) -> list[list[Link]]:
@@ -321,12 +321,12 @@ def _product(eqn: Any, ins: list[Facts]) -> list[list[Link]]:
     factor = _known(ins[1] if ins[0].sets else ins[0])
     if factor is None:
         return [[link]]
-    kept = np.broadcast_to(factor != 0, eqn.outvars[0].aval.shape).reshape(-1)
+    kept = np.broadcast_to(factor != 0, aval_of(eqn.outvars[0]).shape).reshape(-1)
     return [[Link(link.to[kept], link.of[kept], link.sets)]]
 
 
 def _select(eqn: Any, ins: list[Facts]) -> list[list[Link]]:
-    shape = eqn.outvars[0].aval.shape
+    shape = aval_of(eqn.outvars[0]).shape
     which, cases = _known(ins[0]), ins[1:]
     if which is None:
         return [_each(shape, cases)]
@@ -357,11 +357,11 @@ def _moves(move: Callable) -> Callable:
 
 
 def _reshaped(eqn: Any, xs: list, ins: list[Facts]) -> list:
-    return [xs[0].reshape(eqn.outvars[0].aval.shape)]
+    return [xs[0].reshape(aval_of(eqn.outvars[0]).shape)]
 
 
 def _spread(eqn: Any, xs: list, ins: list[Facts]) -> list:
-    shape = eqn.outvars[0].aval.shape
+    shape = aval_of(eqn.outvars[0]).shape
     sizes = [1] * len(shape)
     for axis, size in zip(eqn.params["broadcast_dimensions"], xs[0].shape, strict=True):
         sizes[axis] = size

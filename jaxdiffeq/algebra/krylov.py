@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdiffeq import errors
-from jaxdiffeq.algebra.structure import Algebra, Mass, Structure, radius, times_mass
+from jaxdiffeq.algebra.structure import AlgebraDefaults, Mass, Structure, radius, times_mass
 from jaxdiffeq.algebra.vectors import like, real_vector
 from jaxdiffeq.types import PyTree
 
@@ -120,7 +120,7 @@ class Shifted(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Krylov(Algebra):
+class Krylov(AlgebraDefaults):
     """The algebra of `MatrixFree` for one f(t, v, args), as the structures have it for theirs."""
 
     options: MatrixFree

@@ -92,7 +92,7 @@ class Structure:
         return of_complex(chosen, y.size).bind(2 * y.size) if jnp.iscomplexobj(y) else chosen.bind(y.size)
 
 
-class Algebra:
+class AlgebraDefaults:
     """Jacobians as the structure stores them, and systems with c·M − J."""
 
     full: ClassVar[bool] = False
@@ -126,7 +126,7 @@ class Algebra:
 
 
 @dataclass(frozen=True)
-class Dense(Structure, Algebra):
+class Dense(Structure, AlgebraDefaults):
     """Every entry may differ from zero: n directional derivatives, and n³ operations to factor."""
 
     full = True
@@ -249,7 +249,7 @@ def of_complex(chosen: Any, n: int) -> Dense | Sparse:
 
 
 @dataclass(frozen=True, eq=False)
-class Layout(Algebra):
+class Layout(AlgebraDefaults):
     """The algebra of an [n, n] pattern whose entries lie in `Blocks`, with the columns that share a derivative."""
 
     n: int

@@ -42,13 +42,18 @@ class Tolerance(NamedTuple):
         return self.atol + self.rtol * jnp.maximum(jnp.abs(y0), jnp.abs(y1))
 
 
-class Controller:
+class ControllerDefaults:
     """The members that a controller may leave as they are."""
 
     needs_error: bool = False
     """it judges by an estimate of the error"""
-    algebraic: Any = True
+    algebraic: bool = True
     """errors of components that have no derivative count"""
+    equal: bool = False
+    """its steps have one size, `n` of them or `dt`, and none is refused for its error"""
+
+    def fixed_size(self, span: jax.Array) -> Any:
+        """The unsigned size of its steps over a span of this length; None: it finds them as it goes."""
 
     def measured(self, around: Callable[[Callable], Callable]) -> Any:
         """The controller with another norm, made of its own."""
@@ -57,7 +62,7 @@ class Controller:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class PIDController(Controller):
+class PIDController(ControllerDefaults):
     """dt ← dt·safety·r₀^(−β₁/k)·r₁^(−β₂/k)·r₂^(−β₃/k) from the last three error ratios r and the order k.
 
     β₁ = p + i + d, β₂ = −(p + 2d), β₃ = d in the gains p, i, d. The defaults, p = 0.2 and i = 0.6, were chosen on five
@@ -173,7 +178,7 @@ def PIController(pcoeff: Any = 0.4, icoeff: Any = 0.3, **options: Any) -> PIDCon
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class FixedSteps(Controller):
+class FixedSteps(ControllerDefaults):
     """Equal steps, no error control: `FixedSteps(n)` of them, or `FixedSteps(dt=...)` with a shorter last one.
 
     With a number of steps the solve is a plain scan.
@@ -182,8 +187,13 @@ class FixedSteps(Controller):
     n: int | None = field(default=None, metadata={"static": True})
     dt: Any = None
 
+    equal = True
+
     def __post_init__(self) -> None:
         errors.fixed_steps(self.n, self.dt)
+
+    def fixed_size(self, span: jax.Array) -> Any:
+        return self.dt if self.n is None else span / self.n
 
     def init(self, dtype: Any) -> Any:
         return ()

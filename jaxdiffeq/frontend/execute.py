@@ -23,8 +23,9 @@ from jaxdiffeq.solution import Solution
 from jaxdiffeq.types import PyTree, Result
 
 
-def execute(plan: Plan, arrays: Arrays) -> Solution:
-    """Run, and raise what the user's functions raise; on the plain path where the fast one cannot be built."""
+def execute(plan: Plan, arrays: Arrays) -> tuple[Plan, Solution]:
+    """Run, and raise what the user's functions raise; on the plain path, which then is in the plan returned, where the
+    fast one cannot be built."""
     with failures_as_values():
         return errors.out_of_user_code(_on_either_path, plan, arrays)
 
@@ -39,33 +40,31 @@ def failures_as_values() -> Iterator[None]:
         yield
 
 
-def _on_either_path(plan: Plan, arrays: Arrays) -> Solution:
+def _on_either_path(plan: Plan, arrays: Arrays) -> tuple[Plan, Solution]:
     if plan.plain:
         with on_plain_path():
-            return _run(plan, arrays)
+            return plan, _run(plan, arrays)
     try:
-        return _run(plan, arrays)
+        return plan, _run(plan, arrays)
     except errors.InUserCode:
         raise
     except Exception as error:
         try:
-            solution = _on_either_path(dataclasses.replace(plan, plain=True), arrays)
+            ran = _on_either_path(dataclasses.replace(plan, plain=True), arrays)
         except Exception:
             raise error from None
         warn_of_failure("a solve", error)
-        return solution
+        return ran
 
 
 def _run(plan: Plan, arrays: Arrays) -> Solution:
-    in_chunks = plan.every_step and plan.equal_steps is None and errors.all_concrete(arrays)
-    solution = _in_chunks(plan, arrays) if in_chunks else None
+    solution = _in_chunks(plan, arrays) if plan.every_step and errors.all_concrete(arrays) else None
     return left_to_xla(functools.partial(_whole, plan), arrays).open() if solution is None else solution
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _whole(plan: Plan, arrays: Arrays) -> Packed:
-    n = plan.equal_steps
-    room = plan.max_steps if n is None else n if plan.dense else n // max(plan.keep.steps, 1)
+    n, room = plan.equal_steps, plan.room
     if plan.every_step:
         errors.buffer_size(room, row_bytes(plan), room)
     parts = build(plan, arrays, room)
@@ -84,14 +83,18 @@ def _whole(plan: Plan, arrays: Arrays) -> Packed:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _chunk(plan: Plan, arrays: Arrays, before: Packed | None) -> Packed:
-    parts = build(plan, arrays, chunk(plan))
+    n = plan.equal_steps if plan.room * row_bytes(plan) <= errors.ROOM else None
+    parts = build(plan, arrays, chunk(plan) if n is None else plan.room)
     recorders = parts.integration.recorders
     carry = None
     if before is not None:  # go on; the rows of the last chunk have been taken away
         carry = before.open()[0]
         marks = {name: r.between_chunks(carry.control.marks[name])[1] for name, r in recorders.items()}
         carry = carry._replace(control=carry.control._replace(marks=marks))
-    carry = parts.integration.run(parts.inputs, parts.settings, carry, pause=chunk(plan))
+    if n is None:
+        carry = parts.integration.run(parts.inputs, parts.settings, carry, pause=chunk(plan))
+    else:  # all of them at once
+        carry = EqualSteps(parts.integration, n).run(parts.inputs, parts.settings)
     counts = {name: r.between_chunks(carry.control.marks[name])[0] for name, r in recorders.items()}
     staying = {name: recorders[name].rows(carry.records[name]) for name, count in counts.items() if count is None}
     return Packed.of((carry, ends_of(parts, parts_of(carry)[0]), counts, staying), limit=64)

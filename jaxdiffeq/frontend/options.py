@@ -10,7 +10,6 @@ import jax
 import numpy as np
 
 from jaxdiffeq import errors
-from jaxdiffeq.engine.control import FixedSteps
 from jaxdiffeq.gradients import support
 from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.methods.choice import Recommendation, Traits, choose
@@ -39,16 +38,14 @@ class Options:
 
     def settled(self, terms: Terms) -> Options:
         """With a method and a controller, given or chosen, that serve these terms and each other."""
-        first, equal = self.first_step, isinstance(self.controller, FixedSteps)
-        if equal and self.controller.dt is not None:
-            first = errors.positive(self.controller.dt, "FixedSteps(dt)")
+        equal = errors.equal_steps(self.controller)
         stepper = choose(self.rtol, traits_of(terms, equal)).method if self.method is None else self.method
         errors.method(stepper)
         controller = stepper.controller if self.controller is None else self.controller
-        errors.controlled(stepper, controller, first)
+        errors.controlled(stepper, controller, self.first_step)
         support.check(self.gradient, self.dense, self.regularisers, terms.is_residual)
         stepper = stepper.on_equal_steps if equal else stepper
-        return replace(self, method=stepper, controller=controller, first_step=first)
+        return replace(self, method=stepper, controller=controller)
 
 
 def recommend(problem: Any, rtol: Any = 1e-3, **replacements: Any) -> Recommendation:

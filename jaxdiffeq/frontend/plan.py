@@ -12,7 +12,7 @@ import numpy as np
 from jax import lax
 
 from jaxdiffeq import errors
-from jaxdiffeq.engine.control import FixedSteps, Tolerance
+from jaxdiffeq.engine.control import Tolerance
 from jaxdiffeq.engine.integration import Integration
 from jaxdiffeq.engine.recorders import SaveSteps, SaveTimes
 from jaxdiffeq.engine.regularisers import MEANINGS, RegulariserSums
@@ -65,6 +65,12 @@ class Plan:
         """Whether the number of rows is known only when the solve ends."""
         return bool(self.keep.steps) or self.dense
 
+    @property
+    def room(self) -> int:
+        """The most rows that saving steps may take."""
+        n = self.equal_steps
+        return self.max_steps if n is None else n if self.dense else n // max(self.keep.steps, 1)
+
 
 class Arrays(NamedTuple):
     """What a new value of does not need a new program."""
@@ -110,7 +116,7 @@ def prepare(terms: Terms, options: Options) -> tuple[Plan, Arrays]:
     if "stiffness" in names:
         stepper = replace(stepper, measures=True)
     given = options.dense, names, options.gradient, options.max_steps
-    sized = settings.first_step is not None or isinstance(options.controller, FixedSteps)
+    sized = settings.first_step is not None or options.controller.equal
     probes = not (sized or terms.is_residual or mass is not None)
     plan = Plan(
         parts, ravel, stepper, keep, *given, not probes, plain_path(), options.watch, structure, _equal(options, stops)
@@ -123,7 +129,7 @@ def prepare(terms: Terms, options: Options) -> tuple[Plan, Arrays]:
 def _equal(options: Options, stops: Any) -> int | None:
     """How many equal steps a solve takes that lands nowhere between them, if the gradient can do with a scan."""
     controller = options.controller
-    if not isinstance(controller, FixedSteps) or controller.n is None or np.size(stops):
+    if not controller.equal or controller.n is None or np.size(stops):
         return None
     return controller.n if options.gradient.differentiates_scans and controller.n <= options.max_steps else None
 
@@ -221,14 +227,12 @@ def _consistent(field: VectorField, inputs: Inputs, settings: Settings) -> tuple
 
 
 def _bounded(settings: Settings, inputs: Inputs) -> Settings:
-    """No tolerance below ten units of rounding, and the size of `FixedSteps(n)`."""
+    """No tolerance below ten units of rounding, and the size of equal steps."""
     tolerance = settings.tolerance
     floor = 10 * jnp.finfo(inputs.y0.dtype).eps
     settings = settings._replace(tolerance=Tolerance(jnp.maximum(tolerance.rtol, floor), tolerance.atol))
-    controller = settings.controller
-    if isinstance(controller, FixedSteps) and controller.n is not None:
-        settings = settings._replace(first_step=lax.stop_gradient(jnp.abs(inputs.t1 - inputs.t0) / controller.n))
-    return settings
+    size = settings.controller.fixed_size(jnp.abs(inputs.t1 - inputs.t0))
+    return settings if size is None else settings._replace(first_step=lax.stop_gradient(size))
 
 
 def _recorders(plan: Plan, arrays: Arrays, observe: Any, capacity: int) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def times(saveat: SaveAt, t0: Any, t1: Any, dtype: Any) -> tuple[Keep, Any]:
         given = xp.zeros(0, dtype) if ts is None else xp.asarray(ts).astype(dtype)
         ts = xp.concatenate([given, spaced(saveat.every, t0, t1).astype(dtype)])
     if ts is None:
-        ts = np.zeros(0)
+        return Keep(int(saveat.steps), saveat.t0, saveat.t1, saveat.fn, None, False), np.zeros(0, dtype)
     errors.times(ts, t0, t1, "saveat")
     order, sort = None, False
     if errors.all_concrete((ts, t0, t1)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +15,7 @@ from jaxdiffeq import errors
 from jaxdiffeq.algebra.newton import attached
 from jaxdiffeq.algebra.norm import rms
 from jaxdiffeq.algebra.vectors import like, real_vector, spread
-from jaxdiffeq.engine.control import Tolerance
+from jaxdiffeq.engine.control import FixedSteps, Tolerance
 from jaxdiffeq.frontend.options import Options
 from jaxdiffeq.frontend.plan import Arrays, Plan, build, prepare
 from jaxdiffeq.gradients import support
@@ -31,6 +31,7 @@ SMALLEST = 2.0**-10  # the last damping factor that is tried
 FLOW = 10  # steps along the flow before Newton's method is tried again
 ROUNDS = 50  # such turns before the search is given up
 SLOW = 1e-6  # steps so short, in units of the tolerance, that do not shrink tenfold approach a multiple root
+NO_STEP = FixedSteps(dt=1.0)  # over an instant: none is ever taken
 
 
 @jax.tree_util.register_dataclass
@@ -64,7 +65,7 @@ def solve_steady(problem: SteadyStateProblem, options: Options) -> SteadyState:
     """
     errors.no_time(options)
     support.check_steady(options.gradient)
-    plan, arrays = prepare(terms_at_rest(problem), options)
+    plan, arrays = prepare(terms_at_rest(problem), replace(options, controller=NO_STEP))
     found = errors.out_of_user_code(left_to_xla, functools.partial(_search, plan), arrays)
     if options.throw and errors.all_concrete(found):
         _raise_if_failed(found)

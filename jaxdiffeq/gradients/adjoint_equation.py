@@ -63,6 +63,7 @@ class AdjointEquation:
         if not theta:
             f, pull = jax.vjp(lambda y: self._balance(t, y, dy, self.theta), y)
             return f, *pull(lam), []
+        dy = self.field.slope_felt(t, y, dy, self.args, self.theta)
         f, pull = jax.vjp(lambda y, theta: self._balance(t, y, dy, theta), y, self.theta)
         return f, *pull(lam)
 
@@ -76,7 +77,7 @@ class AdjointEquation:
         return self.field.balance(t, y, dy, self.fill(theta), self.args)
 
 
-class Held(NamedTuple):
+class Known(NamedTuple):
     """What is known of the forward solution at the time at hand."""
 
     segment: Segment | None
@@ -164,44 +165,44 @@ class Trajectory:
             return a, theta
         return a, jax.tree.map(jnp.add, theta, self.equation.pulled(t, y, dy, b, True)[2])
 
-    def solution(self, t: jax.Array, parts: Parts, held: Held) -> jax.Array:
+    def solution(self, t: jax.Array, parts: Parts, known: Known) -> jax.Array:
         """y(t)."""
-        if held.segment is None:
+        if known.segment is None:
             return parts.y
-        return held.segment.value(t, held.steps, self.direction, self.inputs.y0)
+        return known.segment.value(t, known.steps, self.direction, self.inputs.y0)
 
-    def along(self, t: jax.Array, parts: Parts, held: Held) -> tuple[jax.Array, Any]:
+    def along(self, t: jax.Array, parts: Parts, known: Known) -> tuple[jax.Array, Any]:
         """y(t), and the derivative of that function where the equation is linearised at a slope."""
         if not self.field.at_slope:
-            return self.solution(t, parts, held), None
-        return jax.jvp(lambda t: self.solution(t, parts, held), (t,), (jnp.ones_like(t),))
+            return self.solution(t, parts, known), None
+        return jax.jvp(lambda t: self.solution(t, parts, known), (t,), (jnp.ones_like(t),))
 
-    def pulled(self, t: jax.Array, parts: Parts, held: Held, theta: bool) -> tuple:
+    def pulled(self, t: jax.Array, parts: Parts, known: Known, theta: bool) -> tuple:
         """f, Jᵀλ, and Gᵀλ if wanted, on the solution at t."""
-        y, dy = self.along(t, parts, held)
-        return self.equation.pulled(self.one_sided(t, held.passed), y, dy, parts.lam, theta)
+        y, dy = self.along(t, parts, known)
+        return self.equation.pulled(self.one_sided(t, known.passed), y, dy, parts.lam, theta)
 
-    def balance(self, t: jax.Array, parts: Parts, rates: Parts, held: Held) -> Parts:
+    def balance(self, t: jax.Array, parts: Parts, rates: Parts, known: Known) -> Parts:
         """Zero along the adjoint of F = 0: d(Eᵀλ)/dt + Jᵀλ, and dθ̄/dt + Gᵀλ."""
 
         def momentum(t, lam):
-            y, dy = self.along(t, parts, held)
-            return self.equation.inertia(self.one_sided(t, held.passed), y, dy, lam)
+            y, dy = self.along(t, parts, known)
+            return self.equation.inertia(self.one_sided(t, known.passed), y, dy, lam)
 
         _, change = jax.jvp(momentum, (t, parts.lam), (jnp.ones_like(t), rates.lam))
-        _, d_y, d_theta = self.pulled(t, parts, held, bool(rates.theta))
+        _, d_y, d_theta = self.pulled(t, parts, known, bool(rates.theta))
         return Parts(None, change + d_y, [a + b for a, b in zip(rates.theta, d_theta, strict=True)])
 
-    def completed(self, t: jax.Array, parts: Parts, held: Held) -> Parts:
+    def completed(self, t: jax.Array, parts: Parts, known: Known) -> Parts:
         """With the part of λ that the adjoint equation determines."""
         if self.equation.plain:
             return parts
-        y, dy = self.along(t, parts, held)
+        y, dy = self.along(t, parts, known)
         pull = None
         if self.field.at_slope:  # then E changes along the solution
             still = Parts(None, jnp.zeros_like(parts.lam), [])
-            pull = lambda lam: self.balance(t, parts._replace(lam=lam), still, held).lam
-        adjoint = self.equation.at(self.one_sided(t, held.passed), y, dy, pull)
+            pull = lambda lam: self.balance(t, parts._replace(lam=lam), still, known).lam
+        adjoint = self.equation.at(self.one_sided(t, known.passed), y, dy, pull)
         return parts._replace(lam=adjoint.completed(y, parts.lam))
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdiffeq.gradients.adjoint_equation import Held, Trajectory
+from jaxdiffeq.gradients.adjoint_equation import Known, Trajectory
 from jaxdiffeq.gradients.packing import Parts
 from jaxdiffeq.implicit.system import make_consistent
 from jaxdiffeq.primitives.row_buffer import read
@@ -46,17 +46,17 @@ class Jumps:
     times: dict[str, jax.Array]
     """of each recorder's rows"""
 
-    def at_stop(self, moving: Moving, held: Held) -> tuple[Moving, jax.Array]:
+    def at_stop(self, moving: Moving, known: Known) -> tuple[Moving, jax.Array]:
         """Cross a stop T: dL/dT = λ·(f(T⁻) − f(T⁺)), all of it to the first of several that are equal.
 
         Also the number of the stop that comes next.
         """
-        stops, k, back = self.along.inputs.stops, held.passed, self.along.direction
+        stops, k, back = self.along.inputs.stops, known.passed, self.along.direction
         if stops.size == 0:
             return moving, k
         due = (k >= 0) & (stops[jnp.maximum(k, 0)] == moving.t)
         first = jnp.sum(back * stops < back * moving.t, dtype=jnp.int32)
-        y, solved = self.along.solution(moving.t, moving.parts, held), held.segment is None
+        y, solved = self.along.solution(moving.t, moving.parts, known), known.segment is None
         before = self.restarted(moving.t, y, first - 1) if solved else y  # it is y after the stop
         if moving.times.stops is not None:
             after = self.restarted(moving.t, y, k)
@@ -75,25 +75,25 @@ class Jumps:
         t = self.along.one_sided(t, passed)
         return make_consistent(self.along.field, t, y, self.along.inputs.args, self.tolerance)[0]
 
-    def at_row(self, moving: Moving, held: Held, name: str, k: jax.Array, bars: PyTree) -> tuple[Moving, jax.Array]:
+    def at_row(self, moving: Moving, known: Known, name: str, k: jax.Array, bars: PyTree) -> tuple[Moving, jax.Array]:
         """Add the cotangents of a recorder's row k at its time; also the number of the row that comes next."""
         along, back, recorder = self.along, self.along.direction, self.recorders[name]
         at = self.times[name][jnp.maximum(k, 0)]
         due = (k >= 0) & ((back * at >= back * moving.t) | (moving.t == along.inputs.t0))
         bar = jax.tree.map(lambda x: jnp.where(due, x, 0), read(bars, jnp.maximum(k, 0)))
         bar, bar_t = recorder.parted(bar)
-        y = along.solution(moving.t, moving.parts, held)
+        y = along.solution(moving.t, moving.parts, known)
 
         def value(t, y, theta):
             return recorder.observe(t, y, along.args(theta))
 
         _, pull = jax.vjp(value, moving.t, y, along.theta())
         d_t, d_y, d_theta = pull(bar)
-        lam, theta = along.taken(moving.t, y, d_y, jax.tree.map(jnp.add, moving.parts.theta, d_theta), held.passed)
+        lam, theta = along.taken(moving.t, y, d_y, jax.tree.map(jnp.add, moving.parts.theta, d_theta), known.passed)
         parts = moving.parts._replace(lam=moving.parts.lam + lam, theta=theta)
         times = moving.times
         if along.moves("ts") if recorder.at_given_times else along.active.time:
-            f = along.velocity(moving.t, y, held.passed)
+            f = along.velocity(moving.t, y, known.passed)
             change = d_t + bar_t + real_sum(d_y * f).astype(d_t.dtype)
             times = self.timed(times, moving.t, jnp.maximum(k, 0), change, recorder.at_given_times)
         return moving._replace(parts=parts, times=times), k - due.astype(k.dtype)

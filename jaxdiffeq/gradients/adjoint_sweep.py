@@ -14,7 +14,7 @@ import numpy as np
 from jax import lax
 
 from jaxdiffeq.gradients import segments
-from jaxdiffeq.gradients.adjoint_equation import Held, Trajectory
+from jaxdiffeq.gradients.adjoint_equation import Known, Trajectory
 from jaxdiffeq.gradients.adjoint_jumps import Jumps, Moving, Times, real_sum
 from jaxdiffeq.gradients.packing import Packing, Parts
 from jaxdiffeq.gradients.quadrature import Quadrature
@@ -37,18 +37,18 @@ class BackwardSolve:
         y, theta = self.along.inputs.y0, self.along.theta() if self.options.solves_parameters else []
         return Packing.of(Parts(y if self.options.solves_state else None, y, theta))
 
-    def slope(self, t: jax.Array, z: jax.Array, held: Held) -> jax.Array:
+    def slope(self, t: jax.Array, z: jax.Array, known: Known) -> jax.Array:
         parts = self.packing.unpack(z)
-        f, d_y, d_theta = self.along.pulled(t, parts, held, self.options.solves_parameters)
+        f, d_y, d_theta = self.along.pulled(t, parts, known, self.options.solves_parameters)
         return self.packing.pack(Parts(f if self.options.solves_state else None, -d_y, [-x for x in d_theta]))
 
-    def residual(self, t: jax.Array, z: jax.Array, dz: jax.Array, held: Held) -> jax.Array:
+    def residual(self, t: jax.Array, z: jax.Array, dz: jax.Array, known: Known) -> jax.Array:
         unpack, pack = self.packing.unpack, self.packing.pack
-        return pack(self.along.balance(t, unpack(z), unpack(dz), held))
+        return pack(self.along.balance(t, unpack(z), unpack(dz), known))
 
-    def integrand(self, t: jax.Array, z: jax.Array, held: Held) -> list:
+    def integrand(self, t: jax.Array, z: jax.Array, known: Known) -> list:
         """−λᵀ∂f/∂θ: the backward solve runs against the integral."""
-        return [-x for x in self.along.pulled(t, self.packing.unpack(z), held, True)[2]]
+        return [-x for x in self.along.pulled(t, self.packing.unpack(z), known, True)[2]]
 
     @functools.cached_property
     def solver(self) -> tuple[Any, Settings]:
@@ -72,19 +72,19 @@ class BackwardSolve:
         return integration, settings._replace(controller=controller, tolerance=tolerance, consistent=None)
 
     def back(
-        self, t: jax.Array, target: jax.Array, parts: Parts, held: Held, dt: jax.Array
+        self, t: jax.Array, target: jax.Array, parts: Parts, known: Known, dt: jax.Array
     ) -> tuple[Parts, jax.Array, jax.Array]:
         """The parts carried from t back to `target`, the next step size and the result code."""
         integration, settings = self.solver
         nothing = jnp.zeros(0, t.dtype)
-        parts = self.along.completed(t, parts, held)
+        parts = self.along.completed(t, parts, known)
         z = self.packing.pack(parts if self.options.solves_parameters else parts._replace(theta=[]))
-        carry = integration.run(Inputs(z, held, t, target, nothing, nothing), settings._replace(first_step=dt))
+        carry = integration.run(Inputs(z, known, t, target, nothing, nothing), settings._replace(first_step=dt))
         z = carry.state.y
         if self.along.moves("t0", "t1", "ts", "stops") and self.along.equation.plain:
             # A solve of no length takes no step, but where its ends move apart the solution moves with them.
             apart = (target - carry.state.t).astype(z.dtype)
-            z = z + jnp.where(carry.state.t == target, apart, 0) * self.slope(target, z, held)
+            z = z + jnp.where(carry.state.t == target, apart, 0) * self.slope(target, z, known)
         new = self.packing.unpack(z)
         if carry.records:
             new = new._replace(theta=jax.tree.map(jnp.add, parts.theta, carry.records["quadrature"]))
@@ -107,8 +107,8 @@ class Cursors(NamedTuple):
     result: jax.Array
 
 
-def held(moving: Moving, cursors: Cursors) -> Held:
-    return Held(moving.segment, cursors.steps, cursors.stop)
+def known(moving: Moving, cursors: Cursors) -> Known:
+    return Known(moving.segment, cursors.steps, cursors.stop)
 
 
 class Tape(NamedTuple):
@@ -215,13 +215,13 @@ class Sweep:
     def trip(self, moving: Moving, cursors: Cursors, bars: Outputs, live: jax.Array) -> tuple[Moving, Cursors]:
         moving, cursors = self.loaded(moving, cursors, live)
         target = jnp.where(live, self.target(moving, cursors), moving.t)
-        parts, dt, result = self.solve.back(moving.t, target, moving.parts, held(moving, cursors), cursors.dt)
+        parts, dt, result = self.solve.back(moving.t, target, moving.parts, known(moving, cursors), cursors.dt)
         cursors = cursors._replace(dt=dt, result=result)
         moving = Moving(target, parts, moving.times, moving.segment)
-        moving, stop = self.jumps.at_stop(moving, held(moving, cursors))
+        moving, stop = self.jumps.at_stop(moving, known(moving, cursors))
         cursors, records = cursors._replace(stop=stop), {}
         for name, k in cursors.records.items():
-            at = held(moving, cursors)
+            at = known(moving, cursors)
             moving, records[name] = self.jumps.at_row(moving, at, name, k, bars.records[name])
         return moving, cursors._replace(records=records)
 

@@ -10,7 +10,7 @@ __all__ = ["Auto", "AutoTsit5", "AutoVern7", "AutoVern9"]
 
 
 def AutoTsit5(stiff: Any = None) -> Auto:
-    """`Tsit5()`, and `stiff` while the problem is stiff; Rosenbrock23 when left out, as for loose tolerances."""
+    """`Tsit5()`, and `stiff` while the problem is stiff; Rosenbrock23 when left out: below rtol 1e-2 give Rodas5P."""
     return Auto(Tsit5(), Rosenbrock23() if stiff is None else stiff)
 
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiffeq.primitives.cpu_kernel import OPERATIONS
-from jaxdiffeq.primitives.jax_internals import Zero, define, is_common, plain_path, symbolic_zero
+from jaxdiffeq.primitives.jax_internals import Zero, aval_of, define, is_common, plain_path, symbolic_zero
 
 
 def constant_matmul(matrix: Any, rows: jax.Array) -> jax.Array:
@@ -56,7 +56,7 @@ def _batch(lanes: Any, operands: Any, dims: Any, *, matrix: tuple) -> tuple[jax.
 
 def _transpose(bar: Any, rows: Any, *, matrix: tuple) -> list:
     back = tuple(zip(*matrix, strict=True))
-    return [Zero(rows.aval) if type(bar) is Zero else constant_matmul_p.bind(bar, matrix=back)]
+    return [Zero(aval_of(rows)) if type(bar) is Zero else constant_matmul_p.bind(bar, matrix=back)]
 
 
 constant_matmul_p = define(

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from jaxdiffeq.primitives.jax_internals import ClosedJaxpr, Jaxpr, lower, lower_as_call, programs_in, rewritten
+from jaxdiffeq.primitives.jax_internals import ClosedJaxpr, Jaxpr, aval_of, lower, lower_as_call, programs_in, rewritten
 
 # What the backend can emit inside one kernel, and this library and its users write; primitives of ours add themselves.
 # A dot may call a threaded library from there; a scatter, a sort or a custom call cannot be emitted at all.
@@ -43,7 +43,7 @@ def fits(jaxpr: Jaxpr) -> bool:
         if name not in OPERATIONS | CONTAINERS or any(where is not None for where in eqn.params.get("devices", ())):
             return False
         seen = [*eqn.outvars, *(eqn.invars if name.startswith("reduce_") else ())]
-        sizes = [getattr(v.aval, "size", 0) for v in seen]
+        sizes = [getattr(aval_of(v), "size", 0) for v in seen]
         if not all(isinstance(n, int) for n in sizes):  # a symbol
             return False
         if name not in IN_PLACE | CONTAINERS and max(sizes, default=0) > ELEMENTS:

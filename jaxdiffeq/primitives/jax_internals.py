@@ -117,6 +117,11 @@ def or_plain(what: str, ours: Callable, plain: Callable) -> Callable:
 # ---- what is known of arrays and programs
 
 
+def aval_of(x: Any) -> Any:
+    """The shape and dtype of a variable of a program, of a literal, or of an operand that is not known."""
+    return x.aval
+
+
 def varying(aval: Any) -> frozenset:
     """The mesh axes over which a value varies inside `shard_map`; JAX has renamed the attribute."""
     aval = aval if isinstance(aval, ShapedArray) else jax.typeof(aval)

@@ -16,6 +16,7 @@ from jax import lax
 from jaxdiffeq.primitives.cpu_kernel import IN_PLACE, OPERATIONS
 from jaxdiffeq.primitives.jax_internals import (
     Zero,
+    aval_of,
     define,
     instantiate_zeros,
     is_common,
@@ -104,7 +105,7 @@ def _jvp(primals: Any, tangents: Any, *, lanes: bool, inside: str | None) -> tup
 
 def _transpose(bar: Any, buffer: Any, row: jax.Array, value: Any, *, lanes: bool, inside: str | None) -> tuple:
     if type(bar) is Zero:
-        bars = bar, Zero(value.aval if is_undefined_primal(value) else jax.typeof(value))
+        bars = bar, Zero(aval_of(value) if is_undefined_primal(value) else jax.typeof(value))
     else:
         taken = jax.vmap(read)(bar, row) if lanes else read(bar, row)
         bars = _bind(bar, row, jnp.zeros_like(taken), lanes), taken

@@ -20,6 +20,7 @@ from jaxdiffeq.primitives.cpu_kernel import CONTAINERS, LOOPED, becomes_one, low
 from jaxdiffeq.primitives.dataflow import RULES, axes, dependencies, put, reached, widen
 from jaxdiffeq.primitives.jax_internals import (
     ClosedJaxpr,
+    aval_of,
     consts_first,
     define,
     has_effects,
@@ -242,7 +243,7 @@ def _kept(trip: Callable, outs: int, consts: list, carry: list, xs: list, how: d
     once = [k for k in needed if all(i < given for i in touched[k])]
     handed = {k: rows.index(v) for k in needed if (v := body.jaxpr.outvars[k]) in rows}
     stacked = [k for k in needed if k not in once and k not in handed]
-    unused = [zeros_of(v.aval) for v in rows]
+    unused = [zeros_of(aval_of(v)) for v in rows]
     steady = jaxpr_as_fun(only(body, once))(*closed.consts, *carry, *unused)
     carry, ys = _bind(only(body, [*range(outs), *stacked]), closed.consts, carry, xs, how)
 
@@ -264,7 +265,7 @@ def _transpose(cotangents, *operands, body, counts, **how):
     known = [i for i in range(len(operands)) if i not in places]
     of_consts, of_xs = [i for i in places if i < a], [i for i in places if i >= a + b]
     bars = [instantiate_zeros(c) for c in cotangents]
-    sums = [zeros_of(operands[i].aval) for i in of_consts]
+    sums = [zeros_of(aval_of(operands[i])) for i in of_consts]
     kept = [i for i in known if i >= a + b]
 
     def trip(carry, rows):

@@ -52,7 +52,7 @@ def zeros_of(aval: Any) -> jax.Array:
 
 def left_to_xla(fun: Callable, operands: PyTree) -> PyTree:
     """`fun(operands)`, which need not say where its values lie, as on an explicit mesh it would have to."""
-    meshes = [jax.typeof(x).sharding.mesh for x in jax.tree.leaves(operands)]
+    meshes = [jax.typeof(x).sharding.mesh for x in jax.tree.leaves(operands) if isinstance(x, jax.Array)]
     found = [m for m in meshes if not m.empty and m.explicit_axes]
     if not found:
         return fun(operands)

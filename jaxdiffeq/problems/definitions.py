@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
 import equinox as eqx
+import jax
 
 from jaxdiffeq import errors
 from jaxdiffeq.types import PyTree
@@ -197,10 +198,12 @@ def _terms(fields: dict[str, Any], f: Slope | None, **extra: Any) -> Terms:
     return Terms(f, args, y0(args, t0) if callable(y0) else y0, t0, t1, **extra)
 
 
-class Timeless(eqx.Module):
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Timeless:
     """(t, y, args) ↦ f(y, args)."""
 
-    f: Callable[[PyTree, PyTree], Any]
+    f: Any
 
     def __call__(self, t: Any, y: PyTree, args: PyTree) -> Any:
         return errors.call(self.f, y, args)
@@ -208,6 +211,7 @@ class Timeless(eqx.Module):
 
 def terms_at_rest(problem: SteadyStateProblem) -> Terms:
     """dy/dt = f(y, args) at an instant: none of the rules above, so that nothing takes it for a span to integrate."""
-    jac = None if problem.jac is None else Timeless(problem.jac)
-    at = {"jac": jac, "structure": problem.jac_structure}
-    return Terms(Timeless(problem.f), problem.args, problem.y0, 0.0, 0.0, **at)
+    f, y0, args, jac, structure = map(
+        object.__getattribute__(problem, "__dict__").get, ("f", "y0", "args", "jac", "jac_structure")
+    )
+    return Terms(Timeless(f), args, y0, 0.0, 0.0, jac=None if jac is None else Timeless(jac), structure=structure)

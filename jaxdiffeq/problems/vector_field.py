@@ -21,6 +21,7 @@ from jaxdiffeq.implicit.consistent import Consistent, consistent, limit, moving,
 from jaxdiffeq.types import Context, PyTree
 
 Slope = Callable[[jax.Array, jax.Array, PyTree], jax.Array]  # (t, y, args) ↦ dy/dt, all on one array
+Clock = Callable[[jax.Array], jax.Array]
 Residual = Callable[[jax.Array, jax.Array, jax.Array, PyTree], jax.Array]  # (t, y, dy/dt, args) ↦ zero
 
 
@@ -162,6 +163,10 @@ class VectorField:
         """E is known to be diagonal."""
         return True
 
+    def slope_felt(self, t: jax.Array, y: jax.Array, dy: Any, args: PyTree, theta: list) -> Any:
+        """The dy/dt of `balance`, if derivatives by `theta`, leaves of args, depend on it; `dy` is that of y(t)."""
+        return dy
+
     def balance(self, t: jax.Array, y: jax.Array, dy: Any, args: PyTree, fixed: PyTree) -> jax.Array:
         """What has the derivatives J and G at `args` = `fixed`. Shapes: [*state]."""
         return self.f(t, y, args)
@@ -231,12 +236,14 @@ class MassField(_Algebraic):
     def diagonal(self, args: PyTree) -> bool:
         return self.matrix_of(args).ndim == 1
 
+    def slope_felt(self, t: jax.Array, y: jax.Array, dy: Any, args: PyTree, theta: list) -> Any:
+        return self.velocity(t, y, args) if any(x is self.matrix_of(args) for x in theta) else None
+
     def balance(self, t: jax.Array, y: jax.Array, dy: Any, args: PyTree, fixed: PyTree) -> jax.Array:
         f, mass, known = self.f(t, y, args), self.matrix_of(args), self.matrix_of(fixed)
         if mass is known:
             return f
-        slope = self.velocity(t, lax.stop_gradient(y), fixed)
-        return f - _times(mass - known, slope)  # zero, but not its derivative
+        return f - _times(mass - known, dy)  # zero, but not its derivative
 
     def adjoint(self, f: Slope, residual: Residual, mass: Callable[[jax.Array], jax.Array], args: PyTree) -> Any:
         made = mass(self.matrix_of(args))
@@ -321,7 +328,7 @@ class ResidualField(_Algebraic):
         return ResidualField(lambda t, y, args: -residual(t, y, jnp.zeros_like(y), args), residual=residual)
 
 
-def _moved(f: Callable, clock: Callable[[jax.Array], jax.Array]) -> Callable:
+def _moved(f: Callable, clock: Clock) -> Callable:
     return lambda t, *rest: f(clock(t), *rest)
 
 

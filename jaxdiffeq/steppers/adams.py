@@ -13,7 +13,7 @@ from jax import lax
 from jaxdiffeq.engine.control import PIDController
 from jaxdiffeq.primitives.constant_matmul import blend, constant_matmul, total
 from jaxdiffeq.problems.vector_field import VectorField
-from jaxdiffeq.steppers.base import Stepper
+from jaxdiffeq.steppers.base import StepperDefaults
 from jaxdiffeq.steppers.multistep import order_change
 from jaxdiffeq.types import PyTree, State, Step
 
@@ -47,7 +47,7 @@ class _Grid(NamedTuple):
 
 
 @dataclass(frozen=True)
-class AdamsPECE(Stepper):
+class AdamsPECE(StepperDefaults):
     """p = y + dt Σⱼ gⱼ Φⱼ*, j < k,   y₁ = p + dt gₖ Φₖ(p),   with the slopes f(t₁, p) and f(t₁, y₁).
 
     The predictor has order k, the corrector k + 1; the error that is controlled is that of order k. Φⱼ are divided

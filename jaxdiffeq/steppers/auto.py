@@ -12,7 +12,7 @@ from jax import lax
 from jaxdiffeq import errors
 from jaxdiffeq.primitives.varying_axes import vary_like
 from jaxdiffeq.problems.vector_field import VectorField
-from jaxdiffeq.steppers.base import NO_WORK, Stepper
+from jaxdiffeq.steppers.base import NO_WORK, StepperDefaults
 from jaxdiffeq.types import PyTree, State, Step, Work
 
 NONSTIFF, STIFF = 0, 1
@@ -35,7 +35,7 @@ class AutoMemory(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Auto(Stepper):
+class Auto(StepperDefaults):
     """An explicit method that hands over to a stiff one, and back, during the solve.
 
     dt·|λ|, with an estimate of the fastest rate |λ| that every step makes anyway, is compared with the explicit

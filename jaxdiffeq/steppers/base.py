@@ -11,7 +11,7 @@ from jaxdiffeq.types import Work
 NO_WORK = Work(0, 0, 0, 0, 0)
 
 
-class Stepper:
+class StepperDefaults:
     """The members that a method may leave as they are."""
 
     takes_mass: ClassVar[bool] = False
@@ -43,7 +43,7 @@ class Stepper:
 
 
 @dataclass(frozen=True)
-class OfTableau(Stepper):
+class OfTableau(StepperDefaults):
     """A stepper made of numbers, and what follows from these alone."""
 
     tableau: Any

@@ -18,7 +18,7 @@ from jaxdiffeq.implicit import jacobian_reuse
 from jaxdiffeq.implicit.jacobian_reuse import Kept, Matrix
 from jaxdiffeq.primitives.constant_matmul import blend, constant_matmul, total
 from jaxdiffeq.problems.vector_field import VectorField
-from jaxdiffeq.steppers.base import NO_WORK, Stepper
+from jaxdiffeq.steppers.base import NO_WORK, StepperDefaults
 from jaxdiffeq.tableaux.multistep import change_of_step, harmonic, through_differences
 from jaxdiffeq.types import PyTree, State, Step
 
@@ -63,7 +63,7 @@ class _Operands(NamedTuple):
 
 
 @dataclass(frozen=True)
-class MultistepBDF(Stepper):
+class MultistepBDF(StepperDefaults):
     """α (y₁ − y⁽⁰⁾) + Σₘ γₘ ∇ᵐy = dt·y₁′, m = 1 … k, with y⁽⁰⁾ = Σₘ ∇ᵐy, γₘ = Σⱼ≤ₘ 1/j, α = (1 − κ) γₖ.
 
     y₁′ is that of the equation at t₁, M·y₁′ = f(t₁, y₁) or F(t₁, y₁, y₁′) = 0.

@@ -23,9 +23,10 @@ class ExplicitPart:
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """err = dt·(Σᵢ eᵢ fᵢ + start·f(t, y) + end·f(t₁, y₁)) + bend·dt³·f[t₋₁, t, t₁], to leading order the error itself.
+    """err = dt·(Σᵢ eᵢ fᵢ + start·f₀ + end·f₁) + bend·dt³·f[t₋₁, t₀, t₁], to leading order the error itself.
 
-    The divided difference is that of the slopes at the ends of this step and of the one before.
+    f[t₋₁, t₀, t₁] = ((f₁ − f₀)/dt − (f₀ − f₋₁)/dt₋₁)/(dt + dt₋₁), about y‴/2, from the slopes f₋₁, f₀, f₁ at the ends
+    of the step before, of size dt₋₁, and of this one.
     """
 
     e: tuple[float, ...]
@@ -71,9 +72,10 @@ class DIRKTableau(Tableau):
 
     @property
     def r_infinity(self) -> float:
-        """R(∞), what is left of an infinitely stiff component after one step.
+        """R(∞), what is left of y′ = λ·y after one step for dt·λ → −∞.
 
-        Without an explicit first stage, y + dt·Σⱼ aᵢⱼ fⱼ = 0 in every stage. With it, f₁ outgrows y: Σⱼ aᵢⱼ Yⱼ = 0.
+        Then Yᵢ = y + dt·Σⱼ aᵢⱼ fⱼ → 0 in every stage, which gives dt·fⱼ, and R = 1 + Σᵢ bᵢ·dt·fᵢ/y. With an explicit
+        first stage, Y₁ = y and f₁ = λ·y is infinite: then Σⱼ aᵢⱼ Yⱼ = 0, and R is that of the last stage, if it is y₁.
         """
         first = self.explicit_first
         found: list[float] = []  # Yⱼ/y with an explicit first stage, dt·fⱼ/y without

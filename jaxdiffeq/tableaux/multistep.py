@@ -30,7 +30,7 @@ def harmonic(k: int) -> float:
 
 
 def basis(i: int, shift: int) -> list[int]:
-    """i! times the coefficients in θ of Πₘ (θ + shift + m)/i!, m = 0 … i − 1: by what ∇ⁱ enters the polynomial."""
+    """The coefficients of Πₘ (θ + shift + m), m = 0 … i − 1, lowest first: i! times the factor of ∇ⁱ in a polynomial."""
     product = [1]
     for m in range(i):
         product = _times(product, shift + m)
@@ -44,9 +44,9 @@ def through_differences(orders: int) -> list[list[float]]:
 
 
 def change_of_step(orders: int) -> list[list[list[float]]]:
-    """[power, i, j]: ∇ʲ with steps ρ times as long is Σᵢ ρᵖ·table[p, i, j]·∇ⁱ with the steps as they are.
+    """[p, i, j]: ∇ʲ on steps ρ times as long is Σₚ Σᵢ ρᵖ·table[p, i, j]·∇ⁱ, all counted from 1.
 
-    Powers and differences are counted from 1. The polynomial is evaluated at −mρ: (R·U)ᵢⱼ = Σₘ Uₘⱼ Πₗ(l − mρ)/i!.
+    It is Σₘ (−1)ᵐ·(j over m)·y(t₁ − m·ρ·dt), m = 0 … j, of y(t₁ + θ·dt) = Σᵢ ∇ⁱ Πₗ (θ + l)/i!, l = 0 … i − 1.
     """
     numbers = range(1, orders + 1)
 

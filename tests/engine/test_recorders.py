@@ -223,3 +223,14 @@ def test_a_replay_from_a_slot_takes_the_same_steps(slot):
     moved = np.diff(ts)[first:end]
     inside = ~np.isin(ts[first + 1 : end + 1], [0.6, 1.0])  # a step that lands was asked to be longer, or 1 % shorter
     np.testing.assert_allclose(sizes[: end - first][inside], moved[inside], rtol=1e-12)
+
+
+def test_steps_saved_next_to_times_ask_for_no_interpolant():
+    """Of a method whose interpolant takes calls of f."""
+    problem = jde.ODEProblem(lambda t, y, args: -y * jnp.cos(t), 1.0, (0.0, 3.0))
+    alone, both = (
+        jde.solve(problem, jde.Vern7(), saveat=jde.SaveAt(ts=[0.5], steps=steps), rtol=1e-8, atol=1e-8)
+        for steps in (False, True)
+    )
+    assert alone.stats.f_evals == both.stats.f_evals
+    assert int(both.stats.steps) > 4 and both.ys[0] == alone.ys[0]

@@ -1,5 +1,6 @@
 """Steady states: roots, their derivatives, and what must be said to have none."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -195,3 +196,32 @@ def test_float32_and_jit():
     assert found.ys.dtype == jnp.float32
     assert found.result == 0
     np.testing.assert_allclose(found.ys, 2**0.5, rtol=4 * float(np.finfo(np.float32).eps))
+
+
+def test_a_tolerance_below_the_precision_warns_at_the_caller():
+    with pytest.warns(UserWarning, match=r"rtol = 1.0e-20 is below what float64 can resolve") as seen:
+        jde.solve(jde.SteadyStateProblem(square, 1.0, 2.0), rtol=1e-20)
+    assert [w.filename for w in seen] == [__file__]
+
+
+@pytest.mark.parametrize("takes_time", [jde.recommend, jde.Integrator, jde.trace])
+def test_a_state_at_rest_is_no_span_to_integrate(takes_time):
+    with pytest.raises(TypeError, match=r"but got SteadyStateProblem"):
+        takes_time(jde.SteadyStateProblem(square, 1.0, 2.0))
+
+
+def test_modules_and_new_numbers_share_a_program():
+    """f is traced once, whatever its parameters are: those of a module are arrays of the plan, not part of it."""
+    traces = []
+
+    class Cube(eqx.Module):
+        scale: jax.Array
+
+        def __call__(self, y, a):
+            traces.append(a)
+            return self.scale * y**3 - a
+
+    for scale, a in ((1.0, 8.0), (2.0, 54.0), (4.0, 32.0)):
+        found = jde.solve(jde.SteadyStateProblem(Cube(jnp.array(scale)), 2.0, a), rtol=1e-10)
+        np.testing.assert_allclose(found.ys, (a / scale) ** (1 / 3), rtol=1e-12)
+    assert len(traces) <= 2

@@ -9,7 +9,6 @@ import pytest
 
 import jaxdiffeq as jde
 from jaxdiffeq.algebra import newton
-from jaxdiffeq.engine import fixed_steps as march
 from jaxdiffeq.implicit import jacobian_reuse as chord
 
 END = jde.SaveAt(t1=True)
@@ -210,6 +209,6 @@ def test_gradients_of_equal_steps(method):
 
 
 def test_states_that_would_fill_the_memory_are_kept_in_two_levels():
-    carry = jnp.zeros(2**10), {"jacobian": jnp.zeros((2**7, 2**7))}
-    assert march._within(carry, 100) is None
-    assert march._within(carry, 100_000) == "sqrt"
+    state_bytes = 8 * (2**10 + 2**7 * 2**7)  # of y and of a Jacobian
+    assert jde.ReverseAD().on_equal_steps(100, state_bytes).blocks == 100
+    assert jde.ReverseAD().on_equal_steps(100_000, state_bytes).blocks == 316
