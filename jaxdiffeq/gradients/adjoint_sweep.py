@@ -192,8 +192,8 @@ class Sweep:
         # without an error estimate to correct it, the step is the one that was given
         first = self.settings.first_step if not self.settings.controller.needs_error else constants.dt
         assert first is not None
-        times = self.jumps.timed(times, self.constants.t, jnp.zeros((), jnp.int32), bars.t, False)
-        good = (self.constants.result == Result.success) | (self.constants.result == Result.terminated)
+        usable = good & jnp.isfinite(first) & (first > 0)  # what failed has left a step too small to go on with
+        begun = constants.result != Result.initialisation_failed
         cursors = Cursors(
             records={name: self.last_row(name, mark) for name, mark in constants.marks.items()},
             stop=last,
