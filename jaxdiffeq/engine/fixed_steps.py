@@ -47,6 +47,15 @@ class EqualSteps:
     skips_an_instant: ClassVar[bool] = False
 
     @property
+    def differentiates_itself(self) -> bool:
+        """Lanes that f talks across owe one another cotangents, which only JAX can tell who sees all lanes at once."""
+        return self.loop.field.crosses_lanes
+
+    @property
+    def field(self) -> Any:
+        return self.loop.field
+
+    @property
     def recorders(self) -> Mapping[str, Any]:
         return self.loop.recorders
 
@@ -149,8 +158,10 @@ class EqualSteps:
     # ---- how it ended
 
     def _ended(self, inputs: Inputs, settings: Settings, first: State, at: _At) -> Carry:
-        good = jnp.all(jnp.isfinite(at.y))
-        done, last, solved = self._failure(inputs, settings, first, good)
+        good, again = jnp.all(jnp.isfinite(at.y)), (inputs, settings, first)
+        if self.differentiates_itself:
+            again = lax.stop_gradient(again)  # a loop has no reverse mode, and if all went well no trip
+        done, last, solved = self._failure(*again, good)
         blame = jnp.where(solved, Result.nonfinite, Result.nonlinear_solve_failed)
         refused = self.n - done
         counts = outcome.nothing_yet(self.loop.stepper.work, False)
@@ -161,7 +172,7 @@ class EqualSteps:
             result=jnp.where(good, Result.success, blame).astype(jnp.int32),
             marks=at.held.marks,
         )
-        y = jnp.where(good, at.y, last)
+        y = at.y if self.differentiates_itself else jnp.where(good, at.y, last)
         return Carry(State(self.end(inputs, done), y, at.memory), at.held.records, control)
 
     def _failure(

@@ -68,6 +68,8 @@ class Integration:
 
     skips_an_instant: ClassVar[bool] = True
     """no step is taken where t₀ = t₁"""
+    differentiates_itself: ClassVar[bool] = False
+    """by JAX, and not by a strategy"""
 
     def with_recorders(self, **recorders: Any) -> Integration:
         return replace(self, recorders=recorders)

@@ -14,7 +14,7 @@ from jax.custom_derivatives import SymbolicZero
 
 from jaxdiffeq.primitives.cpu_kernel import ELEMENTS
 from jaxdiffeq.primitives.fused_region import fused_region
-from jaxdiffeq.primitives.jax_internals import as_now, zero_tangent
+from jaxdiffeq.primitives.jax_internals import as_now, on_plain_path, zero_tangent
 from jaxdiffeq.primitives.linear_call import REVERSE_OVER_REVERSE, linear_call
 from jaxdiffeq.primitives.varying_axes import vary_like
 from jaxdiffeq.types import Inputs, PyTree, Result, Settings
@@ -65,71 +65,87 @@ def differentiable(strategy: Any, integration: Any, inputs: Inputs, settings: Se
     `pull(integration, active, settings, constants, residuals, cotangents)` the cotangents of the active inputs.
     Forward mode is the same for all of them: the derivative of the loop itself.
     """
+    if integration.differentiates_itself:
+        with on_plain_path():
+            outputs, constants = parts_of(integration.run(inputs, settings))
+        return outputs, lax.stop_gradient(constants)
     flat, tree = jax.tree.flatten(inputs)
     real = tuple(i for i, x in enumerate(flat) if jnp.issubdtype(x.dtype, jnp.inexact))
-
-    def join(some, rest):
-        full = list(rest)
-        for i, x in zip(real, some, strict=True):
-            full[i] = x
-        return tree.unflatten(full)
-
-    def run(some, rest, settings):
-        return plain(integration, join(some, rest), settings)
+    of = _Solve(strategy, integration, tree, real)
 
     @jax.custom_jvp
     def solve(some, rest, settings):
-        return run(some, rest, settings)
+        return of.run(some, rest, settings)
 
     @as_now
     def rule(primals, tangents):
-        some, rest, settings = primals
-        live = [k for k, d in enumerate(tangents[0]) if not isinstance(d, SymbolicZero)]
+        live = tuple(k for k, d in enumerate(tangents[0]) if not isinstance(d, SymbolicZero))
         if not live:
-            outputs, constants = run(some, rest, settings)
-            return (outputs, constants), jax.tree.map(zero_tangent, (outputs, constants))
-
-        def recorded(some, rest, settings):
-            return strategy.run(integration, join(some, rest), settings)
-
-        outputs, constants, residuals = forward_only(recorded, some, rest, settings)
-
-        @as_now
-        def tangent(res, lin):
-            some, rest, settings, *_ = res
-            d_some = [jnp.zeros_like(x) for x in some]
-            for k, d in zip(live, lin, strict=True):
-                d_some[k] = d
-            _, (d_outputs, _), (_, constants) = _jvp_with_aux(run, some, d_some, rest, settings)
-            inputs = join(some, rest)
-            active = Active(inputs, tuple(real[k] for k in live))
-            moved = push_instant(integration, active, lin, d_outputs)
-            return with_rows(moved, lost_rows(integration, moved, constants, inputs), jnp.nan)
-
-        @as_now
-        def cotangent(res, bars):
-            some, rest, _, constants, _ = res
-            inputs = join(some, rest)
-            lost = lost_rows(integration, bars, constants, inputs)
-            if sum(x.size for x in jax.tree.leaves(bars)) <= ELEMENTS:
-                return fused_region(lambda res, bars: (pulled(res, bars, lost, felt(bars, lost)), ()), res, bars)[0]
-            return fused_region(lambda *of: (pulled(*of), ()), res, bars, lost, felt(bars, lost))[0]
-
-        def pulled(res, bars, lost, felt):
-            some, rest, settings, constants, residuals = res
-            active = Active(join(some, rest), tuple(real[k] for k in live))
-            found = strategy.pull(integration, active, settings, constants, residuals, with_rows(bars, lost, 0))
-            anything, what_is_lost = felt
-            return [jnp.where(what_is_lost, jnp.nan, jnp.where(anything, x, 0)) for x in found]
-
-        residuals = some, rest, settings, constants, residuals
-        lin = [tangents[0][k] for k in live]
-        d_outputs = linear_call(tangent, cotangent, residuals, lin, like=outputs)
+            out = of.run(*primals)
+            return out, jax.tree.map(zero_tangent, out)
+        outputs, constants, kept = forward_only(of.recorded, *primals)
+        there, back = (as_now(functools.partial(f, live)) for f in (of.tangent, of.cotangent))
+        moves = [tangents[0][k] for k in live]
+        d_outputs = linear_call(there, back, (*primals, constants, kept), moves, like=outputs)
         return (outputs, constants), (d_outputs, jax.tree.map(zero_tangent, constants))
 
     solve.defjvp(rule, symbolic_zeros=True)
     rest = [jnp.zeros(()) if i in real else x for i, x in enumerate(flat)]
     return solve([flat[i] for i in real], rest, lax.stop_gradient(settings))
+
+
+@dataclass(frozen=True)
+class _Solve:
+    """A solve as a function of `some` leaves of its inputs, which are real numbers, of the `rest` and of settings.
+
+    Of the former those numbered `live` are differentiated. Residuals are all three, constants, and what the strategy
+    keeps.
+    """
+
+    strategy: Any
+    integration: Any
+    tree: Any
+    real: tuple[int, ...]
+
+    def inputs(self, some: list, rest: list) -> Inputs:
+        full = list(rest)
+        for i, x in zip(self.real, some, strict=True):
+            full[i] = x
+        return self.tree.unflatten(full)
+
+    def active(self, live: tuple, some: list, rest: list) -> Active:
+        return Active(self.inputs(some, rest), tuple(self.real[k] for k in live))
+
+    def run(self, some: list, rest: list, settings: Settings) -> tuple[Outputs, Constants]:
+        return plain(self.integration, self.inputs(some, rest), settings)
+
+    def recorded(self, some: list, rest: list, settings: Settings) -> tuple[Outputs, Constants, PyTree]:
+        return self.strategy.run(self.integration, self.inputs(some, rest), settings)
+
+    def tangent(self, live: tuple, res: tuple, moves: list) -> Outputs:
+        some, rest, settings, *_ = res
+        d_some = [jnp.zeros_like(x) for x in some]
+        for k, d in zip(live, moves, strict=True):
+            d_some[k] = d
+        (_, constants), (moved, _) = jax.jvp(lambda some: self.run(some, rest, settings), (some,), (d_some,))
+        active = self.active(live, some, rest)
+        moved = push_instant(self.integration, active, moves, moved)
+        return with_rows(moved, lost_rows(self.integration, moved, constants, active.inputs), jnp.nan)
+
+    def cotangent(self, live: tuple, res: tuple, bars: Outputs) -> list:
+        some, rest, _, constants, _ = res
+        lost = lost_rows(self.integration, bars, constants, self.inputs(some, rest))
+        pulled = lambda *of: (self.pulled(live, *of), ())
+        if sum(x.size for x in jax.tree.leaves(bars)) <= ELEMENTS:  # then a kernel can look through them too
+            return fused_region(lambda res, bars: pulled(res, bars, lost, felt(bars, lost)), res, bars)[0]
+        return fused_region(pulled, res, bars, lost, felt(bars, lost))[0]
+
+    def pulled(self, live: tuple, res: tuple, bars: Outputs, lost: dict, felt: tuple) -> list:
+        some, rest, settings, constants, kept = res
+        active, bars = self.active(live, some, rest), with_rows(bars, lost, 0)
+        found = self.strategy.pull(self.integration, active, settings, constants, kept, bars)
+        anything, what_is_lost = felt
+        return [jnp.where(what_is_lost, jnp.nan, jnp.where(anything, x, 0)) for x in found]
 
 
 class Constants(NamedTuple):
@@ -199,11 +215,6 @@ def pull_instant(integration: Any, active: Active, bars: Outputs, found: list) -
         return found
     (more,) = jax.vjp(lambda leaves: _drift(integration, active, leaves, bars), active.leaves())[1](bars)
     return [a + b for a, b in zip(found, more, strict=True)]
-
-
-def _jvp_with_aux(run: Callable, some: list, d_some: list, rest: list, settings: Settings) -> tuple:
-    out, d_out = jax.jvp(lambda xs: run(xs, rest, settings), (some,), (d_some,))
-    return None, d_out, out
 
 
 def forward_only(fun: Callable, some: list, *rest: Any) -> Any:

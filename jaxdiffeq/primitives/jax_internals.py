@@ -148,6 +148,11 @@ def _is_axis(effect: Any) -> bool:
     return type(effect).__name__ == "NamedAxisEffect"
 
 
+def names_axes(jaxpr: Jaxpr) -> bool:
+    """Whether the program talks across lanes, or devices, that have a name."""
+    return any(map(_is_axis, jaxpr.effects))
+
+
 def uses_axis(name: Any, *programs: ClosedJaxpr) -> bool:
     """Whether a program talks across the lanes of this name."""
     effects: list[Any] = [e for p in programs for e in p.jaxpr.effects if _is_axis(e)]
@@ -243,7 +248,7 @@ def define(
     primitive.multiple_results = several
     run = run or plain
     primitive.def_impl(lambda *xs, **params: jax.jit(functools.partial(run, **params))(*xs))
-    primitive.def_abstract_eval(abstract)
+    primitive.def_effectful_abstract_eval(lambda *xs, **params: (abstract(*xs, **params), _axes_in(params, programs)))
     lower_plain = mlir.lower_fun(run, multiple_results=several)
     mlir.register_lowering(primitive, lower_plain)
     if on_cpu is not None:
@@ -271,6 +276,12 @@ def define(
     batching.fancy_primitive_batchers[primitive] = lanes
     _register_hijax(primitive, plain, programs)
     return primitive
+
+
+def _axes_in(params: dict, programs: Sequence[str]) -> Any:
+    """The effects of a primitive: the named lanes that its programs talk across."""
+    held = [params[p] for p in programs if isinstance(params[p], ClosedJaxpr)]
+    return frozenset(e for p in held for e in p.jaxpr.effects if _is_axis(e)) if held else frozenset()
 
 
 def over_lanes(fun: Callable, in_axes: Sequence[Any], out_axes: Any, lanes: Any) -> Callable:

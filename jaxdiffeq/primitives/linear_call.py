@@ -29,6 +29,7 @@ from jaxdiffeq.primitives.jax_internals import (
     over_lanes,
     plain_path,
     symbolic_zero,
+    uses_axis,
 )
 from jaxdiffeq.primitives.varying_axes import axes_of, vary, zeros_of
 from jaxdiffeq.types import PyTree
@@ -37,6 +38,12 @@ REVERSE_OVER_REVERSE = (
     "this derivative asks for reverse mode through the derivative of a solve, which is not defined. Put forward mode "
     "on the outside, jax.hessian(f) or jax.jacfwd(jax.grad(f)), or take both derivatives in forward mode, "
     "jax.jacfwd(jax.jacfwd(f))."
+)
+
+
+ACROSS_LANES = (
+    "reverse mode through an adaptive solve whose f talks across the lanes of a vmap, by a collective over its "
+    "axis_name, is not defined: each lane takes steps of its own. Take forward mode, jax.jacfwd, or FixedSteps(n)."
 )
 
 
@@ -225,6 +232,8 @@ def _batch(lanes, operands, dims, *, there, back, counts):
         there = Lazy(every(there, axes[:mine]), [x.update(shape=(lanes.size, *x.shape)) for x in there.out_avals])
     else:
         there = jax.make_jaxpr(every(there, axes[:mine]))(*ours)
+    if not isinstance(back, str | Lazy) and uses_axis(lanes.name, back):
+        back = ACROSS_LANES
     if not isinstance(back, str):
         back = jax.make_jaxpr(every(back, axes[mine : mine + other]))(*theirs, *there.out_avals)
     out = linear_call_p.bind(*res, *lin, there=there, back=back, counts=counts)

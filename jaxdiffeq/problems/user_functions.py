@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +15,7 @@ from jaxdiffeq.algebra.detect import Detected, detect
 from jaxdiffeq.algebra.krylov import MatrixFree
 from jaxdiffeq.algebra.structure import times_mass
 from jaxdiffeq.primitives.dataflow import dependencies
+from jaxdiffeq.primitives.jax_internals import names_axes
 from jaxdiffeq.problems.ravel import Program, Ravel, Split, as_array, close, inexact, real_dtype
 from jaxdiffeq.problems.vector_field import MassField, ResidualField, SplitField, VectorField
 from jaxdiffeq.types import PyTree
@@ -149,7 +150,7 @@ def field_of(given: Given, on: OnArrays, structure: Any, mass: Any, at: tuple) -
         field = MassField(implicit_part, *known, matrix_of=lambda args: args.mass)
     else:
         field = VectorField(implicit_part, *known)
-    return field, (of_f, of_explicit, of_jac)
+    return replace(field, crosses_lanes=_crosses_lanes(program, second)), (of_f, of_explicit, of_jac)
 
 
 def _of_residual(given: Given, on: OnArrays, structure: Any, at: tuple) -> tuple[VectorField, tuple]:
@@ -177,11 +178,15 @@ def _of_residual(given: Given, on: OnArrays, structure: Any, at: tuple) -> tuple
         guessed=lambda args: args.dy0,
         remember=lambda args, slope: args._replace(dy0=slope),
     )
-    return field, (of_f, [], [])
+    return replace(field, crosses_lanes=_crosses_lanes(program)), (of_f, [], [])
 
 
 def _sees_time(program: Any) -> bool:
     return not isinstance(program, Program) or any(0 in touched for touched in dependencies(program.jaxpr))
+
+
+def _crosses_lanes(*programs: Any) -> bool:
+    return any(isinstance(p, Program) and names_axes(p.jaxpr) for p in programs)
 
 
 def _bound(structure: Any, on: OnArrays, f: Callable, at: tuple) -> Any:

@@ -41,6 +41,8 @@ class VectorField:
     _: KW_ONLY
     in_context: Callable[[Context], VectorField] | None = None
     """the field during a step, where it depends on that step's number or on the past"""
+    crosses_lanes: bool = False
+    """f talks across named lanes, as by `lax.psum`"""
     algebra: Any = None
     """on vectors: the linear algebra of their Jacobians"""
     size: int = 0
