@@ -1,4 +1,4 @@
-"""Solves on four devices, with donated arguments, through `jax.export`: run by test_devices.py, in its own process."""
+"""Solves on four devices, donated arguments and exported programs: run by test_devices.py, in a process of its own."""
 
 import sys
 from collections.abc import Callable

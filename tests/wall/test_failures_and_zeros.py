@@ -15,7 +15,7 @@ import jaxdiffeq as jde
 from jaxdiffeq.gradients import support
 
 STRATEGIES = {kind.__name__: kind() for kind in support.STRATEGIES}
-METHODS = {"explicit": jde.Tsit5(), "Rosenbrock": jde.Rodas5P(), "implicit": jde.Kvaerno3(), "chosen": None}
+METHODS = {"explicit": jde.BS3(), "Rosenbrock": jde.ROS2(), "implicit": jde.Kvaerno3(), "chosen": None}
 RATE = 0.9
 EQUAL = {"controller": jde.FixedSteps(10)}
 END = jde.SaveAt(t1=True)
@@ -37,8 +37,7 @@ def truth(y0, p, t):
 def both_modes(fun, *args):
     """The derivatives of a scalar function in both modes, of one program each, checked to be the same."""
     numbers = tuple(range(len(args)))
-    reverse = jax.jit(jax.grad(fun, numbers))(*args)
-    forward = jax.jit(jax.jacfwd(fun, numbers))(*args)
+    reverse, forward = jax.jit(lambda *xs: (jax.grad(fun, numbers)(*xs), jax.jacfwd(fun, numbers)(*xs)))(*args)
     for a, b in zip(forward, reverse, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
     return np.asarray(reverse)
@@ -50,16 +49,17 @@ def both_modes(fun, *args):
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 def test_a_loss_that_masks_failures(method):
     def loss(p):
-        sol = jax.vmap(lambda y0: solve(y0, p, method=method, rtol=1e-8, atol=1e-10))(jnp.array([0.3, 2.0]))
+        sol = jax.vmap(lambda y0: solve(y0, p, method=method, max_steps=500, rtol=1e-6, atol=1e-8))(
+            jnp.array([0.3, 2.0])
+        )
         return jnp.sum(jnp.where(sol.ok, sol.ys[:, 0], 0.0))
 
     (found,) = both_modes(loss, RATE)
-    np.testing.assert_allclose(found, 0.3**2 / (1 - 0.3 * RATE) ** 2, rtol=1e-5)
+    np.testing.assert_allclose(found, 0.3**2 / (1 - 0.3 * RATE) ** 2, rtol=1e-3)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES)
-@pytest.mark.parametrize("where", ["masked in a batch", "not used", "times zero"])
-def test_zero_in_zero_out(where, strategy):
+def test_zero_in_zero_out(strategy):
     """What a loss does not look at has no gradient, and what it weighs with zero one of exactly zero."""
 
     def masked(y0, p):
@@ -73,15 +73,12 @@ def test_zero_in_zero_out(where, strategy):
     def weighed(y0, p):
         return 0.0 * p * y0 + jnp.where(solve(6.0 * y0, p, gradient=strategy).ok, 1.0, 0.0)
 
-    fun = {"masked in a batch": masked, "not used": unused, "times zero": weighed}[where]
-    reverse = np.asarray(jax.jit(jax.grad(fun, (0, 1)))(0.3, RATE))
-    forward = np.asarray(jax.jit(jax.jacfwd(fun, (0, 1)))(0.3, RATE))
+    losses = lambda y0, p: jnp.stack([masked(y0, p), unused(y0, p), weighed(y0, p)])
     wanted = np.asarray(jax.grad(lambda y0, p: truth(y0, p, 1.0), (0, 1))(0.3, RATE))
-    if where == "times zero":
-        assert not np.any(reverse) and not np.any(forward)
-    else:
-        np.testing.assert_allclose(reverse, wanted, rtol=3e-3)
-        np.testing.assert_allclose(forward, wanted, rtol=3e-3)
+    for mode in (jax.jacrev, jax.jacfwd):
+        found = np.stack(jax.jit(mode(losses, (0, 1)))(0.3, RATE), 1)
+        np.testing.assert_allclose(found[:2], np.stack([wanted] * 2), rtol=3e-3)
+        np.testing.assert_array_equal(found[2], 0.0)
 
 
 # ---- rows from before the failure
@@ -100,8 +97,8 @@ def test_rows_before_a_failure(strategy):
 
     np.testing.assert_allclose(jax.jit(reached)(2.0, RATE), wanted(2.0, RATE), rtol=1e-6)
     exact = np.asarray(jax.grad(wanted, (0, 1))(2.0, RATE))
-    for found in (jax.jit(jax.grad(reached, (0, 1)))(2.0, RATE), jax.jit(jax.jacfwd(reached, (0, 1)))(2.0, RATE)):
-        np.testing.assert_allclose(found, exact, rtol=1e-4)
+    for mode in (jax.grad, jax.jacfwd):
+        np.testing.assert_allclose(jax.jit(mode(reached, (0, 1)))(2.0, RATE), exact, rtol=1e-4)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES)
@@ -112,7 +109,8 @@ def test_the_row_after_a_failure(strategy):
         return solve(y0, p, saveat=TIMES, gradient=strategy).ys[2]
 
     assert np.isnan(jax.jit(beyond)(2.0, RATE))
-    assert np.all(np.isnan(both_modes(beyond, 2.0, RATE)))
+    for mode in (jax.grad, jax.jacfwd):
+        assert np.all(np.isnan(jax.jit(mode(beyond, (0, 1)))(2.0, RATE)))
 
 
 @pytest.mark.parametrize("saveat", [jde.SaveAt(steps=1, t0=True), jde.SaveAt(steps=2)], ids=["all", "every second"])
@@ -134,7 +132,7 @@ def failing_root(t, y, p):
 
 
 IMPLICIT = {"Kvaerno3": jde.Kvaerno3(), "ImplicitEuler": jde.ImplicitEuler(), "RadauIIA3": jde.RadauIIA3()}
-EXPLICIT = {"RK4": jde.RK4(), "Euler": jde.Euler()}
+EXPLICIT = {"RK4": jde.RK4()}
 
 
 def failed(y0, p, method, strategy, **options):
@@ -152,8 +150,8 @@ def test_failed_equal_steps(method, strategy):
     assert np.all(np.isnan(both_modes(end, 1.0, 1.0)))
 
 
-@pytest.mark.parametrize("strategy", ["ReverseAD", "ForwardAD"])
-@pytest.mark.parametrize("method", IMPLICIT | EXPLICIT)
+@pytest.mark.parametrize("strategy", ["ReverseAD"])
+@pytest.mark.parametrize("method", ["ImplicitEuler", "Kvaerno3", "RK4"])
 def test_failed_equal_steps_that_are_masked(method, strategy):
     def end(y0, p):
         of = functools.partial(failed, method=(IMPLICIT | EXPLICIT)[method], strategy=STRATEGIES[strategy])
@@ -188,18 +186,20 @@ TIMES_OF = {
 }
 
 
-@pytest.mark.parametrize("options", [{}, EQUAL, {"dense": True}], ids=["adaptive", "equal", "dense"])
-@pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES)
-@pytest.mark.parametrize("time", TIMES_OF.values(), ids=TIMES_OF)
-def test_the_last_time_is_the_end(time, strategy, options):
-    if "dense" in options and not support.serves(type(strategy), "dense"):
-        options = {"saveat": jde.SaveAt(t0=True, t1=True)}
+def test_the_last_time_is_the_end():
+    """Of every strategy, and of equal steps and dense output as well."""
+    kinds = [{"gradient": strategy} for strategy in STRATEGIES.values()]
+    kinds += [EQUAL, {"dense": True}, {"saveat": jde.SaveAt(t0=True, t1=True)}, {"method": jde.Kvaerno3()}]
 
-    def end(t0, t1):
-        problem = jde.ODEProblem(blow_up, 0.3, (t0, t1), 0.5)
-        return time(jde.solve(problem, jde.BS3(), gradient=strategy, **{"saveat": END, **options}))
+    def ends(span):
+        problem = jde.ODEProblem(blow_up, 0.3, (span[0], span[1]), 0.5)
+        sols = [jde.solve(problem, **{"method": jde.BS3(), "saveat": END, **kind}) for kind in kinds]
+        return jnp.stack([time(sol) for sol in sols for time in TIMES_OF.values()])
 
-    np.testing.assert_array_equal(both_modes(end, 0.0, 2.0), [0.0, 1.0])
+    span = jnp.array([0.0, 2.0])
+    for mode in (jax.jacfwd, jax.jacrev):
+        found = jax.jit(mode(ends))(span)
+        np.testing.assert_array_equal(found, np.tile([0.0, 1.0], (len(found), 1)))
 
 
 @pytest.mark.parametrize("strategy", ["ReverseAD", "ForwardAD"])

@@ -1,4 +1,4 @@
-"""On the tested versions of JAX a small solve is one kernel on the CPU; elsewhere nothing of that is in the program.
+"""On the tested versions of JAX a small solve is one kernel on the CPU, and no other device sees it.
 
 What is looked for are the attributes by which XLA is asked for one function; XLA sets the first of them by itself, but
 only for loops that are smaller than any adaptive step.
