@@ -172,33 +172,38 @@ class Sweep:
         return self.collect(moving, cursors, scale)
 
     def start(self, bars: Outputs) -> tuple[Moving, Cursors]:
-        inputs, y1, along = self.along.inputs, self.tape.y1, self.along
+        """At the end: of the span, or where a solve that failed has stopped."""
+        inputs, y1, along, constants = self.along.inputs, self.tape.y1, self.along, self.constants
+        good = (constants.result == Result.success) | (constants.result == Result.terminated)
+        end = jnp.where(good, inputs.t1, constants.t)
         theta = [jnp.zeros_like(x) for x in along.theta()]
         times = Times(*(jnp.zeros_like(getattr(inputs, name)) if along.moves(name) else None for name in Times._fields))
-        last = jnp.sum(along.direction * inputs.stops < along.direction * inputs.t1, dtype=jnp.int32) - 1
-        if times.t1 is not None:
-            times = times._replace(t1=real_sum(bars.y * along.velocity(inputs.t1, y1, last)).astype(inputs.t1.dtype))
-        lam, theta = along.taken(inputs.t1, y1, bars.y, theta, last)
+        zero = jnp.zeros((), jnp.int32)
+        last = jnp.sum(along.direction * inputs.stops < along.direction * end, dtype=jnp.int32) - 1
+        if along.active.time:
+            change = bars.t + real_sum(bars.y * along.velocity(end, y1, last)).astype(end.dtype)
+            times = self.jumps.timed(times, end, zero, change, False)
+        lam, theta = along.taken(end, y1, bars.y, theta, last)
         parts = Parts(y1 if self.options.solves_state else None, lam, theta)
-        segment, number = None, jnp.zeros((), jnp.int32)
+        segment, number = None, zero
         if not self.options.solves_state:
             segment = segments.empty(self.integration, inputs)
-            number = (self.constants.counts.steps + segments.SEGMENT - 1) // segments.SEGMENT
+            number = (constants.counts.steps + segments.SEGMENT - 1) // segments.SEGMENT
         # without an error estimate to correct it, the step is the one that was given
-        first = self.settings.first_step if not self.settings.controller.needs_error else self.constants.dt
+        first = self.settings.first_step if not self.settings.controller.needs_error else constants.dt
         assert first is not None
-        times = self.timed(times, self.constants.t, jnp.zeros((), jnp.int32), bars.t, False)
-        good = (self.constants.result == Result.success) | (self.constants.result == Result.terminated)
+        usable = good & jnp.isfinite(first) & (first > 0)  # what failed has left a step too small to go on with
+        begun = constants.result != Result.initialisation_failed
         cursors = Cursors(
-            records={name: self.last_row(name, mark) for name, mark in self.constants.marks.items()},
+            records={name: self.last_row(name, mark) for name, mark in constants.marks.items()},
             stop=last,
             segment=number,
-            steps=jnp.zeros((), jnp.int32),
-            start=lax.stop_gradient(inputs.t1),
-            dt=lax.stop_gradient(jnp.where(jnp.isfinite(first) & (first > 0), first, jnp.abs(inputs.t1 - inputs.t0))),
-            result=jnp.where(good, Result.success, self.constants.result).astype(jnp.int32),
+            steps=zero,
+            start=lax.stop_gradient(end),
+            dt=lax.stop_gradient(jnp.where(usable, first, jnp.abs(end - inputs.t0))),
+            result=jnp.where(begun, Result.success, constants.result).astype(jnp.int32),
         )
-        return Moving(inputs.t1, parts, times, segment), cursors
+        return Moving(end, parts, times, segment), cursors
 
     def last_row(self, name: str, mark: jax.Array) -> jax.Array:
         """No step counts the values that are saved at an instant."""

@@ -30,7 +30,7 @@ from jaxdiffeq.primitives.jax_internals import (
     plain_path,
     symbolic_zero,
 )
-from jaxdiffeq.primitives.varying_axes import zeros_of
+from jaxdiffeq.primitives.varying_axes import axes_of, vary, zeros_of
 from jaxdiffeq.types import PyTree
 
 REVERSE_OVER_REVERSE = (
@@ -133,10 +133,34 @@ def _plain(*operands, there: Side, back: Side, counts: tuple[int, int, int]) -> 
         r, s = b
         return lower(1, *s), upper(1, *r)
 
-    nothing = [zeros_of(x) for x in there.out_avals]
-    zeros = [zeros_of(jax.typeof(x)) for x in lin]
-    found: Any = lax.custom_linear_solve(matrix, ((zeros, nothing), (lin, nothing)), solve, symmetric=True)
-    return found[0][1]
+    full = next((x for x in lin if x.size), None)
+    if full is None:
+        return [zeros_of(x) for x in there.out_avals]
+    nothing = [_nothing_of(full, x) for x in there.out_avals]
+    zeros = [_nothing_of(full, jax.typeof(x)) for x in lin]
+    right = _all_or_none(((zeros, nothing), (lin, nothing)))
+    found: Any = lax.custom_linear_solve(matrix, right, solve, symmetric=True)
+    (u, out), others = found
+    for x in jax.tree.leaves((u, others)):
+        out = [y + _nothing_of(x, y) if x.size else y for y in out]
+    return out
+
+
+@jax.custom_jvp
+def _all_or_none(tree: PyTree) -> PyTree:
+    """The tree, in which all leaves have a tangent if one of them does."""
+    return tree
+
+
+@_all_or_none.defjvp
+def _(primals: tuple, tangents: tuple) -> tuple[PyTree, PyTree]:
+    return _all_or_none(*primals), tangents[0]
+
+
+def _nothing_of(x: jax.Array, like: Any) -> jax.Array:
+    """Zeros that are a linear function of `x`: JAX wants a linear system to vary in all its parts, if in one."""
+    number = jnp.where(jnp.array(False), jnp.real(x.reshape(-1)[0]), 0).astype(like.dtype)
+    return vary(jnp.broadcast_to(number, like.shape), axes_of(like))
 
 
 def _swap(residuals: Sequence[Any], counts: tuple[int, int, int]) -> list:
