@@ -118,7 +118,8 @@ def grad_of_shard_map(name: str, check: bool) -> None:
 
 
 def collective_in_f(name: str, check: bool) -> None:
-    """Every device holds a part of one state, and f adds up over all of them."""
+    """Every device holds a part of one state, and f adds up over all of them: of equal steps, since each device judges
+    its own part."""
     where = mesh("Auto")
 
     def f(t, y, rate):
@@ -185,7 +186,7 @@ for _check in (True, False):
         DEVICES[f"shard_map, check_vma={_check}, {_name}"] = lambda c=_check, n=_name: in_shard_map(n, c)
     for _name in ("adaptive", "equal"):
         DEVICES[f"grad of shard_map, check_vma={_check}, {_name}"] = lambda c=_check, n=_name: grad_of_shard_map(n, c)
-        DEVICES[f"collective in f, check_vma={_check}, {_name}"] = lambda c=_check, n=_name: collective_in_f(n, c)
+    DEVICES[f"collective in f, check_vma={_check}"] = lambda c=_check: collective_in_f("equal", c)
 DEVICES |= {"spmd_axis_name": spmd_axis_name, "sharding constraint": constrained, "another device": other_device}
 if hasattr(jax, "pmap"):
     DEVICES |= {f"pmap, {name}": lambda n=name: pmap(n) for name in ("adaptive", "equal")}
