@@ -46,8 +46,14 @@ _failed: contextvars.ContextVar[bool] = contextvars.ContextVar("failed", default
 
 
 def plain_path() -> bool:
-    """Whether public JAX alone is to be used: asked for, on a version never tried, or since the fast path failed."""
-    return os.environ.get("JAXDIFFEQ_PLAIN", "0") not in ("", "0") or _failed.get() or not is_tested()
+    """Whether public JAX alone is to be used: asked for, on a version never tried, or since the fast path failed.
+
+    JAXDIFFEQ_PLAIN=1 asks for it, JAXDIFFEQ_PLAIN=0 for the fast path whatever the version.
+    """
+    setting = os.environ.get("JAXDIFFEQ_PLAIN", "")
+    if setting not in ("", "0"):
+        return True
+    return _failed.get() or (setting == "" and not is_tested())
 
 
 @functools.cache
