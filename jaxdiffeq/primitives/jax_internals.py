@@ -24,7 +24,7 @@ from jax.core import eval_jaxpr as eval_jaxpr
 from jax.extend.core import Jaxpr as Jaxpr
 from jax.extend.core import Literal as Literal
 from jax.extend.core import Primitive as Primitive
-from jax.extend.core import jaxpr_as_fun as jaxpr_as_fun
+from jax.extend.core import jaxpr_as_fun as _as_fun
 from jax.extend.mlir import ir
 from jax.interpreters import ad, batching, mlir, partial_eval
 
@@ -165,6 +165,35 @@ def uses_axis(name: Any, *programs: ClosedJaxpr) -> bool:
     return any(e.name == name for e in effects)
 
 
+def jaxpr_as_fun(closed: ClosedJaxpr) -> Callable:
+    """The program as a function, also of values that vary over more mesh axes than those it was traced with."""
+
+    def run(*xs):
+        if all(varying(x) <= varying(a) for x, a in zip(xs, closed.in_avals, strict=True)):
+            return _as_fun(closed)(*xs)
+        return _wider(closed, xs)
+
+    return run
+
+
+def _wider(closed: ClosedJaxpr, xs: Sequence[Any]) -> list:
+    """Operation by operation: one that marks a value as varying is an error to JAX where it does already."""
+    jaxpr = closed.jaxpr
+    known: dict[Any, Any] = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*closed.consts, *xs], strict=True))
+    read = lambda atom: atom.val if isinstance(atom, Literal) else known[atom]
+    for eqn in jaxpr.eqns:
+        ins = [read(v) for v in eqn.invars]
+        if eqn.primitive.name in ("pvary", "pcast") and set(eqn.params["axes"]) <= varying(ins[0]):
+            outs = ins
+        else:
+            given = eqn.primitive.get_bind_params(eqn.params)
+            parts, params = given if isinstance(given, tuple) else ((), given)
+            found = eqn.primitive.bind(*parts, *ins, **params)
+            outs = found if eqn.primitive.multiple_results else [found]
+        known |= zip(eqn.outvars, outs, strict=True)
+    return [read(v) for v in jaxpr.outvars]
+
+
 def consts_first(closed: ClosedJaxpr) -> ClosedJaxpr:
     """The same function with its constants as leading arguments, so that tracers may be among them."""
     jaxpr = closed.jaxpr
@@ -297,6 +326,18 @@ def over_lanes(fun: Callable, in_axes: Sequence[Any], out_axes: Any, lanes: Any)
         return jax.vmap(fun, in_axes=tuple(in_axes), out_axes=out_axes, **how)
     many = jax.vmap(lambda _, *xs: fun(*xs), in_axes=(0, *in_axes), out_axes=out_axes, **how)
     return lambda *xs: many(jnp.zeros(lanes.size), *xs)
+
+
+def has_name(lanes: Any) -> bool:
+    """Whether the user has named these lanes; JAX gives others an object of its own."""
+    kind = type(lanes.name)
+    return kind is not object and not kind.__module__.startswith("jax")
+
+
+def without_lanes(x: Any, axis: int | None) -> jax.ShapeDtypeStruct:
+    """What one lane sees of `x`."""
+    shape = [n for i, n in enumerate(jnp.shape(x)) if i != axis]
+    return jax.ShapeDtypeStruct(shape, jnp.result_type(x))
 
 
 def _are_ours(axis: Any, programs: Sequence[ClosedJaxpr]) -> bool:

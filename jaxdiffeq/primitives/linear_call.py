@@ -23,6 +23,7 @@ from jaxdiffeq.primitives.jax_internals import (
     Zero,
     consts_first,
     define,
+    has_name,
     is_common,
     is_live,
     jaxpr_as_fun,
@@ -30,6 +31,7 @@ from jaxdiffeq.primitives.jax_internals import (
     plain_path,
     symbolic_zero,
     uses_axis,
+    without_lanes,
 )
 from jaxdiffeq.primitives.varying_axes import axes_of, vary, zeros_of
 from jaxdiffeq.types import PyTree
@@ -48,7 +50,7 @@ ACROSS_LANES = (
 
 
 class Lazy:
-    """A program that is traced only if it is used: reverse mode never runs the map, only its transpose."""
+    """A program that is traced only if it is used: either mode runs the map or its transpose, never both."""
 
     def __init__(self, fun: Callable, out_avals: Sequence[Any]):
         self.fun, self.out_avals = fun, out_avals
@@ -68,7 +70,7 @@ def linear_call(
 ) -> PyTree:
     """`fun(residuals, tangents)`, linear in `tangents`; its transpose is `transpose(residuals, cotangents)`.
 
-    `like` has the shapes of the result, if they are known; then `fun` may not close over tracers.
+    `like` has the shapes of the result, if they are known; then neither function may close over tracers.
 
     A string in place of `transpose` is the message of the error that reverse mode then raises. What either function
     closes over becomes a residual. Second derivatives, those with respect to residuals, are forward mode only.
@@ -98,8 +100,11 @@ def linear_call(
         def backward(*xs):
             return jax.tree.leaves(transpose(res_tree.unflatten(xs[:n]), tree.unflatten(xs[n:])))
 
-        closed = jax.make_jaxpr(backward)(*res, *there.out_avals)
-        back, more = consts_first(closed), closed.consts
+        if like is None:
+            closed = jax.make_jaxpr(backward)(*res, *there.out_avals)
+            back, more = consts_first(closed), closed.consts
+        else:
+            back, more = Lazy(backward, [jax.typeof(x) for x in lin]), []
     operands = [*consts, *more, *res, *lin]
     how = {"there": there, "back": back, "counts": (len(consts), len(more), len(operands) - len(lin))}
     ours = not plain_path() and is_common(*map(jax.typeof, operands))
@@ -146,7 +151,10 @@ def _plain(*operands, there: Side, back: Side, counts: tuple[int, int, int]) -> 
     nothing = [_nothing_of(full, x) for x in there.out_avals]
     zeros = [_nothing_of(full, jax.typeof(x)) for x in lin]
     right = _all_or_none(((zeros, nothing), (lin, nothing)))
-    found: Any = lax.custom_linear_solve(matrix, right, solve, symmetric=True)
+    try:
+        found: Any = lax.custom_linear_solve(matrix, right, solve, symmetric=True)
+    except Exception:  # no transpose can be made, of a loop in f, say: then forward mode is all there is
+        return push(lin)
     (u, out), others = found
     for x in jax.tree.leaves((u, others)):
         out = [y + _nothing_of(x, y) if x.size else y for y in out]
@@ -228,16 +236,31 @@ def _batch(lanes, operands, dims, *, there, back, counts):
 
     res = front[:known]
     ours, theirs = [*res[:mine], *res[mine + other :], *lin], [*res[mine : mine + other], *res[mine + other :]]
-    if isinstance(there, Lazy):
-        there = Lazy(every(there, axes[:mine]), [x.update(shape=(lanes.size, *x.shape)) for x in there.out_avals])
-    else:
-        there = jax.make_jaxpr(every(there, axes[:mine]))(*ours)
-    if not isinstance(back, str | Lazy) and uses_axis(lanes.name, back):
+    if _crosses(back, operands, dims, counts, lanes, there.out_avals):
         back = ACROSS_LANES
+    there = _over(there, every(there, axes[:mine]), lanes, ours)
     if not isinstance(back, str):
-        back = jax.make_jaxpr(every(back, axes[mine : mine + other]))(*theirs, *there.out_avals)
+        back = _over(back, every(back, axes[mine : mine + other]), lanes, [*theirs, *there.out_avals])
     out = linear_call_p.bind(*res, *lin, there=there, back=back, counts=counts)
     return out, [0] * len(out)
+
+
+def _over(program: ClosedJaxpr | Lazy, run: Callable, lanes: Any, operands: Sequence[Any]) -> ClosedJaxpr | Lazy:
+    """The program `run` in all lanes."""
+    if isinstance(program, Lazy):
+        return Lazy(run, [x.update(shape=(lanes.size, *x.shape)) for x in program.out_avals])
+    return jax.make_jaxpr(run)(*operands)
+
+
+def _crosses(back: Side, operands: Sequence, dims: Sequence, counts: tuple, lanes: Any, bars: Sequence) -> bool:
+    """Whether the transpose talks across these lanes."""
+    mine, other, known = counts
+    if isinstance(back, str) or not has_name(lanes):
+        return False
+    if isinstance(back, Lazy):
+        avals = [without_lanes(x, d) for x, d in zip(operands[:known], dims[:known], strict=True)]
+        back = jax.make_jaxpr(lambda *xs: _call(back, xs))(*avals[mine : mine + other], *avals[mine + other :], *bars)
+    return uses_axis(lanes.name, back)
 
 
 linear_call_p = define(

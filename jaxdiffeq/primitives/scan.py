@@ -191,11 +191,15 @@ def _jvp(primals, tangents, *, body, counts, **how):
 
         return of_live, [operands[i] for i in live]
 
-    if how["forward_only"]:
-        tangents = [d_consts, d_carry, d_xs]
-        out, d_out = _together(trip, len(body.out_avals), tangents, _split(primals, counts), how)
+    of = trip, len(body.out_avals)
+    try:
+        kept = None if how["forward_only"] else _kept(*of, *_split(primals, counts), how)
+    except Exception:  # what is in there has forward mode alone, like a loop
+        kept = None
+    if kept is None:
+        out, d_out = _together(*of, [d_consts, d_carry, d_xs], _split(primals, counts), {**how, "forward_only": True})
         return out, put([symbolic_zero(x) for x in out], outs, d_out)
-    out, rows, linear = _kept(trip, len(body.out_avals), *_split(primals, counts), how)
+    out, rows, linear = kept
 
     def derivative(d_carry, both):
         kept, d_row = both[: len(rows)], both[len(rows) :]
