@@ -78,14 +78,19 @@ def test_nan_in_rejected_steps_changes_nothing():
     assert np.allclose(bad, [-2 * value, 0.0], rtol=1e-4)
 
 
-def test_a_failed_solve_has_a_nan_gradient_and_its_code():
-    def loss(p):
-        solution = solve(p, max_steps=3, throw=False)
-        return jnp.sum(solution.y_end**2), solution.result
+def test_a_failed_solve_has_its_code_and_the_derivative_of_where_it_came_to():
+    """NaN is what it did not come to; see the wall for rows."""
 
-    gradient, code = jax.jit(jax.grad(loss, has_aux=True))(P)
-    assert np.all(np.isnan(gradient))
+    def loss(p, what):
+        solution = solve(p, max_steps=3, throw=False)
+        return jnp.sum(getattr(solution, what) ** 2), solution.result
+
+    gradient, code = jax.jit(jax.grad(loss, has_aux=True), static_argnums=1)(P, "y_end")
     assert code == jde.Result.max_steps_reached
+    forward, _ = jax.jit(jax.jacfwd(loss, has_aux=True), static_argnums=1)(P, "y_end")
+    np.testing.assert_allclose(gradient, forward, rtol=1e-12)
+    assert np.all(np.isfinite(gradient)) and np.any(gradient != 0)
+    assert np.all(np.isnan(jax.jit(jax.grad(loss, has_aux=True), static_argnums=1)(P, "ys")[0]))
 
 
 def test_closed_over_values_are_differentiated():
