@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import itertools
+import operator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -239,7 +241,7 @@ class _CollocationStages:
         before, width = self.start.memory[:2]
         ratio = jnp.clip(self.width / width, 0, FARTHEST).astype(self.y.dtype)
         theta = 1 + ratio * jnp.asarray(self.method.tableau.c[self.form.inner], self.y.dtype)
-        powers = jnp.cumprod(jnp.broadcast_to(theta[None], (len(before), self.form.size)), axis=0)
+        powers = jnp.stack(list(itertools.accumulate([theta] * len(before), operator.mul)))
         return blend((powers - 1)[:, :, None], before[:, None])
 
     def _error(self, factors: tuple, u: jax.Array) -> tuple[jax.Array | None, jax.Array]:
