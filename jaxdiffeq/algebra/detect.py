@@ -21,7 +21,7 @@ import numpy as np
 from jax import lax
 
 from jaxdiffeq.algebra.structure import Dense, Sparse
-from jaxdiffeq.primitives.jax_internals import Literal, Tracer, aval_of, jaxpr_as_fun
+from jaxdiffeq.primitives.jax_internals import Literal, Tracer, aval_of, jaxpr_as_fun, scan_counts
 
 MOST = 2**23
 """members of the sets of one array, above which f counts as dense"""
@@ -239,7 +239,8 @@ def _settled(walk: _Walk, carry: Sequence[Facts], body: Callable) -> list[Facts]
 
 
 def _scan(walk: _Walk, params: dict, ins: list[Facts]) -> list[Facts]:
-    a, b = params["num_consts"], params["num_consts"] + params["num_carry"]
+    a, count = scan_counts(params)
+    b = a + count
     consts, carry, xs = ins[:a], ins[a:b], ins[b:]
     body, length = params["jaxpr"], params["length"]
     if any(x.sets for x in carry) and length <= UNROLLED:

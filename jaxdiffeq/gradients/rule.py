@@ -280,6 +280,7 @@ def felt(bars: Outputs, lost: dict[str, jax.Array]) -> tuple[jax.Array, jax.Arra
     anything = [jnp.any(x != 0) for x in jax.tree.leaves(bars)]
     marked = with_rows(jax.tree.map(lambda x: jnp.where(x != 0, 1, 0), bars), {k: ~v for k, v in lost.items()}, 0)
     of_lost = [jnp.any(x != 0) for x in jax.tree.leaves(marked.records)]
+    of_lost += [jnp.any(jnp.isnan(x)) for x in (bars.t, bars.y)]  # of the end that was not reached, see `poisoned`
     either = lambda flags: functools.reduce(jnp.logical_or, flags, jnp.array(False))
     return either(anything), either(of_lost)
 

@@ -222,6 +222,14 @@ def programs_in(params: Any) -> list[Jaxpr]:
     return [v for v in values if isinstance(v, Jaxpr)]
 
 
+def scan_counts(params: dict) -> tuple[int, int]:
+    """How many constants and how many values in the carry an equation of `lax.scan` has; JAX has changed its form."""
+    if "num_consts" in params:
+        return params["num_consts"], params["num_carry"]
+    consts, carry, _ = params["ft_in"].unpack()
+    return len(consts), len(carry)
+
+
 def rewritten(program: Any, change: Callable) -> Any:
     """The program, or the programs in a tuple, with every equation replaced by `change(equation)`."""
     if isinstance(program, tuple):

@@ -192,7 +192,7 @@ def test_one_that_changes_is_noticed_before_newton_slows_down(method, monkeypatc
     assert stats.jac_evals == STEPS
     assert stats.newton_iterations == stats_anew.newton_iterations
     np.testing.assert_allclose(y, y_anew, rtol=1e-11)
-    monkeypatch.setattr(chord, "DRIFT", jnp.inf)
+    monkeypatch.setattr(chord, "CONTRACTION", jnp.inf)
     _, stats_unseen, result = equally(method, lambda t, y, a: field(t, y, a))(50.0)
     assert result != jde.Result.success or stats_unseen.newton_iterations > stats.newton_iterations + 10
 
