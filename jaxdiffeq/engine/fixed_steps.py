@@ -150,7 +150,8 @@ class EqualSteps:
         """y and memory before each of these steps, the first of which begins at `first`."""
 
         def trip(at, i):
-            after = self.step(inputs, settings, *at, i)[1].after
+            y, memory = at
+            after = self.step(inputs, settings, y, memory, i)[1].after
             return (after.y, after.memory), at
 
         return scan(trip, first, numbers)[1]

@@ -26,7 +26,7 @@ def check_claim(stability: str, a: np.ndarray, b: np.ndarray, r_infinity: float)
         return
     assert (stability == "L") == (abs(r_infinity) < rounding)
     assert abs(r_infinity) <= 1 + rounding
-    assert np.all(np.linalg.eigvals(a).real > -rounding)  # the poles of R are their inverses
+    assert np.all(np.real(np.linalg.eigvals(a)) > -rounding)  # the poles of R are their inverses
     angle = 90.0 if stability in ("A", "L") else float(stability.removeprefix("A(").removesuffix(")"))
     assert not exceeds_one(a, b, angle)
     assert angle == 90 or exceeds_one(a, b, angle + 0.1)

@@ -104,7 +104,7 @@ def mutants(tab):
         rows = getattr(tab, field)
         for i in range(1, tab.stages):
             j = rng.choice(visible[visible < i])
-            yield altered(tab, **{field: with_row(rows, i, nudged(rows[i], j))})
+            yield altered(tab, **{field: with_row(rows, i, nudged(rows[i], int(j)))})
     yield altered(tab, gamma=tab.gamma + 1e-6)
     yield from (altered(tab, m=nudged(tab.m, i)) for i in range(tab.stages))
     if tab.e:

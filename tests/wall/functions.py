@@ -4,6 +4,9 @@ Each is tried with a few shapes of arguments; for those that want more than arra
 is listed with the reason.
 """
 
+# pyright: reportArgumentType=false
+# numpy's arrays where JAX says its own: what users give, and what JAX takes
+
 import functools
 import inspect
 import re

@@ -140,7 +140,7 @@ def compare(shape, steps, method, lanes) -> None:
     deadline=None,
     database=None,
     phases=[hypothesis.Phase.generate],  # a case is small as it is, and the next attempt may abort
-    suppress_health_check=list(hypothesis.HealthCheck),
+    suppress_health_check=[hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.data_too_large],
 )
 @hypothesis.given(programs())
 def every(program) -> None:

@@ -7,6 +7,7 @@ Programs of several devices, donation and export are in a process of their own: 
 import functools
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -30,7 +31,7 @@ def field(t, y, a):
     return jnp.stack([a * y[1] * jnp.cos(t), -y[0] - 0.1 * y[0] * y[1]])
 
 
-def of(method, saveat=END, f=field, **options):
+def of(method, saveat: Any = END, f=field, **options):
     """(y0 [2], a) ↦ the rows that are saved, all in one vector, and the end with a weight of its own."""
 
     def run(y, a):
