@@ -14,6 +14,7 @@ import pytest
 from helpers.plain import fresh, plain
 
 import jaxdiffeq as jde
+from jaxdiffeq.primitives.jax_internals import plain_path
 
 Y, A = jnp.array([0.9, 0.5]), jnp.array(0.7)
 END, TIMES = jde.SaveAt(t1=True), np.array([0.4, 1.0])
@@ -71,7 +72,9 @@ def kernels(text: str) -> int:
     return sum('xla_cpu_small_call="true"' in line and 'inlineable="false"' in line for line in text.splitlines())
 
 
-needs_cpu = pytest.mark.skipif(jax.default_backend() != "cpu", reason="kernels are made on the CPU")
+needs_cpu = pytest.mark.skipif(
+    jax.default_backend() != "cpu" or plain_path(), reason="kernels are made on the CPU, on the fast path"
+)
 WHOLE = {"SteadyState": 0}  # families that need none
 
 
