@@ -13,6 +13,7 @@ from jaxdiffeq import errors
 from jaxdiffeq.gradients import support
 from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.methods.choice import Recommendation, Traits, choose
+from jaxdiffeq.methods.explicit import BS3
 from jaxdiffeq.problems.definitions import Terms, replaced, terms_of
 
 DISCRETE = ReverseAD()
@@ -41,6 +42,8 @@ class Options:
         equal = errors.equal_steps(self.controller)
         stepper = choose(self.rtol, traits_of(terms, equal)).method if self.method is None else self.method
         errors.method(stepper)
+        if traits_of(terms, equal).size == 0 and not terms.is_residual:
+            stepper = BS3()  # nothing to solve for, which an implicit method cannot
         controller = stepper.controller if self.controller is None else self.controller
         errors.controlled(stepper, controller, self.first_step)
         support.check(self.gradient, self.dense, self.regularisers, terms.is_residual)
