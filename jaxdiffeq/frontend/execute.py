@@ -22,6 +22,8 @@ from jaxdiffeq.primitives.varying_axes import left_to_xla
 from jaxdiffeq.solution import Solution
 from jaxdiffeq.types import PyTree, Result
 
+SYMBOLIC = 2**16  # bytes that a state is taken to have whose size is a symbol, in an export
+
 
 def execute(plan: Plan, arrays: Arrays) -> tuple[Plan, Solution]:
     """Run, and raise what the user's functions raise; on the plain path, which then is in the plan returned, where the
@@ -71,6 +73,7 @@ def _whole(plan: Plan, arrays: Arrays) -> Packed:
     integration = parts.integration if n is None else EqualSteps(parts.integration, n)
     state = jax.eval_shape(integration.begin, parts.inputs)  # with a Jacobian, if the method keeps one
     state_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
+    state_bytes = state_bytes if isinstance(state_bytes, int) else SYMBOLIC
     bind = plan.gradient.bind if n is None else plan.gradient.on_equal_steps
     strategy = bind(plan.max_steps if n is None else n, state_bytes)
     outputs, constants = differentiable(strategy, integration, parts.inputs, parts.settings)

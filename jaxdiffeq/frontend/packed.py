@@ -29,7 +29,7 @@ class Packed:
         groups: dict[str, list] = {}
         others, places = [], []
         for x in leaves:
-            if x.size > limit or (limit == 1 and x.ndim):
+            if (limit == 1 and x.ndim) or not isinstance(x.size, int) or x.size > limit:
                 places.append(None)
                 others.append(x)
                 continue

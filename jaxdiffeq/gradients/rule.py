@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
-from jaxdiffeq.primitives.cpu_kernel import ELEMENTS
+from jaxdiffeq.primitives.cpu_kernel import is_small
 from jaxdiffeq.primitives.fused_region import fused_region
 from jaxdiffeq.primitives.jax_internals import as_now, on_plain_path, zero_tangent
 from jaxdiffeq.primitives.linear_call import REVERSE_OVER_REVERSE, linear_call
@@ -136,7 +136,7 @@ class _Solve:
         some, rest, _, constants, _ = res
         lost = lost_rows(self.integration, bars, constants, self.inputs(some, rest))
         pulled = lambda *of: (self.pulled(live, *of), ())
-        if sum(x.size for x in jax.tree.leaves(bars)) <= ELEMENTS:  # then a kernel can look through them too
+        if is_small(jax.tree.leaves(bars)):  # then a kernel can look through them too
             return fused_region(lambda res, bars: pulled(res, bars, lost, felt(bars, lost)), res, bars)[0]
         return fused_region(pulled, res, bars, lost, felt(bars, lost))[0]
 

@@ -53,6 +53,11 @@ def fits(jaxpr: Jaxpr) -> bool:
     return True
 
 
+def is_small(arrays: Any) -> bool:
+    """Whether a kernel can sum over all of them."""
+    return all(isinstance(x.size, int) for x in arrays) and sum(x.size for x in arrays) <= ELEMENTS
+
+
 def pays(inside: str | None, operands: Any) -> bool:
     """Whether a loop inside nothing, a "loop" or a "kernel" should become a kernel of its own.
 

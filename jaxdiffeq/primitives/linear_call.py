@@ -24,7 +24,6 @@ from jaxdiffeq.primitives.jax_internals import (
     consts_first,
     define,
     has_name,
-    is_common,
     is_live,
     jaxpr_as_fun,
     over_lanes,
@@ -107,8 +106,7 @@ def linear_call(
             back, more = Lazy(backward, [jax.typeof(x) for x in lin]), []
     operands = [*consts, *more, *res, *lin]
     how = {"there": there, "back": back, "counts": (len(consts), len(more), len(operands) - len(lin))}
-    ours = not plain_path() and is_common(*map(jax.typeof, operands))
-    return tree.unflatten((linear_call_p.bind if ours else _plain)(*operands, **how))
+    return tree.unflatten((_plain if plain_path() else linear_call_p.bind)(*operands, **how))
 
 
 def _run(*operands, there, back, counts):
