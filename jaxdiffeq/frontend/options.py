@@ -40,9 +40,10 @@ class Options:
     def settled(self, terms: Terms) -> Options:
         """With a method and a controller, given or chosen, that serve these terms and each other."""
         equal = errors.equal_steps(self.controller)
-        stepper = choose(self.rtol, traits_of(terms, equal)).method if self.method is None else self.method
+        traits = traits_of(terms, equal)
+        stepper = choose(self.rtol, traits).method if self.method is None else self.method
         errors.method(stepper)
-        if traits_of(terms, equal).size == 0 and not terms.is_residual:
+        if traits.size == 0 and not terms.is_residual:
             stepper = BS3()  # nothing to solve for, which an implicit method cannot
         controller = stepper.controller if self.controller is None else self.controller
         errors.controlled(stepper, controller, self.first_step)

@@ -36,6 +36,12 @@ COPIED = 2**14  # bytes: what a loop inside another may have copied on every tri
 ATTRIBUTES = {"inlineable": "false", "xla_cpu_small_call": "true"}
 
 
+def holds_loops(name: str) -> None:
+    """A primitive of ours may stand in a kernel, with the programs that it has, and these may have loops."""
+    CONTAINERS.add(name)
+    LOOPED.add(name)
+
+
 def fits(jaxpr: Jaxpr) -> bool:
     """Whether every operation can be emitted in one kernel and is small enough to be better off there."""
     for eqn in jaxpr.eqns:

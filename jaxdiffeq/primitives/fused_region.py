@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdiffeq.primitives.cpu_kernel import CONTAINERS, LOOPED, becomes_one, lowered, nest
+from jaxdiffeq.primitives.cpu_kernel import becomes_one, holds_loops, lowered, nest
 from jaxdiffeq.primitives.dataflow import axes, dependencies, hits, lanes_first, put
 from jaxdiffeq.primitives.jax_internals import (
     consts_first,
@@ -96,5 +96,4 @@ fused_region_p = define(
     on_cpu=_lower_on_cpu,
     programs=("jaxpr",),
 )
-CONTAINERS.add("fused_region")
-LOOPED.add("fused_region")
+holds_loops("fused_region")

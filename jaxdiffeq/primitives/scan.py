@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdiffeq.primitives.cpu_kernel import CONTAINERS, LOOPED, becomes_one, lowered, nest
+from jaxdiffeq.primitives.cpu_kernel import becomes_one, holds_loops, lowered, nest
 from jaxdiffeq.primitives.dataflow import RULES, axes, dependencies, put, reached, widen
 from jaxdiffeq.primitives.jax_internals import (
     ClosedJaxpr,
@@ -329,6 +329,5 @@ scan_p = define(
     on_cpu=_lower_on_cpu,
     programs=("body",),
 )
-CONTAINERS.add("faithful_scan")
-LOOPED.add("faithful_scan")
+holds_loops("faithful_scan")
 RULES["faithful_scan"] = RULES["scan"]

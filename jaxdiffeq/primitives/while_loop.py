@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdiffeq.primitives.cpu_kernel import CONTAINERS, LOOPED, becomes_one, lowered, nest
+from jaxdiffeq.primitives.cpu_kernel import becomes_one, holds_loops, lowered, nest
 from jaxdiffeq.primitives.dataflow import RULES, axes, dependencies, hits, lanes_first, put, reached, widen
 from jaxdiffeq.primitives.jax_internals import (
     ClosedJaxpr,
@@ -219,5 +219,4 @@ frozen_while_p = define(
     programs=("cond", "body"),
 )
 RULES["frozen_while"] = _dependencies
-CONTAINERS.add("frozen_while")
-LOOPED.add("frozen_while")
+holds_loops("frozen_while")
