@@ -212,16 +212,16 @@ def starting_step(f: Callable, inputs: Any, tolerance: Tolerance, order: int, no
     """
     t0, y0, args = inputs.t0, inputs.y0, inputs.args
     span = jnp.abs(inputs.t1 - t0)
-    real = jnp.finfo(y0.dtype).dtype
     scale = tolerance.scale(y0, y0)
+    over_span = lambda slope: norm(size(slope * span.astype(y0.dtype)) / scale)  # slopes squared may overflow
     f0 = f(t0, y0, args)
-    d0, d1 = norm(size(y0) / scale), norm(size(f0) / scale) * span.astype(real)
+    d0, d1 = norm(size(y0) / scale), over_span(f0)
     tiny = (d0 < 1e-5) | (d1 < 1e-5)
     guess = jnp.where(tiny, 1e-6, 0.01 * d0 / jnp.where(tiny, 1, d1))
     guess = jnp.minimum(guess, 1)
     probe = jnp.sign(inputs.t1 - t0) * guess.astype(span.dtype) * span
     f1 = f(t0 + probe, y0 + probe.astype(y0.dtype) * f0, args)
-    d2 = norm(size(f1 - f0) / scale) * span.astype(real) / jnp.where(guess > 0, guess, 1)
+    d2 = over_span(f1 - f0) / jnp.where(guess > 0, guess, 1)
     steep = jnp.maximum(d1, d2)
     better = jnp.where(steep <= 1e-15, jnp.maximum(1e-6, guess * 1e-3), (0.01 / steep) ** (1 / order))
     fraction = jnp.minimum(jnp.minimum(100 * guess, better), 1)
