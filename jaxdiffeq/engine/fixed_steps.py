@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -58,10 +58,6 @@ class EqualSteps:
     @property
     def recorders(self) -> Mapping[str, Any]:
         return self.loop.recorders
-
-    @property
-    def compact(self) -> EqualSteps:
-        return replace(self, loop=self.loop.compact)
 
     def begin(self, inputs: Inputs) -> State:
         return self.loop.begin(inputs)

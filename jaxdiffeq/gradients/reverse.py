@@ -352,18 +352,18 @@ class _EqualBackward(_Pull):
         return scan(trip, carry, (states, numbers), reverse=True, forward_only=True)[0]
 
     def _pull_step(self, bars: _Cotangents, cursors: dict, at: tuple, i: jax.Array, live: jax.Array) -> tuple:
-        integration, (real, rest) = self.integration.compact, _parted(at)
+        real, rest = _parted(at)
 
         def forward(real, leaves):
             inputs = self.active.fill(leaves)
-            before, step = integration.step(inputs, self.settings, *_joined(at, real, rest), i)
+            before, step = self.integration.step(inputs, self.settings, *_joined(at, real, rest), i)
             after = step.after
             estimates = Estimates(step.error, step.spectral_radius) if self.estimated else Estimates()
             out = before.t, after.t, after.y, _real(after), step.dense if self.dense else None, estimates
             return out, (before, step)
 
         (*_, dense, estimates), pull, (before, step) = jax.vjp(forward, real, self.active.leaves(), has_aux=True)
-        view = integration.view(self.active.inputs, before, step, live, i)._replace(estimates=estimates)
+        view = self.integration.view(self.active.inputs, before, step, live, i)._replace(estimates=estimates)
         around, d_dense, cursors = self._pull_records(bars, cursors, view, dense)
         d_after = around.after
         d_at, more = pull((around.before_t, d_after.t, d_after.y, d_after.memory, d_dense, around.estimates))
