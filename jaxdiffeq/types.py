@@ -24,6 +24,9 @@ class Result(IntEnum):
     initialisation_failed = 6
     event_limit_reached = 7
 
+    def __jax_array__(self) -> jax.Array:  # op by op, JAX takes a subclass of int for an int64
+        return jnp.asarray(self.value, jnp.int32)
+
 
 class Inputs(NamedTuple):
     """Everything a gradient may flow to.

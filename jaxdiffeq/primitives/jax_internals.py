@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
+import numbers
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -154,15 +155,33 @@ def _is_axis(effect: Any) -> bool:
     return type(effect).__name__ == "NamedAxisEffect"
 
 
-def names_axes(jaxpr: Jaxpr) -> bool:
-    """Whether the program talks across lanes, or devices, that have a name."""
-    return any(map(_is_axis, jaxpr.effects))
+SILENT = frozenset(["axis_index", "pvary", "pcast", "shard_map"])
+"""what has names of axes, but does not talk across them, or across its own only"""
+
+
+def axes_crossed(*programs: Jaxpr) -> set[Any]:
+    """The names of lanes, or of devices, that the programs talk across.
+
+    Read off the operations: of their effects some collectives have none, and the number of a lane has one.
+    """
+    found: set[Any] = set()
+    for eqn in (eqn for program in programs for eqn in program.eqns if eqn.primitive.name not in SILENT):
+        names = [eqn.params.get("axis_name"), *(eqn.params.get("axes") or ())]
+        names = [n for name in names for n in (name if isinstance(name, tuple | list) else [name])]
+        found |= {n for n in names if n is not None and not isinstance(n, numbers.Integral)}
+        found |= axes_crossed(*programs_in(eqn.params))
+    return found
 
 
 def uses_axis(name: Any, *programs: ClosedJaxpr) -> bool:
-    """Whether a program talks across the lanes of this name."""
+    """Whether a program reads the number of the lane of this name, or talks across such lanes."""
     effects: list[Any] = [e for p in programs for e in p.jaxpr.effects if _is_axis(e)]
-    return any(e.name == name for e in effects)
+    return any(e.name == name for e in effects) or crosses_axis(name, *programs)
+
+
+def crosses_axis(name: Any, *programs: ClosedJaxpr) -> bool:
+    """Whether a program talks across the lanes of this name."""
+    return name in axes_crossed(*(p.jaxpr for p in programs))
 
 
 def jaxpr_as_fun(closed: ClosedJaxpr) -> Callable:

@@ -22,6 +22,7 @@ from jaxdiffeq.primitives.jax_internals import (
     ClosedJaxpr,
     Zero,
     consts_first,
+    crosses_axis,
     define,
     has_name,
     is_live,
@@ -29,7 +30,6 @@ from jaxdiffeq.primitives.jax_internals import (
     over_lanes,
     plain_path,
     symbolic_zero,
-    uses_axis,
     without_lanes,
 )
 from jaxdiffeq.primitives.varying_axes import axes_of, vary, zeros_of
@@ -258,7 +258,7 @@ def _crosses(back: Side, operands: Sequence, dims: Sequence, counts: tuple, lane
     if isinstance(back, Lazy):
         avals = [without_lanes(x, d) for x, d in zip(operands[:known], dims[:known], strict=True)]
         back = jax.make_jaxpr(lambda *xs: _call(back, xs))(*avals[mine : mine + other], *avals[mine + other :], *bars)
-    return uses_axis(lanes.name, back)
+    return crosses_axis(lanes.name, back)
 
 
 linear_call_p = define(

@@ -15,7 +15,7 @@ from jaxdiffeq.algebra.detect import Detected, detect
 from jaxdiffeq.algebra.krylov import MatrixFree
 from jaxdiffeq.algebra.structure import times_mass
 from jaxdiffeq.primitives.dataflow import dependencies
-from jaxdiffeq.primitives.jax_internals import names_axes
+from jaxdiffeq.primitives.jax_internals import axes_crossed
 from jaxdiffeq.problems.ravel import Program, Ravel, Split, as_array, close, inexact, real_dtype
 from jaxdiffeq.problems.vector_field import MassField, ResidualField, SplitField, VectorField
 from jaxdiffeq.types import PyTree
@@ -186,7 +186,7 @@ def _sees_time(program: Any) -> bool:
 
 
 def _crosses_lanes(*programs: Any) -> bool:
-    return any(isinstance(p, Program) and names_axes(p.jaxpr) for p in programs)
+    return bool(axes_crossed(*(p.jaxpr for p in programs if isinstance(p, Program))))
 
 
 def _bound(structure: Any, on: OnArrays, f: Callable, at: tuple) -> Any:
