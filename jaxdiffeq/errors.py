@@ -195,6 +195,11 @@ def tolerance_shape(tol: PyTree, y0: PyTree, name: str) -> None:
             )
 
 
+def one_of(given: Any, name: str, choices: Sequence[str]) -> None:
+    if given not in choices:
+        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}, but is {given!r}.")
+
+
 def positive(value: Any, name: str) -> Any:
     if value is None or not concrete(value):
         return value

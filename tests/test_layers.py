@@ -31,7 +31,7 @@ LAYERS = (  # from the bottom; a folder without files of its own here stands for
     },
     {"algebra.blocks"},
     {"algebra.structure"},
-    {"algebra.detect", "algebra.krylov", "algebra.newton"},
+    {"algebra.conserved", "algebra.detect", "algebra.krylov", "algebra.newton"},
     {"implicit.consistent"},
     {"problems.vector_field"},
     {"problems.user_functions", "problems.definitions", "implicit.system"},

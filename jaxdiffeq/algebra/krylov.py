@@ -123,6 +123,7 @@ class Shifted(NamedTuple):
 class Krylov(AlgebraDefaults):
     """The algebra of `MatrixFree` for one f(t, v, args), as the structures have it for theirs."""
 
+    stored = False
     options: MatrixFree
     slope: Callable[[jax.Array, Vector, PyTree], Vector]
     precondition: Callable | None

@@ -97,6 +97,8 @@ class AlgebraDefaults:
 
     full: ClassVar[bool] = False
     """a Jacobian is an array [n, n]"""
+    stored: ClassVar[bool] = True
+    """a Jacobian is made of its entries"""
 
     def at(self, f: Callable, given: Callable | None, place: tuple) -> tuple[Vector, Any]:
         """f and its Jacobian ∂f/∂v at `place`, (t, v, args); `given` is a function that computes the latter, [n, n]."""
