@@ -98,8 +98,8 @@ class Solution:
 
     ts: jax.Array
     ys: PyTree
-    mask: jax.Array
-    """which rows of `ts` and `ys` are real: neither padding nor after a failure"""
+    real: jax.Array
+    """1 for every row of `ts` and `ys` that is real, 0 for padding and after a failure"""
     stats: Stats
     result: jax.Array
     """a code of `Result`, 0 for success"""
@@ -113,7 +113,7 @@ class Solution:
     regularisers: dict[str, jax.Array] = field(default_factory=dict)
     """the sums asked for, by name; see `jaxdiffeq.engine.regularisers`"""
     account: Any = field(metadata={"static": True}, default=None)
-    """what `explain` knows before the result: method, controller, strategy"""
+    """what `explain` knows before the result: method, controller, strategy; of several solutions, the first one's"""
 
     def __repr__(self) -> str:
         shown = [f"{name}={eqx.tree_pformat(getattr(self, name), short_arrays=True)}" for name in ("ts", "ys")]
@@ -127,6 +127,11 @@ class Solution:
             return [f"{self.status} at t = {float(self.t_end):.6g}"]
         codes, counts = np.unique(np.asarray(self.result), return_counts=True)
         return [f"{count} × {Result(int(code)).name}" for code, count in zip(codes, counts, strict=True)]
+
+    @property
+    def mask(self) -> jax.Array:
+        """Which rows of `ts` and `ys` are real: neither padding nor after a failure. Shapes: [saved]."""
+        return self.real != 0
 
     @property
     def ok(self) -> jax.Array:

@@ -1,6 +1,7 @@
 """Dense output, failures with place and cause, statistics that count, and the account of how a solve was made."""
 
 import functools
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -188,6 +189,40 @@ def test_f_is_called_as_often_as_is_said(name, saving):
     assert len(calls) == int(sol.stats.f_evals)
     stats = sol.stats
     assert stats.steps == stats.accepted + stats.rejected_error + stats.rejected_solver
+
+
+# ---- a solution is data
+
+
+def slow(rate=1.0, **options):
+    return jde.solve(
+        jde.ODEProblem(lambda t, y, k: -k * y, 1.0, (0.0, 1.0), rate), jde.Tsit5(), saveat=[0, 1], **options
+    )
+
+
+def fast():
+    return jde.solve(jde.ODEProblem(lambda t, y, k: -k * y, 1.0, (0.0, 1.0), 2.0), jde.Rodas5P(), saveat=[0, 1])
+
+
+def test_solutions_of_different_solves_combine():
+    difference = jax.tree.map(lambda a, b: a - b, slow(), fast())
+    np.testing.assert_allclose(difference.ys[-1], np.exp(-1) - np.exp(-2), rtol=1e-2)
+    assert "Tsit5" in difference.explain()  # of several, the first one's
+    chosen = jax.jit(lambda c: jax.lax.cond(c, slow, fast))
+    for c, sol in ((True, slow()), (False, fast())):
+        np.testing.assert_allclose(chosen(c).ys, sol.ys, rtol=1e-12)
+        assert chosen(c).stats.accepted == sol.stats.accepted
+    _, sols = jax.lax.scan(lambda y, k: ((sol := slow(k)).ys[-1], sol), 1.0, jnp.array([1.0, 2.0]))
+    np.testing.assert_allclose(sols.ys[:, -1], np.exp([-1, -2]), rtol=1e-2)
+    assert sols.mask.all()
+
+
+def test_a_solution_is_pickled_without_what_made_it():
+    for sol in (slow(dense=True), dense()):
+        again = pickle.loads(pickle.dumps(sol))
+        assert again.explain() == sol.explain()
+        jax.tree.map(np.testing.assert_array_equal, jax.tree.leaves(again), jax.tree.leaves(sol))
+        np.testing.assert_array_equal(again(0.3), sol(0.3))
 
 
 def test_explain_says_what_was_done_and_why():

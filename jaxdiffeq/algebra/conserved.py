@@ -56,8 +56,8 @@ def size_of(v: jax.Array) -> jax.Array:
 def amplification(algebra: Any, matrix: Any, v: jax.Array) -> jax.Array:
     """About what an error of one unit in every entry becomes in the solution of a system, whatever units the rows have.
 
-    ‖A⁻¹ S|A|x/x‖ with generic signs S and x of the size of a state v: infinite or no number where A is singular; zero where a
-    matrix is known by its products alone.
+    ‖A⁻¹ S|A|x/x‖ with generic signs S and x of the size of a state v: infinite or no number where A is singular; zero
+    where a matrix is known by its products alone.
     Source: R. D. Skeel, J. ACM 26 (1979) 494, eq. (1.2).
     """
     unit = rounding_of(algebra, matrix, algebra.factor(matrix), size_of(v))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -58,7 +59,7 @@ def assemble(xp: Any, plan: Plan, ends: Ends, records: dict[str, Any], constants
     return Solution(
         ts=ts,
         ys=plan.ravel.unpack_rows(ys) if plan.keep.fn is None else ys,
-        mask=mask,
+        real=mask.astype(np.int32),  # a number as all others, so that solutions can be subtracted and averaged
         stats=_stats(plan, constants),
         result=constants.result,
         t_end=ends.t,
@@ -125,16 +126,32 @@ def _stats(plan: Plan, constants: Constants) -> Stats:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Account:
-    """What `sol.explain()` says before a result is known."""
+    """What `sol.explain()` says before a result is known.
 
-    plan: Plan
+    No part of a solution as data: all are equal, so that `jax.tree.map` and `lax.cond` take solutions by different
+    methods, and what is pickled is the text, without the user's functions.
+    """
+
+    plan: Plan | None
     method_given: bool
     controller: type | None
     """the class of the one given"""
+    said: tuple[tuple[str, str], ...] = ()
 
-    def lines(self) -> list[tuple[str, str]]:
+    def __eq__(self, other: object) -> bool:
+        return type(other) is Account
+
+    def __hash__(self) -> int:
+        return hash(Account)
+
+    def __reduce__(self) -> tuple:
+        return Account, (None, self.method_given, None, tuple(self.lines()))
+
+    def lines(self) -> Sequence[tuple[str, str]]:
+        if self.plan is None:
+            return self.said
         stepper = self.plan.stepper
         how_small = (
             f"order {stepper.order}, error estimate of order {stepper.error_order}, dense output {stepper.dense_order}"
