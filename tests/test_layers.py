@@ -33,7 +33,7 @@ LAYERS = (  # from the bottom; a folder without files of its own here stands for
     {"algebra.structure"},
     {"algebra.conserved", "algebra.detect", "algebra.krylov", "algebra.newton"},
     {"implicit.consistent"},
-    {"problems.vector_field"},
+    {"problems.vector_field", "problems.reached"},
     {"problems.user_functions", "problems.definitions", "implicit.system"},
     {"implicit.jacobian_reuse"},
     {"engine.control", "engine.recorders", "engine.stops"},

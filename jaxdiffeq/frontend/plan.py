@@ -32,6 +32,7 @@ from jaxdiffeq.problems.ravel import (
     split,
     time_dtype,
 )
+from jaxdiffeq.problems.reached import reached
 from jaxdiffeq.problems.user_functions import Arguments, Given, OnArrays, field_of, packed_mass
 from jaxdiffeq.problems.vector_field import VectorField
 from jaxdiffeq.types import Inputs, PyTree, Settings
@@ -59,6 +60,8 @@ class Plan:
     structure: Any = None
     equal_steps: int | None = None
     """how many, if the solve is a scan of these"""
+    reached: Any = ()
+    """what the functions find outside of their arguments"""
 
     @property
     def every_step(self) -> bool:
@@ -119,7 +122,17 @@ def prepare(terms: Terms, options: Options) -> tuple[Plan, Arrays]:
     sized = settings.first_step is not None or options.controller.equal
     probes = not (sized or terms.is_residual or mass is not None)
     plan = Plan(
-        parts, ravel, stepper, keep, *given, not probes, plain_path(), options.watch, structure, _equal(options, stops)
+        parts,
+        ravel,
+        stepper,
+        keep,
+        *given,
+        not probes,
+        plain_path(),
+        options.watch,
+        structure,
+        _equal(options, stops),
+        reached((*parts.static, saveat.fn)),
     )
     slope = _guess(dy0, y0, ravel) if terms.is_residual else None
     matrix = None if mass is None else packed_mass(mass, y0, ravel)
