@@ -2,6 +2,7 @@
 
 import functools
 import pickle
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -194,7 +195,7 @@ def test_f_is_called_as_often_as_is_said(name, saving):
 # ---- a solution is data
 
 
-def slow(rate=1.0, **options):
+def slow(rate: Any = 1.0, **options):
     return jde.solve(
         jde.ODEProblem(lambda t, y, k: -k * y, 1.0, (0.0, 1.0), rate), jde.Tsit5(), saveat=[0, 1], **options
     )

@@ -51,8 +51,11 @@ def held(k, t, y, _):
     return -k * y
 
 
-def with_default(t, y, _, k=np.ones(1)):  # an array that is changed in place is the case
-    return -k[0] * y
+DEFAULT = np.array(1.0)
+
+
+def with_default(t, y, _, k=DEFAULT):
+    return -k * y
 
 
 def end(f, args=None):
@@ -85,7 +88,7 @@ def cases():
         "closed array": (lambda t, y, _: -array * y, lambda k: array.fill(k)),
         "partial": (functools.partial(held, array), lambda k: array.fill(k)),
         "nonlocal": (cell, change),
-        "default": (with_default, lambda k: with_default.__defaults__[0].fill(k)),
+        "default": (with_default, lambda k: DEFAULT.fill(k)),
         "global": (of_global, lambda k: globals().update(RATE=k)),
         "entry of a dict": (of_entry, lambda k: RATES.update(k=k)),
         "through a helper": (of_helper, lambda k: globals().update(RATE=k)),
