@@ -22,6 +22,9 @@ MARGIN = 0.8, 0.4
 """of the explicit method's stability limit: a step above the first speaks for the stiff method, below the second for
 the explicit one"""
 
+BEYOND = 1.2
+"""times the stability limit: an explicit step is not longer, whatever its estimate of the error"""
+
 MANY = 500  # unknowns of an adjoint equation, parameters included
 
 
@@ -127,8 +130,25 @@ class Auto(StepperDefaults):
             return vary_like(step, start.y)
 
         step = lax.cond(memory.mode == STIFF, lambda: alike(STIFF), lambda: alike(NONSTIFF))
-        after = step.after._replace(memory=self._vote(f, memory, step, jnp.abs(t1 - start.t), args))
-        return step._replace(after=after, dense=(memory.mode, *step.dense))
+        stretch = self._stretch(step, jnp.abs(t1 - start.t))
+        after = step.after._replace(memory=self._vote(f, memory, step, stretch, args))
+        error = self._judged(step, start.y, memory.mode == STIFF, stretch, tolerance)
+        return step._replace(after=after, dense=(memory.mode, *step.dense), error=error)
+
+    def _stretch(self, step: Step, dt: jax.Array) -> jax.Array:
+        """dt·|λ| in units of the explicit method's stability limit."""
+        assert step.spectral_radius is not None
+        return dt * lax.stop_gradient(step.spectral_radius).astype(dt.dtype) / self.nonstiff.tableau.stability_limit
+
+    def _judged(self, step: Step, y: jax.Array, stiff: jax.Array, stretch: jax.Array, tolerance: Any) -> Any:
+        """The error; of an explicit step that is so far beyond the limit as BEYOND not less than stretchᵏ tolerances.
+
+        The estimate is a function of dt·λ that crosses zero there, and what a step makes of stiff components is large.
+        """
+        assert step.error is not None
+        far = ~stiff & (stretch > BEYOND)
+        least = tolerance.of_error(y, step.after.y) * (stretch ** self.nonstiff.error_order).astype(tolerance.atol.dtype)
+        return jnp.where(far, jnp.maximum(jnp.abs(step.error), least), step.error)
 
     def _work(self, which: int, step: Step) -> Work:
         method = (self.nonstiff, self.stiff)[which]
@@ -137,9 +157,7 @@ class Auto(StepperDefaults):
         total[0] = total[0] + method.evaluations[1]
         return Work(*total)
 
-    def _vote(self, f: VectorField, memory: AutoMemory, step: Step, dt: jax.Array, args: PyTree) -> AutoMemory:
-        assert step.spectral_radius is not None
-        stretch = dt * lax.stop_gradient(step.spectral_radius).astype(dt.dtype) / self.nonstiff.tableau.stability_limit
+    def _vote(self, f: VectorField, memory: AutoMemory, step: Step, stretch: jax.Array, args: PyTree) -> AutoMemory:
         stiff = memory.mode == STIFF
         other = jnp.where(stiff, stretch < MARGIN[STIFF], stretch > MARGIN[NONSTIFF])
         votes = jnp.where(other, memory.votes + 1, jnp.maximum(memory.votes - 1, 0))
