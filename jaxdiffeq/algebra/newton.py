@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -40,6 +40,11 @@ class Newton:
 
 
 NEWTON = Newton()
+SHARPER = 0.03
+"""of kappa, where there are algebraic components: what is left there is in differences of the past and in estimates of
+the error, undivided by any step size, so that no step is short enough for it"""
+DOUBT = 0.1
+"""the smallest rate of the step before that is believed there"""
 ROUNDING = 20
 """units of rounding, relative to each component: what is solved no further"""
 PATIENCE = 5
@@ -116,8 +121,15 @@ def root(
     operands: PyTree,
     *,
     to_rounding: bool = False,
+    algebraic: bool = False,
 ) -> Found:
-    """z with residual(z, operands) = 0, by Newton's method with the factors that `start` has; see `implied`."""
+    """z with residual(z, operands) = 0, by Newton's method with the factors that `start` has; see `implied`.
+
+    `algebraic`: components may have no derivative, in which what is left is not damped by the next step.
+    """
+    if algebraic:
+        newton = replace(newton, kappa=SHARPER * newton.kappa)
+        start = start._replace(rate=jnp.maximum(start.rate, DOUBT))
 
     def search(residual, exact, start):
         chord = lambda z: algebra.solve(start.factors, residual(z))

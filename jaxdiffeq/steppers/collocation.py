@@ -233,7 +233,16 @@ class _CollocationStages:
         scale = jnp.broadcast_to(self.scale, guess.shape).reshape(-1)
         begin = Start(guess.reshape(-1), factors, scale, self.floor, jnp.array(jnp.inf, guess.dtype))
         at = _Operands(times, self.y[None] + ahead, 1 / self.dt, self.args)
-        return root(self.method.newton, residual, self.algebra, exact, begin, at, to_rounding=self.method.equal)
+        return root(
+            self.method.newton,
+            residual,
+            self.algebra,
+            exact,
+            begin,
+            at,
+            to_rounding=self.method.equal,
+            algebraic=system.algebraic,
+        )
 
     def _guess(self) -> jax.Array:
         """Yᵢ − y, [m, n], of the inner stages on the polynomial of the step before."""

@@ -161,7 +161,16 @@ def solve_stage(method: Any, system: VectorField, begin: Start, operands: Operan
     def exact(z, at):
         return system.matrix(at.c, at.args, system.tangent(at.t, at.base + z, at.c * z, at.c, at.args))
 
-    return root(method.newton, residual, system.algebra, exact, begin, operands, to_rounding=method.equal)
+    return root(
+        method.newton,
+        residual,
+        system.algebra,
+        exact,
+        begin,
+        operands,
+        to_rounding=method.equal,
+        algebraic=system.algebraic,
+    )
 
 
 class _SoFar(NamedTuple):

@@ -212,7 +212,9 @@ class MultistepBDF(StepperDefaults):
         def exact(d, at):
             return system.matrix(at.c, at.args, system.tangent(at.t, at.base + d, at.c * (d + at.past), at.c, at.args))
 
-        return root(self.newton, residual, system.algebra, exact, begin, at, to_rounding=self.equal)
+        return root(
+            self.newton, residual, system.algebra, exact, begin, at, to_rounding=self.equal, algebraic=system.algebraic
+        )
 
     def _differences(self, before: jax.Array, past: jax.Array, d: jax.Array, k: jax.Array) -> jax.Array:
         """∇ʲy₁ = ∇ʲy + ∇ʲ⁺¹y₁ from ∇ᵏ⁺¹y₁ = d downwards, and ∇ᵏ⁺²y₁ = d − ∇ᵏ⁺¹y."""
