@@ -74,7 +74,7 @@ class Found(NamedTuple):
     ok: jax.Array
     iterations: jax.Array
     rate: jax.Array
-    renewed: jax.Array | int = 0
+    renewed: Any = 0
     """how often W was made anew"""
 
 
