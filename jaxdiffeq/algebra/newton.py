@@ -125,7 +125,7 @@ def root(
 ) -> Found:
     """z with residual(z, operands) = 0, by Newton's method with the factors that `start` has; see `implied`.
 
-    `algebraic`: components may have no derivative, in which what is left is not damped by the next step.
+    `algebraic`: components may have no derivative, and what is left there harms the steps that follow.
     """
     if algebraic:
         newton = replace(newton, kappa=SHARPER * newton.kappa)
