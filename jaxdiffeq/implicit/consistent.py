@@ -73,8 +73,8 @@ def consistent(system: Any, t: jax.Array, v: jax.Array, dv: jax.Array, args: PyT
     def exact(z, at):
         return _matrix(algebra, lambda z: residual(z, at), z)
 
-    def search(residual, begin):
-        return _search(residual, algebra, begin)
+    def search(residual, exact, begin):
+        return _search(residual, exact, algebra, begin)
 
     begin = _Begin(jnp.zeros_like(v), dv, jnp.maximum(scale, jnp.finfo(v.dtype).tiny), q)
     found = implied(search, residual, algebra, exact, begin, _Operands(t, v, dv, q, args))
@@ -157,7 +157,7 @@ def _matrix(algebra: Any, residual: Any, z: jax.Array) -> Any:
     return algebra.shifted(jnp.zeros((), z.dtype), None, algebra.jacobian(residual, z)[1])
 
 
-def _search(residual: Any, algebra: Any, begin: _Begin) -> Found:
+def _search(residual: Any, exact: Any, algebra: Any, begin: _Begin) -> Found:
     """Newton's method; a step is halved until the next one is shorter."""
 
     def length(d, slope):
@@ -165,7 +165,7 @@ def _search(residual: Any, algebra: Any, begin: _Begin) -> Found:
         return rms(algebraic / begin.scale) / CLOSE + rms(d - algebraic) / (SHARP * jnp.where(slope > 0, slope, 1))
 
     def improve(_, at):
-        factors = algebra.factor(_matrix(algebra, residual, at.z))
+        factors = algebra.factor(exact(at.z))
         dz = algebra.solve(factors, residual(at.z))
         z = at.z + at.damping * dz
         rest = algebra.solve(factors, residual(z))

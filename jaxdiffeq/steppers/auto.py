@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdiffeq import errors
+from jaxdiffeq.algebra.norm import rms
 from jaxdiffeq.primitives.varying_axes import vary_like
 from jaxdiffeq.problems.vector_field import VectorField
 from jaxdiffeq.steppers.base import NO_WORK, StepperDefaults
@@ -19,8 +20,11 @@ NONSTIFF, STIFF = 0, 1
 PATIENCE = 10, 5
 """how many steps in favour of the other method, more than against it, until it takes over"""
 MARGIN = 0.8, 0.4
-"""of the explicit method's stability limit: a step above the first speaks for the stiff method, below the second for
-the explicit one"""
+"""of the explicit method's stability limit: an explicit step above the first speaks for the stiff method, as does one
+above the second that stability alone holds up; a step of the stiff method below the second for the explicit one"""
+
+BEYOND = 1.2
+"""times the stability limit: an explicit step is not longer, whatever its estimate of the error"""
 
 MANY = 500  # unknowns of an adjoint equation, parameters included
 
@@ -127,8 +131,29 @@ class Auto(StepperDefaults):
             return vary_like(step, start.y)
 
         step = lax.cond(memory.mode == STIFF, lambda: alike(STIFF), lambda: alike(NONSTIFF))
-        after = step.after._replace(memory=self._vote(f, memory, step, jnp.abs(t1 - start.t), args))
-        return step._replace(after=after, dense=(memory.mode, *step.dense))
+        stretch = self._stretch(step, jnp.abs(t1 - start.t))
+        error, held_up = self._judged(step, start.y, memory.mode == STIFF, stretch, tolerance)
+        after = step.after._replace(memory=self._vote(f, memory, step, (stretch, held_up), args))
+        return step._replace(after=after, dense=(memory.mode, *step.dense), error=error)
+
+    def _stretch(self, step: Step, dt: jax.Array) -> jax.Array:
+        """dt·|λ| in units of the explicit method's stability limit."""
+        assert step.spectral_radius is not None
+        return dt * lax.stop_gradient(step.spectral_radius).astype(dt.dtype) / self.nonstiff.tableau.stability_limit
+
+    def _judged(self, step: Step, y: jax.Array, stiff: jax.Array, stretch: jax.Array, tolerance: Any) -> tuple:
+        """The error, and whether stability holds an explicit step up, which counts as (stretch/BEYOND)ᵏ tolerances.
+
+        So no step is longer than that, nor is the next one meant to be: beyond the limit the estimate crosses zero, and
+        what a step makes of stiff components at rest is nothing until it is too much.
+        """
+        assert step.error is not None
+        unit, error = tolerance.of_error(y, step.after.y), jnp.abs(step.error)
+        least = (stretch / BEYOND) ** self.nonstiff.error_order
+        held_up = ~stiff & (lax.stop_gradient(rms(error / unit)) < least)
+        # where errors do not count, their unit is infinite
+        floor = jnp.where(jnp.isfinite(unit), unit, 0) * least.astype(unit.dtype)
+        return jnp.where(held_up, jnp.maximum(error, floor).astype(step.error.dtype), step.error), held_up
 
     def _work(self, which: int, step: Step) -> Work:
         method = (self.nonstiff, self.stiff)[which]
@@ -137,11 +162,11 @@ class Auto(StepperDefaults):
         total[0] = total[0] + method.evaluations[1]
         return Work(*total)
 
-    def _vote(self, f: VectorField, memory: AutoMemory, step: Step, dt: jax.Array, args: PyTree) -> AutoMemory:
-        assert step.spectral_radius is not None
-        stretch = dt * lax.stop_gradient(step.spectral_radius).astype(dt.dtype) / self.nonstiff.tableau.stability_limit
+    def _vote(self, f: VectorField, memory: AutoMemory, step: Step, measured: tuple, args: PyTree) -> AutoMemory:
+        stretch, held_up = measured
         stiff = memory.mode == STIFF
-        other = jnp.where(stiff, stretch < MARGIN[STIFF], stretch > MARGIN[NONSTIFF])
+        limited = (stretch > MARGIN[NONSTIFF]) | (held_up & (stretch > MARGIN[STIFF]))
+        other = jnp.where(stiff, stretch < MARGIN[STIFF], limited)
         votes = jnp.where(other, memory.votes + 1, jnp.maximum(memory.votes - 1, 0))
         switch = votes >= jnp.where(stiff, PATIENCE[STIFF], PATIENCE[NONSTIFF])
         mode = jnp.where(switch, 1 - memory.mode, memory.mode)

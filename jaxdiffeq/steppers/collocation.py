@@ -14,8 +14,8 @@ import numpy as np
 from jax import lax
 
 from jaxdiffeq.algebra import structure
-from jaxdiffeq.algebra.newton import NEWTON, Found, Newton, Start, root
-from jaxdiffeq.algebra.vectors import like, real_vector, spread
+from jaxdiffeq.algebra.newton import NEWTON, Found, Newton, Start, judged, root
+from jaxdiffeq.algebra.vectors import like, real_vector
 from jaxdiffeq.engine.interpolant import hermite
 from jaxdiffeq.implicit import jacobian_reuse
 from jaxdiffeq.implicit.jacobian_reuse import Kept, Matrix
@@ -104,10 +104,9 @@ class Collocation(OfTableau):
             return self._algebra(system).simplified(1 / dt, mass, jacobian)
 
         def contraction(jacobian, factors):
-            kind = complex if _form(self.tableau).values[0].imag else float
-            return jacobian_reuse.contraction(
-                system, lambda x: system.algebra.solve(factors[0], x.astype(kind)), at, jacobian
-            )
+            turned = _form(self.tableau).values[0].imag != 0
+            cast = lambda x: lax.complex(x, jnp.zeros_like(x)) if turned else x
+            return jacobian_reuse.contraction(system, lambda x: system.algebra.solve(factors[0], cast(x)), at, jacobian)
 
         return Matrix(make, factored, contraction if self.equal else None)
 
@@ -159,8 +158,7 @@ class _CollocationStages:
         matrix = method._matrix(system, self.fixed, slope, dt)
         self.chord, self.work = jacobian_reuse.renewed(before.chord, matrix, 1 / dt, self.width, jacobian_reuse.ALIKE)
         self.jacobian, self.mass = system.pair(self.chord.jacobian, self.fixed[2])
-        self.scale = spread(tolerance.scale(start.y, start.y), start.y)
-        self.floor = 10 * jnp.finfo(self.y.dtype).eps / jnp.max(tolerance.rtol)
+        self.scale, self.floor = judged(tolerance, start.y, method.equal)
         self.algebra = method._algebra(system)
 
     def step(self) -> Step:
@@ -184,15 +182,16 @@ class _CollocationStages:
         y1 = like(end, y)
         n = found.iterations
         least = jacobian_reuse.SHORTER * jnp.abs(self.width)
-        kept = jacobian_reuse.handed_on(self.chord, self.start.memory.chord, n > SLOW, least)
+        slow = found.renewed > 0 if self.method.equal else n > SLOW
+        kept = jacobian_reuse.handed_on(self.chord, self.start.memory.chord, slow, least)
         last = None if self.start.memory.slope is None else like(slopes[-1] / self.dt, y)
         memory = CollocationMemory(*lax.stop_gradient((powers, self.width)), last, kept)
         error, refined = self._error(factors, u)
         systems, made = len(form.values), self.work
         work = Work(
             form.size * n + refined + made.f_evals,
-            made.jac_evals,
-            made.factorizations * systems,
+            made.jac_evals + form.size * found.renewed,
+            made.factorizations * systems + found.renewed,
             systems * n + refined,
             n,
         )
@@ -234,7 +233,15 @@ class _CollocationStages:
         scale = jnp.broadcast_to(self.scale, guess.shape).reshape(-1)
         begin = Start(guess.reshape(-1), factors, scale, self.floor, jnp.array(jnp.inf, guess.dtype))
         at = _Operands(times, self.y[None] + ahead, 1 / self.dt, self.args)
-        return root(self.method.newton, residual, self.algebra, exact, begin, at)
+        return root(
+            self.method.newton,
+            residual,
+            self.algebra,
+            exact,
+            begin,
+            at,
+            to_rounding=self.method.equal,
+        )
 
     def _guess(self) -> jax.Array:
         """Yᵢ − y, [m, n], of the inner stages on the polynomial of the step before."""

@@ -12,8 +12,8 @@ import numpy as np
 from jax import lax
 
 from jaxdiffeq.algebra import lu, structure
-from jaxdiffeq.algebra.newton import NEWTON, Found, Newton, Start, root
-from jaxdiffeq.algebra.vectors import like, real_vector, spread
+from jaxdiffeq.algebra.newton import NEWTON, Found, Newton, Start, judged, root
+from jaxdiffeq.algebra.vectors import like, real_vector
 from jaxdiffeq.engine.interpolant import combine, hermite, weigh
 from jaxdiffeq.implicit import jacobian_reuse
 from jaxdiffeq.implicit.jacobian_reuse import Kept, Matrix
@@ -152,7 +152,7 @@ class Operands(NamedTuple):
     args: PyTree
 
 
-def solve_stage(newton: Newton, system: VectorField, begin: Start, operands: Operands) -> Found:
+def solve_stage(method: Any, system: VectorField, begin: Start, operands: Operands) -> Found:
     """z such that base + z has the slope c·z at t."""
 
     def residual(z, at):
@@ -161,7 +161,16 @@ def solve_stage(newton: Newton, system: VectorField, begin: Start, operands: Ope
     def exact(z, at):
         return system.matrix(at.c, at.args, system.tangent(at.t, at.base + z, at.c * z, at.c, at.args))
 
-    return root(newton, residual, system.algebra, exact, begin, operands)
+    return root(
+        method.newton,
+        residual,
+        system.algebra,
+        exact,
+        begin,
+        operands,
+        to_rounding=method.equal,
+        algebraic=system.algebraic,
+    )
 
 
 class _SoFar(NamedTuple):
@@ -179,6 +188,8 @@ class _SoFar(NamedTuple):
     """of Newton's method"""
     ok: jax.Array
     iterations: jax.Array
+    renewed: jax.Array | None
+    """matrices made anew in between, on equal steps"""
 
 
 class _Row(NamedTuple):
@@ -212,8 +223,7 @@ class _DirkStages:
         kept = start.memory.chord
         self.chord, self.work = jacobian_reuse.renewed(kept, matrix, 1 / dt, self.width, alike, system.at_slope)
         self.factors = dict(zip(method.diagonals, self.chord.factors, strict=True))
-        self.scale = spread(tolerance.scale(start.y, start.y), start.y)
-        self.floor = 10 * jnp.finfo(self.y.dtype).eps / jnp.max(tolerance.rtol)
+        self.scale, self.floor = judged(tolerance, start.y, method.equal)
 
     def step(self) -> Step:
         tableau = self.method.tableau
@@ -221,7 +231,9 @@ class _DirkStages:
         first = real_vector(self.start.memory.slopes[0])
         never = jnp.array(jnp.inf, self.y.dtype)
         explicit_slopes = None if self.pair is None else none
-        so_far = _SoFar(self.y, none, explicit_slopes, first, never, jnp.array(True), jnp.zeros((), jnp.int32))
+        zero = jnp.zeros((), jnp.int32)
+        renewed = zero if self.method.equal else None
+        so_far = _SoFar(self.y, none, explicit_slopes, first, never, jnp.array(True), zero, renewed)
         done = 0
         if tableau.explicit_first:
             if explicit_slopes is not None:
@@ -268,10 +280,12 @@ class _DirkStages:
             guess = jnp.where(row.predicted, combined(row.predictor, so_far.slopes), guess)
         begin = Start(guess * (diagonal * self.dt), self.factors[diagonal], self.scale, self.floor, so_far.rate)
         shift = 1 / (diagonal * self.dt)
-        found = solve_stage(self.method.newton, self.system, begin, Operands(t, base, shift, self.args))
+        found = solve_stage(self.method, self.system, begin, Operands(t, base, shift, self.args))
         rate = lax.stop_gradient(jnp.maximum(found.rate, jnp.finfo(found.rate.dtype).eps) ** 0.8)
         ok, iterations = so_far.ok & found.ok, so_far.iterations + found.iterations
-        return so_far._replace(at=base + found.z, last=found.z * shift, rate=rate, ok=ok, iterations=iterations)
+        renewed = None if so_far.renewed is None else so_far.renewed + found.renewed
+        new = {"rate": rate, "ok": ok, "iterations": iterations, "renewed": renewed}
+        return so_far._replace(at=base + found.z, last=found.z * shift, **new)
 
     def _explicit_slope(self, c: jax.Array, at: jax.Array) -> jax.Array:
         """At a stage."""
@@ -297,7 +311,8 @@ class _DirkStages:
         before, dt = self.start.memory.slopes, self.dt.astype(y.dtype)
         ends = sum(before[1:], before[0]), sum(memory[1:], memory[0])
         n = so_far.iterations
-        slow = n > SLOW * sum(row[-1] != 0 for row in tableau.a)
+        renewed, made = so_far.renewed, self.work
+        slow = n > SLOW * sum(row[-1] != 0 for row in tableau.a) if renewed is None else renewed > 0
         least = jacobian_reuse.SHORTER * jnp.abs(self.width)
         kept = jacobian_reuse.handed_on(self.chord, self.start.memory.chord, slow, least)
         bend = Bend(*lax.stop_gradient(((ends[1] - ends[0]) / dt, self.width))) if tableau.bends else None
@@ -311,9 +326,11 @@ class _DirkStages:
         anew = int(
             bool(explicit_slopes) and tableau.stiffly_accurate
         )  # the implicit part at y₁, where f need not be called
-        work = self.work._replace(
-            f_evals=n + anew + self.work.f_evals + self.work.jac_evals,
-            factorizations=self.work.factorizations * len(self.factors),
+        renewed = 0 if renewed is None else renewed
+        work = made._replace(
+            f_evals=n + anew + made.f_evals + made.jac_evals + renewed,
+            jac_evals=made.jac_evals + renewed,
+            factorizations=made.factorizations * len(self.factors) + renewed,
             linear_solves=n,
             newton_iterations=n,
         )

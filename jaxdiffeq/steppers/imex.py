@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdiffeq.algebra.newton import NEWTON, Newton, Start
-from jaxdiffeq.algebra.vectors import like, real_vector, spread
+from jaxdiffeq.algebra.newton import NEWTON, Newton, Start, judged
+from jaxdiffeq.algebra.vectors import like, real_vector
 from jaxdiffeq.engine.interpolant import hermite
 from jaxdiffeq.implicit import jacobian_reuse
 from jaxdiffeq.implicit.jacobian_reuse import Kept, Matrix
@@ -87,7 +87,7 @@ class IMEXMultistep(OfTableau):
 
         def begin():
             assert self.tableau.starter is not None
-            method = DIRK(self.tableau.starter, self.newton)
+            method = DIRK(self.tableau.starter, self.newton, equal=self.equal)
             memory = start.memory
             taken = method.step(f, start._replace(memory=DirkMemory(memory.slopes)), t1, args, tolerance)
             after, carried = taken.after, (memory.rate, memory.chord)
@@ -120,17 +120,17 @@ class IMEXMultistep(OfTableau):
         fixed = lax.stop_gradient((start.t, y, args))
         matrix = self._matrix(system, fixed, lax.stop_gradient(shift))
         used, made = jacobian_reuse.renewed(memory.chord, matrix, lax.stop_gradient(shift), width)
-        floor = 10 * jnp.finfo(y.dtype).eps / jnp.max(tolerance.rtol)
-        scale = spread(tolerance.scale(start.y, start.y), start.y)
+        scale, floor = judged(tolerance, start.y, self.equal)
         begin = Start(guess, used.factors, scale, floor, memory.rate)
-        found = solve_stage(self.newton, system, begin, Operands(t1, base, shift, args))
+        found = solve_stage(self, system, begin, Operands(t1, base, shift, args))
 
         y1 = like(base + found.z, start.y)
         after = (like(shift * found.z, start.y), *(() if explicit is None else (explicit(t1, y1, args),)))
         rate = jnp.maximum(found.rate, jnp.finfo(y.dtype).eps) ** 0.8
         n = found.iterations
         kept = jacobian_reuse.handed_on(used, memory.chord, jnp.array(False), jnp.abs(width))
-        work = made._replace(f_evals=n + made.f_evals + made.jac_evals, linear_solves=n, newton_iterations=n)
+        jac_evals, factorizations = made.jac_evals + found.renewed, made.factorizations + found.renewed
+        work = Work(n + made.f_evals + jac_evals, jac_evals, factorizations, n, n)
         return self._taken(start, t1, y1, after, (lax.stop_gradient(rate), kept), found.ok, work)
 
     def _weights(self, memory: ImexMemory, width: jax.Array) -> tuple[jax.Array, jax.Array]:

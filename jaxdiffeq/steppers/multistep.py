@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdiffeq.algebra.newton import Found, Newton, Start, root
+from jaxdiffeq.algebra.newton import Found, Newton, Start, judged, root
 from jaxdiffeq.algebra.structure import radius
 from jaxdiffeq.algebra.vectors import like, real_vector, spread
 from jaxdiffeq.engine.control import PIDController
@@ -20,7 +20,7 @@ from jaxdiffeq.primitives.constant_matmul import blend, constant_matmul, total
 from jaxdiffeq.problems.vector_field import VectorField
 from jaxdiffeq.steppers.base import NO_WORK, StepperDefaults
 from jaxdiffeq.tableaux.multistep import change_of_step, harmonic, through_differences
-from jaxdiffeq.types import PyTree, State, Step
+from jaxdiffeq.types import PyTree, State, Step, Work
 
 SAFETY = 0.8
 """of the step size that would just meet the tolerance"""
@@ -83,6 +83,8 @@ class MultistepBDF(StepperDefaults):
     newton: Newton = EASY
     measures: bool = False
     """every step estimates the fastest rate in the system, for those who switch on it"""
+    equal: bool = False
+    """every step has the same size, and none is refused"""
 
     regularisers: ClassVar[tuple[str, ...]] = ("error", "energy")
     controller: ClassVar[Any] = PIDController()
@@ -97,6 +99,10 @@ class MultistepBDF(StepperDefaults):
 
     def __repr__(self) -> str:
         return "BDF()"
+
+    @property
+    def on_equal_steps(self) -> MultistepBDF:
+        return replace(self, equal=True)
 
     @property
     def order(self) -> int:
@@ -133,8 +139,7 @@ class MultistepBDF(StepperDefaults):
         weights = self._table([harmonic(m + 1) for m in range(self.order)], y)
         alpha = self._table([(1 - kappa) * harmonic(m + 1) for m, kappa in enumerate(self.kappa)], y)[k - 1]
         at = _Operands(t1, base, blend(weights[:, None], past) / alpha, alpha / width.astype(y.dtype), args)
-        floor = 10 * jnp.finfo(y.dtype).eps / jnp.max(tolerance.rtol)
-        scale = spread(tolerance.scale(start.y, start.y), start.y)
+        scale, floor = judged(tolerance, start.y, self.equal)
         fixed = lax.stop_gradient(at)
         matrix, of_step = self._matrix(system, fixed), system.at_slope
         used, work = jacobian_reuse.renewed(memory.chord, matrix, fixed.c, width, of_step=of_step)
@@ -147,16 +152,17 @@ class MultistepBDF(StepperDefaults):
         sizes = jnp.sqrt(jnp.sum(ratios * ratios, axis=1) / start.y.size)
         order, step_factor, equal, level = self._choose(*lax.stop_gradient((sizes, memory, width, equal + 1)))
         rate = lax.stop_gradient(jnp.maximum(found.rate, jnp.finfo(y.dtype).eps) ** 0.8)
-        n = found.iterations
+        n, jac_evals = found.iterations, work.jac_evals + found.renewed
         least = jnp.abs(width) * jnp.minimum(step_factor, 1).astype(width.dtype)
-        kept = jacobian_reuse.handed_on(used, memory.chord, n > 2, least)
+        slow = found.renewed > 0 if self.equal else n > 2
+        kept = jacobian_reuse.handed_on(used, memory.chord, slow, least)
         after = State(t1, y1, BDFMemory(differences, width, order, equal, level, rate, kept))
         return Step(
             after,
             like(constants[k - 1] * found.z, start.y),
             (y1, differences[: self.order], k),
             found.ok & jnp.all(jnp.isfinite(y1)),
-            work._replace(f_evals=n + work.jac_evals, linear_solves=n, newton_iterations=n),
+            Work(n + jac_evals, jac_evals, work.factorizations + found.renewed, n, n),
             spectral_radius=radius(system.algebra, used.jacobian, system.size) if self.measures else None,
             step_factor=step_factor.astype(width.dtype),
             error_order=k + 1,
@@ -206,7 +212,9 @@ class MultistepBDF(StepperDefaults):
         def exact(d, at):
             return system.matrix(at.c, at.args, system.tangent(at.t, at.base + d, at.c * (d + at.past), at.c, at.args))
 
-        return root(self.newton, residual, system.algebra, exact, begin, at)
+        return root(
+            self.newton, residual, system.algebra, exact, begin, at, to_rounding=self.equal, algebraic=system.algebraic
+        )
 
     def _differences(self, before: jax.Array, past: jax.Array, d: jax.Array, k: jax.Array) -> jax.Array:
         """∇ʲy₁ = ∇ʲy + ∇ʲ⁺¹y₁ from ∇ᵏ⁺¹y₁ = d downwards, and ∇ᵏ⁺²y₁ = d − ∇ᵏ⁺¹y."""

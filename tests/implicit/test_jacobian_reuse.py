@@ -194,7 +194,8 @@ def test_one_that_changes_is_noticed_before_newton_slows_down(method, monkeypatc
     np.testing.assert_allclose(y, y_anew, rtol=1e-11)
     monkeypatch.setattr(chord, "CONTRACTION", jnp.inf)
     _, stats_unseen, result = equally(method, lambda t, y, a: field(t, y, a))(50.0)
-    assert result != jde.Result.success or stats_unseen.newton_iterations > stats.newton_iterations + 10
+    assert result == jde.Result.success  # with a matrix of its own for each iteration, where the old one is too bad
+    assert stats_unseen.newton_iterations > stats.newton_iterations + 10 or stats_unseen.jac_evals > STEPS + 10
 
 
 @pytest.mark.parametrize("method", [jde.KenCarp4(), jde.SBDF2()], ids=str)
