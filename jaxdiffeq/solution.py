@@ -155,9 +155,9 @@ class Solution:
         assert self.interpolant is not None
         return _sample(self.interpolant, t, what="slope")
 
-    def plot(self, **options: Any) -> Any:
+    def plot(self, vars: Any = None, ax: Any = None, **options: Any) -> Any:
         """Draw the solution on matplotlib axes; see `jaxdiffeq.plotting.plot_solution`."""
-        return plot_solution(self, **options)
+        return plot_solution(self, vars, ax, **options)
 
     def explain(self) -> str:
         """Which method, controller and gradient strategy were used, why, and what came of it."""

@@ -15,7 +15,7 @@ MODULES = sorted((ROOT / "jaxdiffeq").rglob("*.py"))
 
 LAYERS = (  # from the bottom; a folder without files of its own here stands for all that is in it
     {"types", "tableaux", "plotting"},
-    {"interfaces", "progress", "primitives.jax_internals"},
+    {"interfaces", "progress", "habits", "primitives.jax_internals"},
     {"errors", "primitives.cpu_kernel", "primitives.dataflow", "primitives.varying_axes"},
     {"primitives.constant_matmul", "primitives.linear_call", "primitives.row_buffer", "primitives.while_loop"},
     {"primitives.fused_region", "primitives.scan", "primitives.both_ways"},

@@ -28,6 +28,7 @@ from jaxdiffeq.problems.ravel import (
     as_array,
     at_least_float32,
     close,
+    hashable,
     real_dtype,
     split,
     time_dtype,
@@ -99,27 +100,35 @@ class Built(NamedTuple):
 def prepare(terms: Terms, options: Options) -> tuple[Plan, Arrays]:
     """Check everything that can be checked before tracing, and separate arrays from the rest."""
     stepper = options.method
-    f, args, y0, t0, t1, explicit, mass, jac, structure, residual, dy0 = terms
+    f, args, y0, t0, t1, explicit, mass, jac, structure, residual, dy0, on_whole = terms
     errors.state(y0)
     errors.serves_equation(stepper, mass, residual)
     ravel = Ravel.of(y0)
+    errors.precision(stepper, ravel.dtype, mass is not None or terms.is_residual)
+    errors.unknowns(ravel.size, mass is not None or terms.is_residual)
     dtype = time_dtype(ravel.dtype, (t0, t1))
     t0, t1 = as_array(t0, dtype), as_array(t1, dtype)
     saveat = normalise(options.saveat)
+    if on_whole is not None:
+        saveat = replace(saveat, fn=on_whole(saveat.fn))
     keep, ts = times(saveat, t0, t1, dtype)
     stops = sorted_stops(options.stops, t0, t1, dtype)
     varying, mass = (mass, None) if callable(mass) else (None, mass)
-    parts, arrays = split((Given(f, explicit, jac, residual, varying), args), at_least_float32(ravel.dtype))
+    given = Given(f, explicit, jac, residual, varying)
+    parts, arrays = split((given, args), at_least_float32(ravel.dtype))
+    if not hashable(parts.static):
+        errors.static(args, "args")
+        errors.static(given, "problem")
     leaves = [as_array(x, d) for x, d in zip(jax.tree.leaves(y0), ravel.dtypes, strict=True)]
     settings = _settings(options, ravel, y0, dtype)
     names = errors.regularisers(options.regularisers, stepper, tuple(MEANINGS))
     if "stiffness" in names:
         stepper = replace(stepper, measures=True)
-    given = options.dense, names, options.gradient, options.max_steps
+    asked = options.dense, names, options.gradient, options.max_steps
     sized = settings.first_step is not None or options.controller.equal
     probes = not (sized or terms.is_residual or mass is not None)
     plan = Plan(
-        parts, ravel, stepper, keep, *given, not probes, plain_path(), options.watch, structure, _equal(options, stops)
+        parts, ravel, stepper, keep, *asked, not probes, plain_path(), options.watch, structure, _equal(options, stops)
     )
     slope = _guess(dy0, y0, ravel) if terms.is_residual else None
     matrix = None if mass is None else packed_mass(mass, y0, ravel)
@@ -173,6 +182,7 @@ def _plain_settings(rtol, atol, first_step, controller, max_steps, real, dtype) 
 def _any_settings(given: tuple, ravel: Ravel, y0: PyTree, dtype: Any) -> Settings:
     rtol, atol, first, controller, max_steps = given
     errors.tolerances(rtol, atol)
+    rtol, atol = (_like_state(tol, y0) for tol in (rtol, atol))
     errors.positive(first, "first_step")
     errors.positive_integer(max_steps, "max_steps")
     for name, tol in (("rtol", rtol), ("atol", atol)):
@@ -184,6 +194,12 @@ def _any_settings(given: tuple, ravel: Ravel, y0: PyTree, dtype: Any) -> Setting
         first_step=None if first is None else as_array(first, dtype),
         max_steps=as_array(max_steps, np.int32),
     )
+
+
+def _like_state(tol: PyTree, y0: PyTree) -> PyTree:
+    """A list of numbers as an array, for a state that is one."""
+    listed = isinstance(tol, list | tuple) and jax.tree_util.all_leaves(tol) and jax.tree_util.all_leaves([y0])
+    return one_array(tol) if not listed or not errors.all_concrete(tol) else np.asarray(tol)
 
 
 def build(plan: Plan, arrays: Arrays, capacity: int, traced: bool = True) -> Built:

@@ -34,7 +34,7 @@ class SaveAt:
             errors.positive_integer(1 if self.steps is True else self.steps, "SaveAt(steps=)")
         errors.save_at_something(self)
         if self.fn is not None:
-            errors.callable_with(self.fn, "fn", ("t", "y", "args"))
+            errors.callable_with(self.fn, "fn", ("t", "y", "args"), silence="write `lambda *given: fn(*given)`")
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ def normalise(saveat: Any) -> SaveAt:
         return SaveAt(steps=1, t0=True)
     if isinstance(saveat, SaveAt):
         return saveat
+    errors.saved_at(saveat)
     saveat = one_array(saveat)
     return SaveAt(every=saveat) if np.ndim(saveat) == 0 else SaveAt(ts=saveat)
 

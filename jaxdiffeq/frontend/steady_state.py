@@ -66,6 +66,7 @@ def solve_steady(problem: SteadyStateProblem, options: Options) -> SteadyState:
     errors.no_time(options)
     support.check_steady(options.gradient)
     plan, arrays = prepare(terms_at_rest(problem), replace(options, controller=NO_STEP))
+    errors.unknowns(plan.ravel.size, algebraic=True)
     found = errors.out_of_user_code(left_to_xla, functools.partial(_search, plan), arrays)
     if options.throw and errors.all_concrete(found):
         _raise_if_failed(found)

@@ -153,6 +153,14 @@ def split(tree: PyTree, real: Any = None) -> tuple[Split, list]:
     return Split(structure, tuple(static)), arrays
 
 
+def hashable(static: tuple) -> bool:
+    try:
+        hash(static)
+    except TypeError:
+        return False
+    return True
+
+
 @dataclass(frozen=True, eq=False)
 class Program:
     """A function traced once: `program(consts, *args)` evaluates it with what it closed over as an argument."""
