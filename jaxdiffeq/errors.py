@@ -460,6 +460,14 @@ def rounding(*times: Any) -> float:
     return 4 * max(float(jnp.finfo(d).eps) for d in dtypes if jnp.issubdtype(d, jnp.floating))
 
 
+def one_number(given: Any, name: str) -> None:
+    if np.ndim(given) != 0:
+        raise ValueError(
+            f"`{name}` must make one number of an array, as jnp.max does of moduli, but made one of shape "
+            f"{np.shape(given)}."
+        )
+
+
 def times(ts: Any, t0: Any, t1: Any, name: str) -> None:
     if np.ndim(ts) != 1:
         raise ValueError(f"`{name}` must be a list of times, but has shape {np.shape(ts)}.")

@@ -176,10 +176,4 @@ def _work(integration: Any, old: Counts, new: Counts) -> Work:
 
 def _names(plan: Plan) -> tuple[str, ...]:
     """Of the numbers in y, one after the other."""
-    tree = jax.tree.unflatten(plan.ravel.tree, plan.ravel.shapes)
-    paths = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: x in plan.ravel.shapes)
-    return tuple(
-        errors.path_of(path) + (f"[{', '.join(map(str, at))}]" if shape else "")
-        for path, shape in paths
-        for at in np.ndindex(*shape)
-    ) or ("none",)
+    return tuple(map(plan.ravel.name, range(plan.ravel.size))) or ("none",)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdiffeq import errors
+from jaxdiffeq import clock, errors
 from jaxdiffeq.engine.control import Tolerance
 from jaxdiffeq.engine.integration import Integration
 from jaxdiffeq.engine.recorders import SaveSteps, SaveTimes
@@ -35,7 +35,7 @@ from jaxdiffeq.problems.ravel import (
 )
 from jaxdiffeq.problems.user_functions import Arguments, Given, OnArrays, field_of, packed_mass
 from jaxdiffeq.problems.vector_field import VectorField
-from jaxdiffeq.types import Inputs, PyTree, Settings
+from jaxdiffeq.types import Inputs, PyTree, Result, Settings
 
 ROW_BYTES = 2**24  # the room for saved steps in one chunk of an eager solve
 
@@ -107,12 +107,16 @@ def prepare(terms: Terms, options: Options) -> tuple[Plan, Arrays]:
     errors.precision(stepper, ravel.dtype, mass is not None or terms.is_residual)
     errors.unknowns(ravel.size, mass is not None or terms.is_residual)
     dtype = time_dtype(ravel.dtype, (t0, t1))
+    clock.resolved(t0, t1, dtype)
+    given = t0, t1
     t0, t1 = as_array(t0, dtype), as_array(t1, dtype)
+    clock.steps_resolved(options.first_step, options.controller, t0, t1)
     saveat = normalise(options.saveat)
     if on_whole is not None:
         saveat = replace(saveat, fn=on_whole(saveat.fn))
     keep, ts = times(saveat, t0, t1, dtype)
     stops = sorted_stops(options.stops, t0, t1, dtype)
+    clock.apart(options.stops, dtype, "stops", given)
     varying, mass = (mass, None) if callable(mass) else (None, mass)
     given = Given(f, explicit, jac, residual, varying)
     parts, arrays = split((given, args), at_least_float32(ravel.dtype))
@@ -232,21 +236,28 @@ def _consistent(field: VectorField, inputs: Inputs, settings: Settings) -> tuple
     if not field.algebraic:
         return inputs, settings
     tolerance = settings.tolerance
+    defined = jnp.all(jnp.isfinite(field(inputs.t0, inputs.y0, inputs.args)))
     y0, found = make_consistent(field, inputs.t0, inputs.y0, inputs.args, tolerance)
-    ok = lax.stop_gradient(found.ok)
+    lost = jnp.where(defined, Result.initialisation_failed, Result.nonfinite)
+    begins = lax.stop_gradient(jnp.where(found.ok, settings.begins, lost))
     args = field.remembered(inputs.args, like(found.slope, y0))
     if not settings.controller.algebraic:
         free = lax.stop_gradient(like(found.free, y0))  # complex: free in both parts
         tolerance = tolerance._replace(counts=~(jnp.real(free) > 0.5))
     inputs = inputs._replace(y0=y0, args=args)
-    return inputs, settings._replace(tolerance=tolerance, consistent=ok)
+    return inputs, settings._replace(tolerance=tolerance, begins=begins)
 
 
 def _bounded(settings: Settings, inputs: Inputs) -> Settings:
-    """No tolerance below ten units of rounding, and the size of equal steps."""
-    tolerance = settings.tolerance
-    floor = 10 * jnp.finfo(inputs.y0.dtype).eps
-    settings = settings._replace(tolerance=Tolerance(jnp.maximum(tolerance.rtol, floor), tolerance.atol))
+    """No tolerance below ten units of rounding, and none of zero; the size of equal steps; no span that rounding has
+    made of another."""
+    tolerance, (t0, t1) = settings.tolerance, lax.stop_gradient((inputs.t0, inputs.t1))
+    least = jnp.finfo(inputs.y0.dtype)
+    tolerance = Tolerance(jnp.maximum(tolerance.rtol, 10 * least.eps), jnp.maximum(tolerance.atol, least.tiny))
+    span = jnp.abs(t1 - t0)
+    short = (span > 0) & (span < clock.RESOLVED * jnp.finfo(t0.dtype).eps * jnp.maximum(jnp.abs(t0), jnp.abs(t1)))
+    begins = jnp.where(short, Result.step_size_too_small, Result.running)
+    settings = settings._replace(tolerance=tolerance, begins=begins)
     size = settings.controller.fixed_size(jnp.abs(inputs.t1 - inputs.t0))
     return settings if size is None else settings._replace(first_step=lax.stop_gradient(size))
 

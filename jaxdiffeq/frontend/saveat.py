@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiffeq import errors
+from jaxdiffeq import clock, errors
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,12 @@ def times(saveat: SaveAt, t0: Any, t1: Any, dtype: Any) -> tuple[Keep, Any]:
     ts = one_array(saveat.ts)
     if saveat.every is not None:
         xp = np if errors.all_concrete(ts) else jnp
-        given = xp.zeros(0, dtype) if ts is None else xp.asarray(ts).astype(dtype)
-        ts = xp.concatenate([given, spaced(saveat.every, t0, t1).astype(dtype)])
+        given = xp.zeros(0, dtype) if ts is None else xp.asarray(ts)
+        ts = xp.concatenate([given, spaced(saveat.every, t0, t1)])
     if ts is None:
         return Keep(int(saveat.steps), saveat.t0, saveat.t1, saveat.fn, None, False), np.zeros(0, dtype)
     errors.times(ts, t0, t1, "saveat")
+    clock.apart(ts, dtype, "saveat")
     order, sort = None, False
     if errors.all_concrete((ts, t0, t1)):
         ts = np.clip(np.asarray(ts, dtype), min(t0, t1), max(t0, t1))

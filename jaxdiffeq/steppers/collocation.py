@@ -163,7 +163,7 @@ class _CollocationStages:
         matrix = method._matrix(system, self.fixed, slope, dt)
         self.chord, self.work = jacobian_reuse.renewed(before.chord, matrix, 1 / dt, self.width, jacobian_reuse.ALIKE)
         self.jacobian, self.mass = system.pair(self.chord.jacobian, self.fixed[2])
-        self.scale = spread(tolerance.scale(start.y, start.y), start.y)
+        self.scale = spread(tolerance.of_iterate(start.y), start.y)
         self.floor = 10 * jnp.finfo(self.y.dtype).eps / jnp.max(tolerance.rtol)
         self.algebra = method._algebra(system)
 

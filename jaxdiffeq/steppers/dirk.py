@@ -212,7 +212,7 @@ class _DirkStages:
         kept = start.memory.chord
         self.chord, self.work = jacobian_reuse.renewed(kept, matrix, 1 / dt, self.width, alike, system.at_slope)
         self.factors = dict(zip(method.diagonals, self.chord.factors, strict=True))
-        self.scale = spread(tolerance.scale(start.y, start.y), start.y)
+        self.scale = spread(tolerance.of_iterate(start.y), start.y)
         self.floor = 10 * jnp.finfo(self.y.dtype).eps / jnp.max(tolerance.rtol)
 
     def step(self) -> Step:

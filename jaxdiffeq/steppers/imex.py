@@ -121,7 +121,7 @@ class IMEXMultistep(OfTableau):
         matrix = self._matrix(system, fixed, lax.stop_gradient(shift))
         used, made = jacobian_reuse.renewed(memory.chord, matrix, lax.stop_gradient(shift), width)
         floor = 10 * jnp.finfo(y.dtype).eps / jnp.max(tolerance.rtol)
-        scale = spread(tolerance.scale(start.y, start.y), start.y)
+        scale = spread(tolerance.of_iterate(start.y), start.y)
         begin = Start(guess, used.factors, scale, floor, memory.rate)
         found = solve_stage(self.newton, system, begin, Operands(t1, base, shift, args))
 

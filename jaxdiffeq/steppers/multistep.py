@@ -134,7 +134,7 @@ class MultistepBDF(StepperDefaults):
         alpha = self._table([(1 - kappa) * harmonic(m + 1) for m, kappa in enumerate(self.kappa)], y)[k - 1]
         at = _Operands(t1, base, blend(weights[:, None], past) / alpha, alpha / width.astype(y.dtype), args)
         floor = 10 * jnp.finfo(y.dtype).eps / jnp.max(tolerance.rtol)
-        scale = spread(tolerance.scale(start.y, start.y), start.y)
+        scale = spread(tolerance.of_iterate(start.y), start.y)
         fixed = lax.stop_gradient(at)
         matrix, of_step = self._matrix(system, fixed), system.at_slope
         used, work = jacobian_reuse.renewed(memory.chord, matrix, fixed.c, width, of_step=of_step)
