@@ -135,8 +135,11 @@ class PIDController(ControllerDefaults):
         """The logarithm of the error in units of the tolerance."""
         y1 = step.after.y
         assert step.error is not None
+        error = step.error
+        if jnp.iscomplexobj(error):
+            error, y1 = jnp.abs(error), jnp.abs(y1)
         # 0·y₁ is NaN wherever y₁ is not finite, so that an infinite state cannot hide in its own tolerance
-        ratio = self.norm(jnp.abs(step.error / tolerance.of_error(y, y1) + 0 * y1))
+        ratio = self.norm(jnp.abs(error / tolerance.of_error(y, step.after.y) + 0 * y1))
         errors.one_number(ratio, "norm")
         return jnp.log(jnp.maximum(ratio.astype(step.after.t.dtype), 1e-10))
 

@@ -235,11 +235,12 @@ def _consistent(field: VectorField, inputs: Inputs, settings: Settings) -> tuple
     """Inputs that satisfy the algebraic equations, and whether there are such."""
     if not field.algebraic:
         return inputs, settings
-    tolerance = settings.tolerance
+    tolerance, begins = settings.tolerance, settings.begins
+    assert begins is not None
     defined = jnp.all(jnp.isfinite(field(inputs.t0, inputs.y0, inputs.args)))
     y0, found = make_consistent(field, inputs.t0, inputs.y0, inputs.args, tolerance)
     lost = jnp.where(defined, Result.initialisation_failed, Result.nonfinite)
-    begins = lax.stop_gradient(jnp.where(found.ok, settings.begins, lost))
+    begins = lax.stop_gradient(jnp.where(found.ok, begins, lost))
     args = field.remembered(inputs.args, like(found.slope, y0))
     if not settings.controller.algebraic:
         free = lax.stop_gradient(like(found.free, y0))  # complex: free in both parts
