@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiffeq import habits
 from jaxdiffeq.primitives.jax_internals import Tracer
 from jaxdiffeq.types import PyTree, Result
 
@@ -55,7 +56,11 @@ def out_of_user_code(run: Any, *args: Any) -> Any:
     raise error
 
 
-def callable_with(f: Any, name: str, arguments: Sequence[str]) -> None:
+SILENCE = "give the problem `check_names=False`"
+
+
+def callable_with(f: Any, name: str, arguments: Sequence[str], ordered: bool = True, silence: str = SILENCE) -> None:
+    """A function of so many arguments, whose parameters, unless `ordered` is false, are not named in another order."""
     wanted = f"{name}({', '.join(arguments)})"
     if not callable(f):
         raise TypeError(f"`{name}` must be a function {wanted}, but is {type(f).__name__}: {f!r}.")
@@ -63,23 +68,52 @@ def callable_with(f: Any, name: str, arguments: Sequence[str]) -> None:
         signature = inspect.signature(f)
     except (TypeError, ValueError):
         return
+    names = habits.names_of(f) or []
+    cure = f"Write `{habits.reordered(names, arguments, name)}`" if names else "Write a lambda"
     try:
         signature.bind(*arguments)
     except TypeError as error:
+        inplace = names and names[0] in habits.SLOPES and "dy" not in arguments
+        cure = f"Return the derivative in place of writing into `{names[0]}`" if inplace else cure
         raise TypeError(
             f"`{name}` must take {len(arguments)} arguments, {wanted}, but its signature is {signature} ({error}). "
-            f"Parameters that it does not use may be named `_`."
+            f"{cure}. Parameters that it does not use may be named `_`."
         ) from None
+    names = names[: len(arguments)]
+    if ordered and habits.misplaced(names, arguments):
+        raise TypeError(
+            f"`{name}` must take its arguments in the order {wanted}, but the names of its parameters say another "
+            f"order: ({', '.join(names)}). {cure}, or, if the names mean something else, {silence}."
+        )
+
+
+def call_it(given: Any) -> str:
+    """What to do with a class, or a function that makes an object, in place of that object."""
+    return f" Call it: `{given.__name__}()`." if isinstance(given, type) or inspect.isfunction(given) else ""
 
 
 def problem(given: Any) -> None:
-    raise TypeError(f"`solve` takes a problem, such as ODEProblem(f, y0, tspan), but got {type(given).__name__}.")
+    library, _ = habits.written(given)
+    its = f" of {library}" if library else ""
+    hint = " Write solve(ODEProblem(f, y0, (t0, t1), args))." if callable(given) or library else ""
+    hint = (
+        f" {given.__name__} is a class: give it f, y0 and tspan." if isinstance(given, type) and not library else hint
+    )
+    raise TypeError(
+        f"`solve` takes a problem, such as ODEProblem(f, y0, tspan), but got {type(given).__name__}{its}.{hint}"
+    )
 
 
-def known_fields(changes: Iterable[str], fields: Sequence[str], owner: str) -> None:
+def known_fields(changes: Iterable[str], fields: Sequence[str], owner: str, options: Sequence[str] = ()) -> None:
     for name in changes:
-        if name not in fields:
-            raise TypeError(f"{owner} has no field {name!r}. Its fields are {', '.join(fields)}.")
+        if name in fields:
+            continue
+        if name in habits.OPTIONS:
+            where = "`solve`" if options else owner
+            raise TypeError(f"{where} has no option {name!r}, which another library has: {habits.OPTIONS[name]}.")
+        hint = habits.option(name, (*fields, *options))
+        rest = f"; options of `solve` are {', '.join(options)}" if options else ""
+        raise TypeError(f"{owner} has no field {name!r}. Its fields are {', '.join(fields)}{rest}.{hint}")
 
 
 def time_span(tspan: Any) -> tuple[Any, Any]:
@@ -93,7 +127,10 @@ def time_span(tspan: Any) -> tuple[Any, Any]:
         if not real_number(t):
             raise TypeError(f"`tspan` must hold two real numbers, but {name} = {t!r}.")
         if concrete(t) and not math.isfinite(t):
-            raise ValueError(f"`tspan` must be finite, but {name} = {t}. Give a finite end time.")
+            raise ValueError(
+                f"`tspan` must be finite, but {name} = {t}. Give a finite end time; where a solution settles to rest "
+                f"is found without time: SteadyStateProblem(f, y0, args), f(y, args)."
+            )
     return t0, t1
 
 
@@ -123,11 +160,32 @@ def state(y0: PyTree) -> None:
             raise ValueError(f"`{path_of(path)}` must be finite, but is {leaf}.")
 
 
+def _one_for_the_other(given: PyTree, y0: PyTree) -> str:
+    """What to write where one of both is an array and the other a list."""
+    sizes = [len(jax.tree.leaves(x)) for x in (given, y0)]
+    flat = [isinstance(x, list | tuple) and jax.tree_util.all_leaves(x) for x in (given, y0)]
+    names = [type(x).__name__ for x in (given, y0)]
+    if jax.tree_util.all_leaves([y0]) and flat[0]:
+        parts = ", ".join(f"d{i}" for i in range(sizes[0])) if sizes[0] < 5 else "d0, d1, ..."
+        same = "" if np.shape(y0)[:1] == (sizes[0],) else f" `y0` has the shape {np.shape(y0)}."
+        return f" `y0` is an array and f returned a {names[0]}: write `return jnp.stack([{parts}])` in f.{same}"
+    if jax.tree_util.all_leaves([given]) and flat[1]:
+        return (
+            f" `y0` is a {names[1]} of {sizes[1]} and f returned an array: give y0=jnp.array([...]), or return a "
+            f"{names[1]} of {sizes[1]}."
+        )
+    if None in (given, y0):
+        return " Does f end with a `return`?"
+    return ""
+
+
 def derivative(given: PyTree, y0: PyTree) -> None:
     """The output of f against y0, by structure, shape and kind of number."""
     a, b = jax.tree.structure(given), jax.tree.structure(y0)
     if a != b:
-        raise TypeError(f"f must return the same pytree as `y0`, but returned {a} where `y0` is {b}.")
+        raise TypeError(
+            f"f must return the same pytree as `y0`, but returned {a} where `y0` is {b}.{_one_for_the_other(given, y0)}"
+        )
     pairs = zip(jax.tree_util.tree_leaves_with_path(y0), jax.tree.leaves(given), strict=True)
     for (path, leaf), slope in pairs:
         if slope.shape != leaf.shape:
@@ -140,6 +198,25 @@ def derivative(given: PyTree, y0: PyTree) -> None:
                 f"f returned complex numbers for `{path_of(path)}`, which is {leaf.dtype}. Give a complex `y0`, for "
                 f"instance y0 + 0j."
             )
+
+
+def static(tree: PyTree, name: str) -> None:
+    """Whether what a program depends on besides arrays can be compared: it is neither hashable nor a pytree if not."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        try:
+            hash(leaf)
+        except TypeError:
+            kind, whose = type(leaf).__name__, name + jax.tree_util.keystr(path)
+            if hasattr(leaf, "__dataclass_fields__"):
+                cure = f"write `@jax.tree_util.register_dataclass` above the `@dataclass` of {kind}"
+            elif hasattr(leaf, "__dict__") and not callable(leaf):
+                cure = "give vars(...) of it, which is a dict"
+            else:
+                cure = "put what it holds in a dict"
+            raise TypeError(
+                f"`{whose}` is a {kind}, which is no pytree, so that what is in it cannot be seen. Make it one: "
+                f"{cure}, or take a dict, a NamedTuple or an equinox.Module."
+            ) from None
 
 
 def tolerances(rtol: Any, atol: Any) -> None:
@@ -222,29 +299,23 @@ def highest_order(value: Any, most: int) -> None:
         raise ValueError(f"`max_order` must be at most {most}, but is {value}.")
 
 
-def hints(jac: Any, structure: Any, arguments: Sequence[str]) -> None:
+def hints(jac: Any, structure: Any, arguments: Sequence[str] = (), ordered: bool = True) -> None:
     """What a problem may say about ∂f/∂y."""
     if jac is not None:
-        callable_with(jac, "jac", arguments)
-    if structure is not None and not hasattr(structure, "bind"):
+        callable_with(jac, "jac", arguments, ordered)
+    if structure is not None and (isinstance(structure, type) or not hasattr(structure, "bind")):
         raise TypeError(
             f"`jac_structure` must be Dense(), Diagonal(), Banded(lower, upper), BlockDiagonal(size), "
-            f"Sparse.of(pattern), Detected() or MatrixFree(), but is {structure!r}."
+            f"Sparse.of(pattern), Detected() or MatrixFree(), or a matrix that is not zero where ∂f/∂y is not, but is "
+            f"{structure!r}.{call_it(structure)}"
         )
 
 
-def mass(given: PyTree, y0: PyTree, size: int) -> bool:
-    """Whether this is a diagonal, given as a pytree like y0; else it must be a matrix [n, n]."""
-    leaves, others = jax.tree.leaves(given), jax.tree.leaves(y0)
-    alike = jax.tree.structure(given) == jax.tree.structure(y0)
-    if alike and all(np.shape(x) == np.shape(y) for x, y in zip(leaves, others, strict=True)):
-        return True
-    if len(leaves) != 1 or np.shape(leaves[0]) != (size, size):
-        raise ValueError(
-            f"`mass_matrix` must be a matrix of shape ({size}, {size}), or a diagonal with the structure of y0, but "
-            f"has shape {[np.shape(x) for x in leaves]}."
-        )
-    return False
+def mass(given: PyTree, shapes: Any, size: int) -> None:
+    raise ValueError(
+        f"`mass_matrix` must be a matrix of shape ({size}, {size}), or a diagonal with the structure of y0, but "
+        f"has shape {shapes}."
+    )
 
 
 def jacobian(given: Any, size: int) -> Any:
@@ -292,6 +363,26 @@ def serves_equation(stepper: Any, mass: Any, residual: Any) -> None:
         )
 
 
+def precision(stepper: Any, dtype: Any, algebraic: bool) -> None:
+    """Half precision, where matrices can be factored in it."""
+    if jnp.finfo(dtype).bits > 16 or not (algebraic or (stepper and not stepper.takes_half)):
+        return
+    what = "a mass matrix or a DAE takes" if algebraic else f"{stepper.name} takes"
+    raise TypeError(
+        f"`y0` has dtype {jnp.dtype(dtype).name}, but {what} linear algebra that needs float32 or more. Give "
+        f"y0.astype(jnp.float32); an ODE without a mass matrix is solved in half precision by Tsit5() or Rodas5P()."
+    )
+
+
+def unknowns(count: int, algebraic: bool) -> None:
+    """A state without numbers, where an equation has to be solved for them."""
+    if count == 0 and algebraic:
+        raise ValueError(
+            "`y0` holds no numbers: its arrays are of size zero, and there is no equation to solve. A state of size "
+            "zero needs an ODEProblem without a mass matrix."
+        )
+
+
 def slope_guess(dy0: PyTree, y0: PyTree) -> None:
     if jax.tree.structure(dy0) != jax.tree.structure(y0) or any(
         np.shape(a) != np.shape(b) for a, b in zip(jax.tree.leaves(dy0), jax.tree.leaves(y0), strict=True)
@@ -325,11 +416,37 @@ def pattern(rows: tuple, columns: tuple, n: int) -> None:
         )
 
 
-def method(stepper: Any) -> None:
-    if isinstance(stepper, type) or inspect.isfunction(stepper):
-        raise TypeError(f"`method` must be a method, but is {stepper!r}. Call it: `{stepper.__name__}()`.")
-    if not (hasattr(stepper, "step") and hasattr(stepper, "init")):
-        raise TypeError(f"`method` must be a method such as Tsit5(), but is {stepper!r}.")
+def method(stepper: Any, names: Sequence[str] = ()) -> None:
+    hint = habits.replacement(stepper, habits.METHODS, names)
+    if hint or isinstance(stepper, type) or not (hasattr(stepper, "step") and hasattr(stepper, "init")):
+        hint = hint or call_it(stepper)
+        raise TypeError(f"`method` must be a method such as Tsit5(), but is {stepper!r}.{hint}")
+
+
+def controller(given: Any) -> None:
+    """One of ours, by what it can do; None stands for a method's own."""
+    hint = habits.replacement(given, habits.CONTROLLERS, ("PIDController", "PIController", "IController", "FixedSteps"))
+    if given is None or not (hint or isinstance(given, type) or not hasattr(given, "judge")):
+        return
+    library, _ = habits.written(given)
+    hint += " Tolerances are options of `solve`: rtol=, atol=." if library else ""
+    hint = f" For steps of one size give FixedSteps(dt={given!r})." if isinstance(given, float | int) else hint
+    raise TypeError(
+        f"`controller` must be a controller such as PIDController() or FixedSteps(100), but is {given!r}."
+        f"{hint or call_it(given)}"
+    )
+
+
+def saved_at(given: Any) -> None:
+    """Whether an object says when to save; numbers are looked at elsewhere."""
+    library, _ = habits.written(given)
+    if library and not isinstance(given, str):
+        ts = " Give saveat=SaveAt(ts=..., steps=..., t0=..., t1=...) of this library, or the times: saveat=[0.0, 1.0]."
+        raise TypeError(
+            f"`saveat` must be times, a spacing or a SaveAt, but is a {type(given).__name__} of {library}.{ts}"
+        )
+    if isinstance(given, type) or callable(given):
+        raise TypeError(f"`saveat` must be times, a spacing or a SaveAt, but is {given!r}.{call_it(given)}")
 
 
 def controlled(stepper: Any, controller: Any, first_step: Any) -> None:
@@ -346,6 +463,14 @@ def rounding(*times: Any) -> float:
     """How far apart, relatively, equal times may be that were computed in these dtypes."""
     dtypes = [np.dtype(getattr(t, "dtype", float)) for t in times]
     return 4 * max(float(jnp.finfo(d).eps) for d in dtypes if jnp.issubdtype(d, jnp.floating))
+
+
+def one_number(given: Any, name: str) -> None:
+    if np.ndim(given) != 0:
+        raise ValueError(
+            f"`{name}` must make one number of an array, as jnp.max does of moduli, but made one of shape "
+            f"{np.shape(given)}."
+        )
 
 
 def times(ts: Any, t0: Any, t1: Any, name: str) -> None:
@@ -436,9 +561,25 @@ def equal_steps(controller: Any) -> bool:
 
 
 def strategy(given: Any, names: Sequence[str]) -> None:
-    if isinstance(given, type) or not hasattr(given, "bind"):
-        call = f" Call it: {given.__name__}()." if isinstance(given, type) else ""
-        raise TypeError(f"`gradient` must be one of {', '.join(f'{n}()' for n in names)}, but is {given!r}.{call}")
+    hint = habits.replacement(given, habits.GRADIENTS, names)
+    if hint or isinstance(given, type) or not hasattr(given, "bind"):
+        known = ", ".join(f"{n}()" for n in names)
+        raise TypeError(f"`gradient` must be one of {known}, but is {given!r}.{hint or call_it(given)}")
+
+
+def takes_strategy(loss: Any) -> None:
+    wanted = "a function (x, gradient) ↦ number that hands `gradient` on: `def loss(x, gradient): ... solve(..., "
+    wanted += "gradient=gradient) ...`, so that it can be taken with every strategy"
+    if not callable(loss):
+        raise TypeError(f"`loss` must be {wanted}, but is {type(loss).__name__}: {loss!r}.")
+    try:
+        signature = inspect.signature(loss)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(None, gradient=None)
+    except TypeError as error:
+        raise TypeError(f"`loss` must be {wanted}, but its signature is {signature} ({error}).") from None
 
 
 def unsupported(message: str) -> None:

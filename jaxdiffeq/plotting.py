@@ -27,6 +27,10 @@ STYLE = {
 }
 SMOOTH = 600  # points of a curve drawn from dense output
 LEGEND = 10  # more curves than that have no names
+SETTINGS = (
+    *("title", "xlabel", "ylabel", "zlabel", "xlim", "ylim", "zlim", "xscale", "yscale", "zscale"),
+    *("xticks", "yticks", "aspect", "facecolor"),
+)  # of axes, by the names that matplotlib's `Axes.set` has for them
 
 
 def pyplot() -> Any:
@@ -69,6 +73,8 @@ def plot_solution(
     ax: Any = None,
     *,
     labels: Sequence[str] | None = None,
+    label: str | Sequence[str] | None = None,
+    figsize: tuple[float, float] | None = None,
     log: str = "",
     points: int = SMOOTH,
     mark_saved: bool = False,
@@ -79,15 +85,17 @@ def plot_solution(
     `vars`: None for every component; a list of components against time; a tuple (a, b) or (a, b, c) for a curve in
     the plane or in space. A component is its number in the flattened state, its path like "hares" or "foxes.young[2]",
     or "t" for time. Curves are smooth where the solution has dense output, and go through what was saved elsewhere.
-    `log`: the axes to make logarithmic, among "xyz". `line`: what matplotlib's `plot` takes.
+    `labels` are names of the curves; `label` is one for all of them, as where several solutions share their axes.
+    `log`: the axes to make logarithmic, among "xyz". `line`: what matplotlib's `plot` takes, and of `Axes.set` the
+    title, labels, limits, scales and ticks.
+    Units: `figsize` in inches.
     Errors: `ImportError` without matplotlib; `ValueError` for a batch of solutions, or no such component.
     """
     plt = pyplot()
     if np.ndim(sol.result):
         raise ValueError("this is a batch of solutions: pick one, as in jax.tree.map(lambda x: x[0], sol)")
     names = components(sol.ys)
-    ts, curves = _curves(sol, points)
-    saved = _saved(sol)
+    curves = _curves(sol, points)
     phase = isinstance(vars, tuple)
     if phase and len(vars) not in (2, 3):
         raise ValueError(
@@ -95,19 +103,35 @@ def plot_solution(
         )
     wanted = list(names) if vars is None else vars if isinstance(vars, tuple | list) else [vars]
     picked = [_find(v, names) for v in wanted]
+    settings = {name: line.pop(name) for name in SETTINGS if name in line}
+    labels, label = (labels, label) if label is None or isinstance(label, str) else (label, None)
     with style():
         if ax is None:
-            ax = plt.figure(layout="constrained").add_subplot(projection="3d" if phase and len(picked) == 3 else None)
+            figure = plt.figure(layout="constrained", figsize=figsize)
+            ax = figure.add_subplot(projection="3d" if phase and len(picked) == 3 else None)
+        marks = _saved(sol) if mark_saved else None
         if phase:
             titles = labels or [_title(name) for name in picked]
-            _draw_phase(ax, [_column(name, names, ts, curves) for name in picked], titles, line)
-            if mark_saved:
-                ax.plot(*[_column(name, names, *saved) for name in picked], ".", color="0.3")
+            _draw_phase(ax, (picked, titles), names, curves, marks, {**line, "label": label})
         else:
-            _draw_series(ax, picked, names, (ts, curves), saved if mark_saved else None, labels or [], line)
+            titles = _names_of_curves(picked, labels or [], label)
+            settings |= {"ylabel": _title(picked[0])} if label and len(picked) == 1 and "ylabel" not in settings else {}
+            _draw_series(ax, (picked, titles), names, curves, marks, line)
         for axis in log:
             getattr(ax, f"set_{axis}scale")("log")
+        ax.set(**settings)
+        if label is not None:
+            ax.legend()
     return ax
+
+
+def _names_of_curves(picked: list[str], labels: Sequence[str], label: str | None) -> list[str]:
+    if len(labels) > len(picked):
+        raise ValueError(f"there are {len(picked)} curves, but {len(labels)} names for them: {[*labels]}")
+    titles = [*labels, *map(_title, picked[len(labels) :])]
+    if label is None or labels:
+        return titles
+    return [label] if len(titles) == 1 else [f"{label}, {title}" for title in titles]
 
 
 def components(ys: Any) -> dict[str, int]:
@@ -162,25 +186,27 @@ def _column(name: str, names: Mapping[str, int], ts: np.ndarray, curves: np.ndar
     return ts if name == "t" else curves[:, names[name]]
 
 
-def _draw_phase(ax: Any, columns: list[np.ndarray], titles: Sequence[str], line: dict[str, Any]) -> None:
+def _draw_phase(ax: Any, picked: tuple, names: Mapping[str, int], curves: tuple, saved: Any, line: dict) -> None:
+    components, titles = picked
+    columns = [_column(name, names, *curves) for name in components]
     (drawn,) = ax.plot(*columns, **line)
     ax.plot(*[c[:1] for c in columns], "o", color=drawn.get_color(), markersize=5)  # where it starts
     for axis, title in zip("xyz", titles, strict=False):
         getattr(ax, f"set_{axis}label")(title)
+    if saved is not None:
+        ax.plot(*[_column(name, names, *saved) for name in components], ".", color="0.3")
 
 
-def _draw_series(
-    ax: Any, picked: list[str], names: Mapping[str, int], curves: tuple, saved: Any, labels: Sequence[str], line: dict
-) -> None:
-    titles = [*labels, *map(_title, picked[len(labels) :])]
-    for name, title in zip(picked, titles, strict=True):
+def _draw_series(ax: Any, picked: tuple, names: Mapping[str, int], curves: tuple, saved: Any, line: dict) -> None:
+    components, titles = picked
+    for name, title in zip(components, titles, strict=True):
         (drawn,) = ax.plot(curves[0], _column(name, names, *curves), label=title, **line)
         if saved is not None:
             ax.plot(saved[0], _column(name, names, *saved), ".", color=drawn.get_color())
     ax.set_xlabel("t")
-    if len(picked) == 1:
+    if len(components) == 1:
         ax.set_ylabel(titles[0])
-    elif len(picked) <= LEGEND:
+    elif len(components) <= LEGEND:
         ax.legend()
 
 

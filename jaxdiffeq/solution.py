@@ -52,6 +52,7 @@ class Interpolant:
     def _locate(self, t: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
         last = self.times[self.count]
         direction = jnp.where(last >= self.times[0], 1, -1).astype(t.dtype)
+        t = self._snapped(t, last)
         real = jnp.arange(self.times.size, dtype=jnp.int32) <= self.count
         knots = jnp.where(real, direction * self.times, jnp.inf)
         step = jnp.searchsorted(knots, direction * t).astype(jnp.int32) - 1
@@ -61,8 +62,16 @@ class Interpolant:
         inside = (direction * t >= direction * self.times[0]) & (direction * t <= direction * last)
         return self.coefficients[i], theta.astype(self.coefficients.dtype), width, inside
 
+    def _snapped(self, t: jax.Array, last: jax.Array) -> jax.Array:
+        """A time that rounding has put outside, as of one to save at, back to the end."""
+        first = self.times[0]
+        inside = jnp.clip(t, jnp.minimum(first, last), jnp.maximum(first, last))
+        slack = errors.rounding(t) * jnp.maximum(jnp.abs(first), jnp.abs(last))
+        return t + jax.lax.stop_gradient(jnp.where(jnp.abs(inside - t) <= slack, inside - t, 0))
+
     def value(self, t: jax.Array) -> PyTree:
         if len(self.coefficients) == 0:
+            t = self._snapped(t, self.times[0])
             return self.ravel.unpack(jnp.where(t == self.times[0], self.y_end, jnp.nan))
         coefficients, theta, _, inside = self._locate(t)
         y = jnp.where(self.count > 0, interpolant.evaluate(coefficients, theta), self.y_end)
@@ -160,9 +169,9 @@ class Solution:
         assert self.interpolant is not None
         return _sample(self.interpolant, t, what="slope")
 
-    def plot(self, **options: Any) -> Any:
+    def plot(self, vars: Any = None, ax: Any = None, **options: Any) -> Any:
         """Draw the solution on matplotlib axes; see `jaxdiffeq.plotting.plot_solution`."""
-        return plot_solution(self, **options)
+        return plot_solution(self, vars, ax, **options)
 
     def explain(self) -> str:
         """Which method, controller and gradient strategy were used, why, and what came of it."""

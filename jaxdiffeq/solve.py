@@ -13,6 +13,7 @@ from jaxdiffeq.frontend.options import Options
 from jaxdiffeq.frontend.plan import prepare
 from jaxdiffeq.frontend.steady_state import solve_steady
 from jaxdiffeq.gradients.reverse import ReverseAD
+from jaxdiffeq.habits import OURS
 from jaxdiffeq.problems.definitions import SteadyStateProblem, replaced, terms_of
 from jaxdiffeq.progress import watcher
 from jaxdiffeq.solution import Solution
@@ -52,7 +53,7 @@ def solve(
     fails outside `jit`, unless `throw=False`: then, and inside `jit`, `sol.result` says what happened.
     """
     if replacements:
-        problem = replaced(problem, replacements)
+        problem = replaced(problem, replacements, OURS)
     steering = rtol, atol, first_step, controller, max_steps, stops
     asked = Options(method, saveat, dense, *steering, regularisers, gradient, watcher(progress), throw)
     if isinstance(problem, SteadyStateProblem):

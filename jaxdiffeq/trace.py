@@ -157,6 +157,8 @@ def _error(step: Any, before: State, settings: Any) -> tuple[jax.Array, jax.Arra
     """In units of the tolerance, and the component that it is largest in."""
     y1 = step.after.y
     lost = ~jnp.isfinite(y1).reshape(-1)
+    if lost.size == 0:
+        return jnp.zeros_like(before.t), jnp.zeros((), jnp.int32)
     if step.error is None or not settings.controller.needs_error:
         return jnp.full_like(before.t, jnp.nan), jnp.argmax(lost)
     sizes = (jnp.abs(step.error) / settings.tolerance.of_error(before.y, y1)).reshape(-1)
@@ -174,10 +176,4 @@ def _work(integration: Any, old: Counts, new: Counts) -> Work:
 
 def _names(plan: Plan) -> tuple[str, ...]:
     """Of the numbers in y, one after the other."""
-    tree = jax.tree.unflatten(plan.ravel.tree, plan.ravel.shapes)
-    paths = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: x in plan.ravel.shapes)
-    return tuple(
-        errors.path_of(path) + (f"[{', '.join(map(str, at))}]" if shape else "")
-        for path, shape in paths
-        for at in np.ndindex(*shape)
-    )
+    return tuple(map(plan.ravel.name, range(plan.ravel.size))) or ("none",)

@@ -131,8 +131,9 @@ class Settings(NamedTuple):
     tolerance: PyTree
     first_step: jax.Array | None
     max_steps: jax.Array
-    consistent: jax.Array | None = None
-    """whether y0 satisfies the algebraic equations; None: there are none"""
+    begins: jax.Array | None = None
+    """how a solve begins: `Result.running`, or the code of a failure that is known before the first step; None: the
+    former"""
 
 
 # ---- what recorders see

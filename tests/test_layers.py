@@ -15,9 +15,9 @@ MODULES = sorted((ROOT / "jaxdiffeq").rglob("*.py"))
 
 LAYERS = (  # from the bottom; a folder without files of its own here stands for all that is in it
     {"types", "tableaux", "plotting"},
-    {"interfaces", "progress", "primitives.jax_internals"},
+    {"interfaces", "progress", "habits", "primitives.jax_internals"},
     {"errors", "primitives.cpu_kernel", "primitives.dataflow", "primitives.varying_axes"},
-    {"primitives.constant_matmul", "primitives.linear_call", "primitives.row_buffer", "primitives.while_loop"},
+    {"clock", "primitives.constant_matmul", "primitives.linear_call", "primitives.row_buffer", "primitives.while_loop"},
     {"primitives.fused_region", "primitives.scan", "primitives.both_ways"},
     {
         "algebra.norm",
@@ -54,7 +54,8 @@ LAYERS = (  # from the bottom; a folder without files of its own here stands for
     {"solution"},
     {"frontend.options"},
     {"frontend.plan"},
-    {"engine.fixed_steps", "frontend.steady_state", "frontend.assemble", "frontend.diagnose"},
+    {"engine.fixed_steps", "frontend.steady_state", "frontend.assemble", "frontend.blame"},
+    {"frontend.diagnose"},
     {"frontend.execute"},
     {"solve"},
     {"integrator", "diffeq"},

@@ -168,3 +168,18 @@ except ImportError as error:
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert 'pip install "jaxdiffeq[plot]"' in done.stdout
+
+
+def test_options_as_matplotlib_has_them():
+    sol = jde.solve(jde.ODEProblem(lambda t, y, args: -y, jnp.ones(2), (0.0, 1.0)), jde.BS3())
+    ax = sol.plot(0, label="first", title="decay", xlabel="time", ylim=(0.0, 2.0), figsize=(3.0, 2.0), lw=3)
+    assert (ax.get_title(), ax.get_xlabel(), ax.get_ylabel(), ax.get_ylim()) == ("decay", "time", "y[0]", (0.0, 2.0))
+    assert tuple(ax.figure.get_size_inches()) == (3.0, 2.0)
+    assert sol.plot(0, ax=ax, label="second", linestyle="--", color="k") is ax
+    legend = lambda ax: [text.get_text() for text in ax.get_legend().get_texts()]
+    assert legend(ax) == ["first", "second"]
+    assert legend(sol.plot(label="both")) == ["both, y[0]", "both, y[1]"]
+    assert legend(sol.plot(label=["a", "b"])) == ["a", "b"]
+    assert legend(sol.plot((0, 1), label="orbit", title="plane")) == ["orbit"]
+    with pytest.raises(ValueError, match="there are 2 curves, but 3 names for them"):
+        sol.plot(label=["a", "b", "c"])

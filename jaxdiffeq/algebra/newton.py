@@ -109,7 +109,7 @@ def judged(tolerance: Any, y: jax.Array, to_rounding: bool) -> tuple[Vector, jax
     eps = jnp.finfo(y.dtype).eps
     if to_rounding:
         return spread(jnp.abs(y), y), jnp.asarray(ROUNDING * eps, jnp.finfo(y.dtype).dtype)
-    return spread(tolerance.scale(y, y), y), 10 * eps / jnp.max(tolerance.rtol)
+    return spread(tolerance.of_iterate(y), y), 10 * eps / jnp.max(tolerance.rtol)
 
 
 def root(

@@ -227,8 +227,13 @@ class Sparse(Structure):
 
     @staticmethod
     def of(pattern: Any) -> Sparse:
-        """The pattern of a matrix [n, n] of numbers or truth values: its entries that are not zero."""
-        rows, columns = np.nonzero(np.asarray(pattern))
+        """The pattern of a matrix [n, n] of numbers or truth values, also of `scipy.sparse`: what is not zero."""
+        if hasattr(pattern, "tocsr"):
+            pattern = pattern.tocsr()
+            pattern.sum_duplicates()
+            rows, columns = pattern.nonzero()
+        else:
+            rows, columns = np.nonzero(np.asarray(pattern))
         return Sparse(tuple(rows.tolist()), tuple(columns.tolist()))
 
     def bind(self, n: int) -> Layout | Dense:

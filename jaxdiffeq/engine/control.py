@@ -14,15 +14,10 @@ from jaxdiffeq.algebra.norm import rms
 from jaxdiffeq.types import Result, State, Step, Verdict
 
 
-def size(x: jax.Array) -> jax.Array:
-    """The moduli of complex numbers; real ones as they are, since a norm takes care of their sign."""
-    return jnp.abs(x) if jnp.iscomplexobj(x) else x
-
-
 def cause(step: Step, finite: jax.Array) -> jax.Array:
-    """What a rejection of this step would be blamed on."""
-    blame = jnp.where(finite, Result.step_size_too_small, Result.nonfinite)
-    return jnp.where(step.ok, blame, Result.nonlinear_solve_failed)
+    """What a rejection of this step would be blamed on: on an inner solve only if it met with finite numbers."""
+    blame = jnp.where(step.ok, Result.step_size_too_small, Result.nonlinear_solve_failed)
+    return jnp.where(finite, blame, Result.nonfinite)
 
 
 class Tolerance(NamedTuple):
@@ -38,6 +33,11 @@ class Tolerance(NamedTuple):
         scale = self.scale(y0, y1)
         return scale if self.counts is None else jnp.where(self.counts, scale, jnp.inf)
 
+    def of_iterate(self, y: jax.Array) -> jax.Array:
+        """What an iteration that begins at y is measured by: infinity where there is nothing to be relative to."""
+        scale = self.scale(y, y)
+        return jnp.where(scale > jnp.finfo(scale.dtype).tiny, scale, jnp.inf)
+
     def scale(self, y0: jax.Array, y1: jax.Array) -> jax.Array:
         return self.atol + self.rtol * jnp.maximum(jnp.abs(y0), jnp.abs(y1))
 
@@ -49,6 +49,8 @@ class ControllerDefaults:
     """it judges by an estimate of the error"""
     algebraic: bool = True
     """errors of components that have no derivative count"""
+    max_step: Any = None
+    """the largest that it makes; None: there is none"""
     equal: bool = False
     """its steps have one size, `n` of them or `dt`, and none is refused for its error"""
 
@@ -69,7 +71,8 @@ class PIDController(ControllerDefaults):
     problems at two tolerances: as few steps as `IController()`, the classical controller with i = 1, with half of its
     rejections; Gustafsson's p = 0.4, i = 0.3 rejects almost nothing but takes a fifth more steps. Gains and limits are
     numbers that may be traced; `min_step` and `max_step` are in the unit of t. A step refused at `min_step` ends the
-    solve. Without `algebraic`, errors of components of a DAE that have no derivative are left out.
+    solve. `norm` is that of moduli of errors in units of the tolerance. Without `algebraic`, errors of components of a
+    DAE that have no derivative are left out.
     Source: Söderlind 2003, doi:10.1145/641876.641877; Hairer, Wanner, Solving ODEs II, IV.2, eq. (2.43).
     """
 
@@ -132,8 +135,12 @@ class PIDController(ControllerDefaults):
         """The logarithm of the error in units of the tolerance."""
         y1 = step.after.y
         assert step.error is not None
+        error = step.error
+        if jnp.iscomplexobj(error):
+            error, y1 = jnp.abs(error), jnp.abs(y1)
         # 0·y₁ is NaN wherever y₁ is not finite, so that an infinite state cannot hide in its own tolerance
-        ratio = self.norm(size(step.error) / tolerance.of_error(y, y1) + 0 * size(y1))
+        ratio = self.norm(jnp.abs(error / tolerance.of_error(y, step.after.y) + 0 * y1))
+        errors.one_number(ratio, "norm")
         return jnp.log(jnp.maximum(ratio.astype(step.after.t.dtype), 1e-10))
 
     def bound(self, dt: jax.Array) -> jax.Array:
@@ -207,15 +214,16 @@ class FixedSteps(ControllerDefaults):
 def starting_step(f: Callable, inputs: Any, tolerance: Tolerance, order: int, norm: Callable) -> jax.Array:
     """A first step size whose explicit Euler step errs by about a hundredth of the tolerance.
 
-    Unlike the source it compares with the span where the source has absolute numbers, so it scales with time.
+    Unlike the source it compares with the span where the source has absolute numbers, so it scales with time. NaN if
+    f is not finite at the start.
     Source: Hairer, Nørsett, Wanner, Solving ODEs I, II.4, "Starting step size".
     """
     t0, y0, args = inputs.t0, inputs.y0, inputs.args
     span = jnp.abs(inputs.t1 - t0)
-    scale = tolerance.scale(y0, y0)
-    over_span = lambda slope: norm(size(slope * span.astype(y0.dtype)) / scale)  # slopes squared may overflow
+    scale = tolerance.of_iterate(y0)
+    over_span = lambda slope: norm(jnp.abs(slope * span.astype(y0.dtype)) / scale)  # slopes squared may overflow
     f0 = f(t0, y0, args)
-    d0, d1 = norm(size(y0) / scale), over_span(f0)
+    d0, d1 = norm(jnp.abs(y0) / scale), over_span(f0)
     tiny = (d0 < 1e-5) | (d1 < 1e-5)
     guess = jnp.where(tiny, 1e-6, 0.01 * d0 / jnp.where(tiny, 1, d1))
     guess = jnp.minimum(guess, 1)
@@ -226,4 +234,5 @@ def starting_step(f: Callable, inputs: Any, tolerance: Tolerance, order: int, no
     better = jnp.where(steep <= 1e-15, jnp.maximum(1e-6, guess * 1e-3), (0.01 / steep) ** (1 / order))
     fraction = jnp.minimum(jnp.minimum(100 * guess, better), 1)
     ulp = jnp.finfo(span.dtype).eps * jnp.maximum(jnp.abs(t0), jnp.abs(inputs.t1))  # a step must move the clock
-    return jnp.maximum(span * jnp.where(jnp.isfinite(fraction), fraction, 1e-6).astype(span.dtype), 4 * ulp)
+    size = jnp.maximum(span * jnp.where(jnp.isfinite(fraction), fraction, 1e-6).astype(span.dtype), 4 * ulp)
+    return jnp.where(jnp.all(jnp.isfinite(f0)), size, jnp.nan)

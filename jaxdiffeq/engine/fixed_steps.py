@@ -81,7 +81,10 @@ class EqualSteps:
     def step(
         self, inputs: Inputs, settings: Settings, y: jax.Array, memory: PyTree, i: jax.Array
     ) -> tuple[State, Step]:
-        """The state before step `i`, and that step, NaN where an inner solve failed: no later one can pass for good."""
+        """The state before step `i`, and that step, NaN where an inner solve failed: no later one can pass for good.
+
+        `ok` is false only for one that met with finite numbers.
+        """
         width, loop = self._width(inputs), self.loop
         start = State(inputs.t0 + i * width, y, memory)
         _, f = loop.ahead(inputs, start, i.astype(jnp.int32))
@@ -89,7 +92,7 @@ class EqualSteps:
         step = loop.stepper.step(f, start, t1, inputs.args, settings.tolerance)
         if step.ok is not True:
             after = step.after._replace(y=jnp.where(step.ok, step.after.y, jnp.nan))
-            step = step._replace(after=after)
+            step = step._replace(after=after, ok=step.ok | ~jnp.all(jnp.isfinite(step.after.y)))
         return start, step
 
     def view(self, inputs: Inputs, before: State, step: Step, taken: Any, i: jax.Array) -> StepView:
@@ -160,13 +163,16 @@ class EqualSteps:
             again = lax.stop_gradient(again)  # a loop has no reverse mode, and if all went well no trip
         done, last, solved = self._failure(*again, good)
         blame = jnp.where(solved, Result.nonfinite, Result.nonlinear_solve_failed)
+        result = jnp.where(good, Result.success, blame)
+        if settings.begins is not None:
+            result = jnp.where(settings.begins == Result.running, result, settings.begins)
         refused = self.n - done
         counts = outcome.nothing_yet(self.loop.stepper.work, False)
         control = LoopControl(
             dt=lax.stop_gradient(jnp.abs(self._width(inputs))),
             controller=None,
             counts=counts._replace(steps=done, rejected_solver=refused, streak=refused, dense=at.dense, work=at.work),
-            result=jnp.where(good, Result.success, blame).astype(jnp.int32),
+            result=result.astype(jnp.int32),
             marks=at.held.marks,
         )
         y = at.y if self.differentiates_itself else jnp.where(good, at.y, last)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiffeq import errors
+from jaxdiffeq.frontend import blame
 from jaxdiffeq.frontend.plan import Arrays, Plan, build
 from jaxdiffeq.solution import Solution
 from jaxdiffeq.types import PyTree, Result
@@ -17,9 +18,7 @@ from jaxdiffeq.types import PyTree, Result
 ADVICE = {
     Result.max_steps_reached: (
         "max_steps attempts did not suffice",
-        "If the steps are tiny the problem is probably stiff for this explicit method: use an implicit one, such as "
-        "Rodas5P() or BDF(), or none, so that `solve` switches by itself; looser "
-        "tolerances, or a larger max_steps.",
+        "",
     ),
     Result.step_size_too_small: (
         "the error estimate cannot be met with any step that moves t",
@@ -29,10 +28,13 @@ ADVICE = {
     Result.nonfinite: (
         "f or the state was NaN or infinite at every step size tried",
         "Call f at `solution.t_end` and `solution.y_end`; look for a division by zero, a root or a logarithm "
-        "of a negative number, or a solution that goes to infinity in finite time. An explicit method may run away "
-        "like this on a stiff problem: use an implicit one, such as Rodas5P() or BDF().",
+        "of a negative number, or a solution that goes to infinity in finite time.",
     ),
-    Result.nonlinear_solve_failed: ("the inner nonlinear solve did not converge at any step size tried", "Check jac."),
+    Result.nonlinear_solve_failed: (
+        "the inner nonlinear solve did not converge at any step size tried, although all numbers in it were finite",
+        "Look for a discontinuity of f near this time (name it in `stops`), for a `jac` or a `jac_structure` that is "
+        "not that of f, for equations of index above 1, or give looser tolerances.",
+    ),
     Result.initialisation_failed: (
         "no initial values were found that satisfy the algebraic equations",
         "Check that they have a solution near `y0` and that the index is 1: that they can be solved for the components "
@@ -41,11 +43,16 @@ ADVICE = {
     Result.event_limit_reached: ("more events happened than there is room for", "Raise the limit."),
 }
 
+RUN_AWAY = (
+    " An explicit method may run away like this on a stiff problem: use an implicit one, such as Rodas5P() or BDF()."
+)
+HALF = " Half precision is coarse: a `y0` of float32 has more."
 
-def raise_failure(solution: Solution, place: dict[str, str]) -> None:
-    """Raise the error that belongs to the result code of a solution that failed."""
+
+def raise_failure(solution: Solution, place: dict[str, str], why: str = "", advice: str = "") -> None:
+    """Raise the error that belongs to the result code of a solution that failed; `why` and `advice` replace its own."""
     result = Result(int(solution.result))
-    why, advice = ADVICE[result]
+    why, advice = why or ADVICE[result][0], advice or ADVICE[result][1]
     where = "; ".join(f"{name} {text}" for name, text in place.items())
     counts = (
         f"{int(solution.stats.accepted)} steps accepted, {int(solution.stats.rejected_error)} rejected by the error "
@@ -63,7 +70,29 @@ def raise_if_failed(plan: Plan, arrays: Arrays, solution: Solution) -> None:
     if not errors.all_concrete((solution.result, solution.t_end, solution.y_end, solution.next_step)):
         return
     if np.ndim(solution.result) == 0 and int(solution.result) not in (Result.success, Result.terminated):
-        raise_failure(solution, _place(plan, arrays, solution))
+        raise_failure(solution, _place(plan, arrays, solution), *_blamed(plan, arrays, solution))
+
+
+def _blamed(plan: Plan, arrays: Arrays, solution: Solution) -> tuple[str, str]:
+    """Why, and what to do, where more can be said than its code says."""
+    result, why, advice = Result(int(solution.result)), "", ""
+    if result is Result.nonfinite:
+        why, advice = blame.not_finite(plan, arrays, solution, _moves(solution))
+        explicit = int(solution.stats.jac_evals) == 0 and int(solution.stats.accepted) > 0
+        advice = advice or ADVICE[result][1]
+        advice += RUN_AWAY if explicit else ""
+    elif result is Result.initialisation_failed:
+        why = f"{ADVICE[result][0]}: {text}" if (text := blame.inconsistent(plan, arrays)) else ""
+    elif result is Result.max_steps_reached:
+        advice = blame.too_many_steps(plan, arrays, solution)
+    half = jnp.finfo(plan.ravel.dtype).bits <= 16
+    return why, (advice or ADVICE[result][1]) + HALF * half
+
+
+def _moves(solution: Solution) -> Any:
+    """The next step, or the least one that moves t: a smaller one would show no error at all."""
+    least = 2 * np.spacing(np.abs(np.asarray(solution.t_end)))
+    return np.maximum(np.nan_to_num(np.asarray(solution.next_step)), least)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -82,8 +111,7 @@ def _attempt(plan: Plan, arrays: Arrays, t: Any, y: PyTree, dt: Any) -> tuple[Py
 def _place(plan: Plan, arrays: Arrays, solution: Solution) -> dict[str, str]:
     """Where a solve failed: the step size, and the component that is to blame, by its path."""
     t, y = solution.t_end, solution.y_end
-    moves = np.maximum(solution.next_step, 2 * np.spacing(np.abs(t)))  # a smaller step would show no error at all
-    slope, error = _attempt(plan, arrays, t, y, moves)
+    slope, error = _attempt(plan, arrays, t, y, _moves(solution))
     worst, size = "", -1.0
     for tree in (slope, error) if Result(int(solution.result)) is Result.nonfinite else (error,):
         for (path, leaf), value in zip(jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(y), strict=True):

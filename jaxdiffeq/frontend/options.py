@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxdiffeq import errors
+from jaxdiffeq import errors, methods
 from jaxdiffeq.gradients import support
 from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.methods.choice import Recommendation, Traits, choose
@@ -17,6 +17,7 @@ from jaxdiffeq.methods.explicit import BS3
 from jaxdiffeq.problems.definitions import Terms, replaced, terms_of
 
 DISCRETE = ReverseAD()
+METHODS = tuple(name for name in dir(methods) if name[0].isupper())
 
 
 @dataclass(frozen=True)
@@ -39,17 +40,20 @@ class Options:
 
     def settled(self, terms: Terms) -> Options:
         """With a method and a controller, given or chosen, that serve these terms and each other."""
+        errors.controller(self.controller)
         equal = errors.equal_steps(self.controller)
         traits = traits_of(terms, equal)
         stepper = choose(self.rtol, traits).method if self.method is None else self.method
-        errors.method(stepper)
-        if traits.size == 0 and not terms.is_residual:
+        errors.method(stepper, METHODS)
+        gradient = self.gradient
+        if traits.size == 0 and not (terms.is_residual or traits.mass):
             stepper = BS3()  # nothing to solve for, which an implicit method cannot
+            gradient = DISCRETE if hasattr(gradient, "bind") else gradient
         controller = stepper.controller if self.controller is None else self.controller
         errors.controlled(stepper, controller, self.first_step)
-        support.check(self.gradient, self.dense, self.regularisers, terms.is_residual)
+        support.check(gradient, self.dense, self.regularisers, terms.is_residual)
         stepper = stepper.on_equal_steps if equal else stepper
-        return replace(self, method=stepper, controller=controller)
+        return replace(self, method=stepper, controller=controller, gradient=gradient)
 
 
 def recommend(problem: Any, rtol: Any = 1e-3, **replacements: Any) -> Recommendation:

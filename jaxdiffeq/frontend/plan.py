@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdiffeq import errors
+from jaxdiffeq import clock, errors
 from jaxdiffeq.engine.control import Tolerance
 from jaxdiffeq.engine.integration import Integration
 from jaxdiffeq.engine.recorders import SaveSteps, SaveTimes
@@ -28,6 +28,7 @@ from jaxdiffeq.problems.ravel import (
     as_array,
     at_least_float32,
     close,
+    hashable,
     real_dtype,
     split,
     time_dtype,
@@ -35,7 +36,7 @@ from jaxdiffeq.problems.ravel import (
 from jaxdiffeq.problems.reached import reached
 from jaxdiffeq.problems.user_functions import Arguments, Given, OnArrays, field_of, packed_mass
 from jaxdiffeq.problems.vector_field import VectorField
-from jaxdiffeq.types import Inputs, PyTree, Settings
+from jaxdiffeq.types import Inputs, PyTree, Result, Settings
 
 ROW_BYTES = 2**24  # the room for saved steps in one chunk of an eager solve
 
@@ -102,23 +103,35 @@ class Built(NamedTuple):
 def prepare(terms: Terms, options: Options) -> tuple[Plan, Arrays]:
     """Check everything that can be checked before tracing, and separate arrays from the rest."""
     stepper = options.method
-    f, args, y0, t0, t1, explicit, mass, jac, structure, residual, dy0 = terms
+    f, args, y0, t0, t1, explicit, mass, jac, structure, residual, dy0, on_whole = terms
     errors.state(y0)
     errors.serves_equation(stepper, mass, residual)
     ravel = Ravel.of(y0)
+    errors.precision(stepper, ravel.dtype, mass is not None or terms.is_residual)
+    errors.unknowns(ravel.size, mass is not None or terms.is_residual)
     dtype = time_dtype(ravel.dtype, (t0, t1))
+    clock.resolved(t0, t1, dtype)
+    given = t0, t1
     t0, t1 = as_array(t0, dtype), as_array(t1, dtype)
+    clock.steps_resolved(options.first_step, options.controller, t0, t1)
     saveat = normalise(options.saveat)
+    if on_whole is not None:
+        saveat = replace(saveat, fn=on_whole(saveat.fn))
     keep, ts = times(saveat, t0, t1, dtype)
     stops = sorted_stops(options.stops, t0, t1, dtype)
+    clock.apart(options.stops, dtype, "stops", given)
     varying, mass = (mass, None) if callable(mass) else (None, mass)
-    parts, arrays = split((Given(f, explicit, jac, residual, varying), args), at_least_float32(ravel.dtype))
+    given = Given(f, explicit, jac, residual, varying)
+    parts, arrays = split((given, args), at_least_float32(ravel.dtype))
+    if not hashable(parts.static):
+        errors.static(args, "args")
+        errors.static(given, "problem")
     leaves = [as_array(x, d) for x, d in zip(jax.tree.leaves(y0), ravel.dtypes, strict=True)]
     settings = _settings(options, ravel, y0, dtype)
     names = errors.regularisers(options.regularisers, stepper, tuple(MEANINGS))
     if "stiffness" in names:
         stepper = replace(stepper, measures=True)
-    given = options.dense, names, options.gradient, options.max_steps
+    asked = options.dense, names, options.gradient, options.max_steps
     sized = settings.first_step is not None or options.controller.equal
     probes = not (sized or terms.is_residual or mass is not None)
     plan = Plan(
@@ -126,7 +139,7 @@ def prepare(terms: Terms, options: Options) -> tuple[Plan, Arrays]:
         ravel,
         stepper,
         keep,
-        *given,
+        *asked,
         not probes,
         plain_path(),
         options.watch,
@@ -186,6 +199,7 @@ def _plain_settings(rtol, atol, first_step, controller, max_steps, real, dtype) 
 def _any_settings(given: tuple, ravel: Ravel, y0: PyTree, dtype: Any) -> Settings:
     rtol, atol, first, controller, max_steps = given
     errors.tolerances(rtol, atol)
+    rtol, atol = (_like_state(tol, y0) for tol in (rtol, atol))
     errors.positive(first, "first_step")
     errors.positive_integer(max_steps, "max_steps")
     for name, tol in (("rtol", rtol), ("atol", atol)):
@@ -197,6 +211,12 @@ def _any_settings(given: tuple, ravel: Ravel, y0: PyTree, dtype: Any) -> Setting
         first_step=None if first is None else as_array(first, dtype),
         max_steps=as_array(max_steps, np.int32),
     )
+
+
+def _like_state(tol: PyTree, y0: PyTree) -> PyTree:
+    """A list of numbers as an array, for a state that is one."""
+    listed = isinstance(tol, list | tuple) and jax.tree_util.all_leaves(tol) and jax.tree_util.all_leaves([y0])
+    return one_array(tol) if not listed or not errors.all_concrete(tol) else np.asarray(tol)
 
 
 def build(plan: Plan, arrays: Arrays, capacity: int, traced: bool = True) -> Built:
@@ -228,22 +248,30 @@ def _consistent(field: VectorField, inputs: Inputs, settings: Settings) -> tuple
     """Inputs that satisfy the algebraic equations, and whether there are such."""
     if not field.algebraic:
         return inputs, settings
-    tolerance = settings.tolerance
+    tolerance, begins = settings.tolerance, settings.begins
+    assert begins is not None
+    defined = jnp.all(jnp.isfinite(field(inputs.t0, inputs.y0, inputs.args)))
     y0, found = make_consistent(field, inputs.t0, inputs.y0, inputs.args, tolerance)
-    ok = lax.stop_gradient(found.ok)
+    lost = jnp.where(defined, Result.initialisation_failed, Result.nonfinite)
+    begins = lax.stop_gradient(jnp.where(found.ok, begins, lost))
     args = field.remembered(inputs.args, like(found.slope, y0))
     if not settings.controller.algebraic:
         free = lax.stop_gradient(like(found.free, y0))  # complex: free in both parts
         tolerance = tolerance._replace(counts=~(jnp.real(free) > 0.5))
     inputs = inputs._replace(y0=y0, args=args)
-    return inputs, settings._replace(tolerance=tolerance, consistent=ok)
+    return inputs, settings._replace(tolerance=tolerance, begins=begins)
 
 
 def _bounded(settings: Settings, inputs: Inputs) -> Settings:
-    """No tolerance below ten units of rounding, and the size of equal steps."""
-    tolerance = settings.tolerance
-    floor = 10 * jnp.finfo(inputs.y0.dtype).eps
-    settings = settings._replace(tolerance=Tolerance(jnp.maximum(tolerance.rtol, floor), tolerance.atol))
+    """No tolerance below ten units of rounding, and none of zero; the size of equal steps; no span that rounding has
+    made of another."""
+    tolerance, (t0, t1) = settings.tolerance, lax.stop_gradient((inputs.t0, inputs.t1))
+    least = jnp.finfo(inputs.y0.dtype)
+    tolerance = Tolerance(jnp.maximum(tolerance.rtol, 10 * least.eps), jnp.maximum(tolerance.atol, least.tiny))
+    span = jnp.abs(t1 - t0)
+    short = (span > 0) & (span < clock.RESOLVED * jnp.finfo(t0.dtype).eps * jnp.maximum(jnp.abs(t0), jnp.abs(t1)))
+    begins = jnp.where(short, Result.step_size_too_small, Result.running)
+    settings = settings._replace(tolerance=tolerance, begins=begins)
     size = settings.controller.fixed_size(jnp.abs(inputs.t1 - inputs.t0))
     return settings if size is None else settings._replace(first_step=lax.stop_gradient(size))
 

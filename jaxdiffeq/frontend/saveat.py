@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiffeq import errors
+from jaxdiffeq import clock, errors
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class SaveAt:
             errors.positive_integer(1 if self.steps is True else self.steps, "SaveAt(steps=)")
         errors.save_at_something(self)
         if self.fn is not None:
-            errors.callable_with(self.fn, "fn", ("t", "y", "args"))
+            errors.callable_with(self.fn, "fn", ("t", "y", "args"), silence="write `lambda *given: fn(*given)`")
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ def normalise(saveat: Any) -> SaveAt:
         return SaveAt(steps=1, t0=True)
     if isinstance(saveat, SaveAt):
         return saveat
+    errors.saved_at(saveat)
     saveat = one_array(saveat)
     return SaveAt(every=saveat) if np.ndim(saveat) == 0 else SaveAt(ts=saveat)
 
@@ -64,11 +65,12 @@ def times(saveat: SaveAt, t0: Any, t1: Any, dtype: Any) -> tuple[Keep, Any]:
     ts = one_array(saveat.ts)
     if saveat.every is not None:
         xp = np if errors.all_concrete(ts) else jnp
-        given = xp.zeros(0, dtype) if ts is None else xp.asarray(ts).astype(dtype)
-        ts = xp.concatenate([given, spaced(saveat.every, t0, t1).astype(dtype)])
+        given = xp.zeros(0, dtype) if ts is None else xp.asarray(ts)
+        ts = xp.concatenate([given, spaced(saveat.every, t0, t1)])
     if ts is None:
         return Keep(int(saveat.steps), saveat.t0, saveat.t1, saveat.fn, None, False), np.zeros(0, dtype)
     errors.times(ts, t0, t1, "saveat")
+    clock.apart(ts, dtype, "saveat")
     order, sort = None, False
     if errors.all_concrete((ts, t0, t1)):
         ts = np.clip(np.asarray(ts, dtype), min(t0, t1), max(t0, t1))

@@ -71,6 +71,7 @@ def solve_steady(problem: SteadyStateProblem, options: Options) -> SteadyState:
     errors.no_time(options)
     support.check_steady(options.gradient)
     plan, arrays = prepare(terms_at_rest(problem), replace(options, controller=NO_STEP))
+    errors.unknowns(plan.ravel.size, algebraic=True)
     follows = problem.root == "flow"
     found = errors.out_of_user_code(left_to_xla, functools.partial(_search, plan, follows), arrays)
     if options.throw and errors.all_concrete(found):

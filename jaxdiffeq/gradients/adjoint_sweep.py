@@ -69,7 +69,7 @@ class BackwardSolve:
         field = along.field.adjoint(self.slope, self.residual, packing.mass, along.inputs.args)
         integration = dataclasses.replace(self.integration, field=field, stepper=stepper, recorders=recorders)
         controller = settings.controller.measured(packing.norm)
-        return integration, settings._replace(controller=controller, tolerance=tolerance, consistent=None)
+        return integration, settings._replace(controller=controller, tolerance=tolerance, begins=None)
 
     def back(
         self, t: jax.Array, target: jax.Array, parts: Parts, known: Known, dt: jax.Array

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiffeq import errors
 from jaxdiffeq.gradients.adjoint import BacksolveAdjoint, GaussAdjoint, InterpolatingAdjoint, QuadratureAdjoint
 from jaxdiffeq.gradients.forward import ForwardAD
 from jaxdiffeq.gradients.reverse import ReverseAD
@@ -67,9 +68,11 @@ def check_gradients(
     differences of four widths, Richardson-extrapolated; of these the one that is least uncertain counts. A strategy
     agrees if both are within `rtol`, or within three times the uncertainty. Small tolerances in `solve` make finite
     differences, and so the comparison, sharper; use float64.
-    Errors: none of its own: a strategy that cannot serve this loss gets a row that says why.
+    Errors: `TypeError` for a loss that takes no `gradient`; a strategy that cannot serve this loss gets a row that
+    says why.
     Source: Ridders 1982, doi:10.1016/S0141-1195(82)80057-0.
     """
+    errors.takes_strategy(loss)
     x = jax.tree.map(jnp.asarray, x)
     strategies = tuple(strategies)
     value = jax.jit(lambda x: loss(x, gradient=strategies[0]))

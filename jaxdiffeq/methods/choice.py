@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from jaxdiffeq.methods.auto import Auto
@@ -42,11 +43,12 @@ class Traits(NamedTuple):
 def choose(rtol: Any, traits: Traits) -> Recommendation:
     """The method for this tolerance; if it is traced or zero, for a middling one.
 
-    Shapes: rtol is one number or an array, then the tightest one decides.
+    Shapes: rtol is one number, or an array or a pytree of them, of which the tightest one decides.
     """
-    if isinstance(rtol, Tracer):
+    given = [rtol] if isinstance(rtol, float) else jax.tree.leaves(rtol)
+    if any(isinstance(x, Tracer) for x in given) or not given:
         return _choose(1e-3, traits)
-    tightest = 1.0001 * float(np.min(rtol))  # so that a 1e-6 in float32 is no less than 1e-6
+    tightest = 1.0001 * min(float(np.min(x)) for x in given)  # so that a 1e-6 in float32 is no less than 1e-6
     return _choose(tightest if tightest > 0 else 1e-3, traits)  # 0: atol alone decides, and has the unit of y
 
 

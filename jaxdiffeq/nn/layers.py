@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiffeq import errors
 from jaxdiffeq.frontend.saveat import SaveAt
 from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.methods.explicit import Tsit5
@@ -20,10 +21,10 @@ from jaxdiffeq.types import PyTree
 
 
 class NeuralODE(eqx.Module):
-    """y0 ↦ y(t₁), or with `saveat` the trajectory y(saveat), of dy/dt = func(y) or func(t, y).
+    """y0 ↦ y(t₁), or with `saveat` the trajectory y(saveat), of dy/dt = func(y), func(t, y) or func(t, y, args).
 
-    `func` is any callable, as a rule an equinox module: its arrays are the layer's parameters. `saveat` is a spacing
-    or times, here or in the call; `rtol`, `atol` and the rest are those of `solve`.
+    `args` is None. `func` is any callable, as a rule an equinox module: its arrays are the layer's parameters. `saveat`
+    is a spacing or times, here or in the call; `rtol`, `atol` and the rest are those of `solve`.
     Shapes: y0 [size] ↦ [size], or [times, size]; y0 and the state may be any pytree that func maps to its like.
     Source: Chen et al., Neural ordinary differential equations, 2018.
     """
@@ -33,7 +34,8 @@ class NeuralODE(eqx.Module):
     method: Any = eqx.field(static=True)
     saveat: Any = eqx.field(static=True)
     options: tuple[tuple[str, Any], ...] = eqx.field(static=True)
-    timed: bool = eqx.field(static=True)
+    takes: int = eqx.field(static=True)
+    """how many arguments `func` takes"""
 
     def __init__(
         self,
@@ -52,12 +54,12 @@ class NeuralODE(eqx.Module):
         self.method = Tsit5() if method is None else method
         self.saveat = _frozen(saveat)
         self.options = (("rtol", rtol), ("atol", atol), ("gradient", gradient), ("max_steps", max_steps))
-        self.timed = _positional(func) == 2
+        self.takes = _positional(func)
 
     def __call__(self, y0: PyTree, *, saveat: Any = None, key: Any = None) -> PyTree:
         """`saveat` replaces the layer's own and may be traced; `key` is there for `Sequential` and is not used."""
         saveat = self.saveat if saveat is None else saveat
-        problem = ODEProblem(_timed if self.timed else _autonomous, y0, self.tspan, self.func)
+        problem = ODEProblem((_autonomous, _timed, _general)[self.takes - 1], y0, self.tspan, self.func)
         at = SaveAt(t1=True) if saveat is None else _thawed(saveat)
         ys = solve(problem, self.method, saveat=at, **dict(self.options)).ys
         return jax.tree.map(lambda x: x[-1], ys) if saveat is None else ys
@@ -126,6 +128,10 @@ def _autonomous(t: jax.Array, y: PyTree, func: Callable) -> PyTree:
     return func(y)
 
 
+def _general(t: jax.Array, y: PyTree, func: Callable) -> PyTree:
+    return func(t, y, None)
+
+
 def _positional(func: Callable) -> int:
     """How many positional arguments func needs; 1 where it does not say."""
     try:
@@ -134,8 +140,12 @@ def _positional(func: Callable) -> int:
         return 1
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     count = sum(p.kind in kinds and p.default is p.empty for p in parameters)
-    if count not in (1, 2):
-        raise TypeError(f"`func` must be a function func(y) or func(t, y), but needs {count} positional arguments.")
+    if count not in (1, 2, 3):
+        raise TypeError(
+            f"`func` must be a function func(y), func(t, y) or func(t, y, args), but needs {count} arguments."
+        )
+    if count > 1:
+        errors.callable_with(func, "func", ("t", "y", "args")[:count], silence="write `lambda *given: func(*given)`")
     return count
 
 

@@ -4,24 +4,44 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Self
 
 import equinox as eqx
 import jax
+import numpy as np
 
 from jaxdiffeq import errors
+from jaxdiffeq.algebra.structure import Sparse
 from jaxdiffeq.types import PyTree
 
 Slope = Callable[[Any, PyTree, PyTree], PyTree]
 
 
-class ODEProblem(eqx.Module):
+def pattern(given: Any) -> Any:
+    """A structure; that of a matrix of numbers, also one of `scipy.sparse`, is where these are not zero."""
+    return Sparse.of(given) if hasattr(given, "tocsr") or np.ndim(given) == 2 else given
+
+
+class Problem(eqx.Module):
+    """What problems have in common."""
+
+    def __new__(cls, *_: Any, **given: Any) -> Self:
+        errors.known_fields(given, _fields(cls), cls.__name__)
+        return super().__new__(cls)
+
+    def replace(self, **changes: Any) -> Self:
+        """The same problem with other fields: `problem.replace(args=p, tspan=(0, 20))`."""
+        return replaced(self, changes)
+
+
+class ODEProblem(Problem):
     """M·dy/dt = f(t, y, args), y(t₀) = y0, for t from tspan[0] to tspan[1], forwards or backwards.
 
     y0 is any pytree of real or complex numbers, and f returns one like it; args is any pytree, an `equinox` module
     included. `y0` may be a function (args, t0) ↦ y0 and `tspan` a function args ↦ (t0, t1): then the whole problem is a
-    function of its parameters. Every array in a problem is a leaf that gradients flow to.
+    function of its parameters. Every array in a problem is a leaf that gradients flow to. A network as `y0` is a state,
+    as of a gradient flow: f sees all of it, a solution its numbers, with None in place of functions.
 
     What only implicit methods use: `mass_matrix` is M, perhaps singular: then this is a DAE, and what M·y0 leaves open
     of y0 is changed so that it satisfies the algebraic equations. A function (t, y, args) ↦ M serves the methods that
@@ -31,7 +51,8 @@ class ODEProblem(eqx.Module):
     `MatrixFree()` does without.
     Shapes: M and ∂f/∂y are [n, n] for n numbers in y0, its leaves one after the other; or M is a pytree like y0, a
     diagonal.
-    Errors: `TypeError` for an f that is not callable or takes other arguments; the rest is checked by `solve`.
+    Errors: `TypeError` for an f that is not callable or takes other arguments, or whose parameters have names that say
+    another order than (t, y, args), unless `check_names` is false; the rest is checked by `solve`.
     """
 
     f: Slope
@@ -42,17 +63,17 @@ class ODEProblem(eqx.Module):
     mass_matrix: PyTree = None
     jac: Callable[[Any, PyTree, PyTree], Any] | None = None
     jac_structure: Any = None
+    check_names: bool = eqx.field(default=True, static=True)
 
     def __post_init__(self) -> None:
-        errors.callable_with(self.f, "f", ("t", "y", "args"))
-        errors.hints(self.jac, self.jac_structure, ("t", "y", "args"))
+        self.jac_structure = pattern(self.jac_structure)
+        errors.callable_with(self.f, "f", ("t", "y", "args"), self.check_names)
+        if callable(self.mass_matrix):
+            errors.callable_with(self.mass_matrix, "mass_matrix", ("t", "y", "args"), self.check_names)
+        errors.hints(self.jac, self.jac_structure, ("t", "y", "args"), self.check_names)
 
-    def replace(self, **changes: Any) -> Self:
-        """The same problem with other fields: `problem.replace(args=p, tspan=(0, 20))`."""
-        return replaced(self, changes)
 
-
-class SplitODEProblem(eqx.Module):
+class SplitODEProblem(Problem):
     """dy/dt = f_implicit(t, y, args) + f_explicit(t, y, args): a stiff term and one that is not.
 
     IMEX methods treat each in its way; every other method solves for the sum. The rest is as in `ODEProblem`; `jac` and
@@ -67,18 +88,16 @@ class SplitODEProblem(eqx.Module):
     _: dataclasses.KW_ONLY
     jac: Callable[[Any, PyTree, PyTree], Any] | None = None
     jac_structure: Any = None
+    check_names: bool = eqx.field(default=True, static=True)
 
     def __post_init__(self) -> None:
-        errors.callable_with(self.f_implicit, "f_implicit", ("t", "y", "args"))
-        errors.callable_with(self.f_explicit, "f_explicit", ("t", "y", "args"))
-        errors.hints(self.jac, self.jac_structure, ("t", "y", "args"))
-
-    def replace(self, **changes: Any) -> Self:
-        """The same problem with other fields."""
-        return replaced(self, changes)
+        self.jac_structure = pattern(self.jac_structure)
+        errors.callable_with(self.f_implicit, "f_implicit", ("t", "y", "args"), self.check_names)
+        errors.callable_with(self.f_explicit, "f_explicit", ("t", "y", "args"), self.check_names)
+        errors.hints(self.jac, self.jac_structure, ("t", "y", "args"), self.check_names)
 
 
-class DAEProblem(eqx.Module):
+class DAEProblem(Problem):
     """F(t, y, dy/dt, args) = 0, y(t₀) = y0: `residual` is F, of index 1.
 
     y0 is any pytree of real or complex numbers, or a function (args, t0) ↦ y0; the residual returns one like it. Before
@@ -95,17 +114,15 @@ class DAEProblem(eqx.Module):
     args: PyTree = None
     _: dataclasses.KW_ONLY
     jac_structure: Any = None
+    check_names: bool = eqx.field(default=True, static=True)
 
     def __post_init__(self) -> None:
-        errors.callable_with(self.residual, "residual", ("t", "y", "dy", "args"))
-        errors.hints(None, self.jac_structure, ())
-
-    def replace(self, **changes: Any) -> Self:
-        """The same problem with other fields."""
-        return replaced(self, changes)
+        self.jac_structure = pattern(self.jac_structure)
+        errors.callable_with(self.residual, "residual", ("t", "y", "dy", "args"), self.check_names)
+        errors.hints(None, self.jac_structure)
 
 
-class SteadyStateProblem(eqx.Module):
+class SteadyStateProblem(Problem):
     """f(y, args) = 0, from the guess y0: a state at which dy/dt = f(y, args) rests.
 
     y0 is any pytree of real or complex numbers, and f returns one like it; `jac(y, args)` and `jac_structure` are as in
@@ -124,24 +141,25 @@ class SteadyStateProblem(eqx.Module):
     jac: Callable[[PyTree, PyTree], Any] | None = None
     jac_structure: Any = None
     root: str = eqx.field(default="nearest", static=True)
+    check_names: bool = eqx.field(default=True, static=True)
 
     def __post_init__(self) -> None:
+        self.jac_structure = pattern(self.jac_structure)
         errors.one_of(self.root, "root", ("nearest", "flow"))
-        errors.callable_with(self.f, "f", ("y", "args"))
-        errors.hints(self.jac, self.jac_structure, ("y", "args"))
-
-    def replace(self, **changes: Any) -> Self:
-        """The same problem with other fields."""
-        return replaced(self, changes)
+        errors.callable_with(self.f, "f", ("y", "args"), self.check_names)
+        errors.hints(self.jac, self.jac_structure, ("y", "args"), self.check_names)
 
 
-def replaced(problem: Any, changes: dict[str, Any]) -> Any:
-    names = getattr(type(problem), "__dataclass_fields__", None)
-    if names is None:
+def _fields(kind: type) -> list[str]:
+    return [name for name in getattr(kind, "__dataclass_fields__", ()) if name != "_"]
+
+
+def replaced(problem: Any, changes: dict[str, Any], options: Sequence[str] = ()) -> Any:
+    """The problem with other fields; `options` are what else might have been meant."""
+    if not isinstance(problem, Problem):
         errors.problem(problem)
-        raise AssertionError
-    names = [name for name in names if name != "_"]
-    errors.known_fields(changes, names, type(problem).__name__)
+    names = _fields(type(problem))
+    errors.known_fields(changes, names, type(problem).__name__, options)
     return type(problem)(**{**{name: getattr(problem, name) for name in names}, **changes})
 
 
@@ -162,6 +180,8 @@ class Terms(NamedTuple):
     structure: Any = None
     residual: Callable[[Any, PyTree, PyTree, PyTree], PyTree] | None = None
     dy0: PyTree = None
+    on_whole: Callable[[Any], Any] | None = None
+    """what makes of a function of the state as it was given, functions in it included, one of `y0`"""
 
     @property
     def is_residual(self) -> bool:
@@ -201,7 +221,55 @@ def _(problem: DAEProblem) -> Terms:
 def _terms(fields: dict[str, Any], f: Slope | None, **extra: Any) -> Terms:
     y0, tspan, args = (fields[name] for name in ("y0", "tspan", "args"))
     t0, t1 = errors.time_span(tspan(args) if callable(tspan) else tspan)
-    return Terms(f, args, y0(args, t0) if callable(y0) else y0, t0, t1, **extra)
+    y0 = y0(args, t0) if is_function(y0) else y0
+    terms = Terms(f, args, y0, t0, t1, **extra)
+    return terms if isinstance(y0, jax.Array | float) else _without_functions(terms)
+
+
+def is_function(y0: Any) -> bool:
+    """Of the parameters; what is callable and holds arrays, such as a network, is a state."""
+    if not callable(y0) or isinstance(y0, type):
+        return callable(y0)
+    wraps = isinstance(y0, functools.partial | eqx.Partial) or hasattr(y0, "__wrapped__")
+    return wraps or jax.tree_util.all_leaves([y0])
+
+
+def numbers(tree: PyTree) -> PyTree:
+    """With None in place of functions, such as the activations of a network."""
+    return eqx.filter(tree, callable, inverse=True)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class OfWhole:
+    """A function of states with functions in them, on states without: `places` are those of its arguments."""
+
+    f: Any
+    rest: PyTree
+    """the functions, and None in place of numbers"""
+    places: tuple[int, ...] = dataclasses.field(metadata={"static": True})
+
+    def __call__(self, *given: Any) -> Any:
+        whole = [eqx.combine(x, self.rest) if i in self.places else x for i, x in enumerate(given)]
+        return numbers(errors.call(self.f, *whole))
+
+
+def _without_functions(terms: Terms) -> Terms:
+    """Terms whose state is numbers alone."""
+    if not any(callable(x) for x in jax.tree.leaves(terms.y0)):
+        return terms
+    rest = eqx.filter(terms.y0, callable)
+    on = lambda f, *places: OfWhole(f, rest, places or (1,)) if callable(f) else f
+    return terms._replace(
+        f=on(terms.f),
+        explicit=on(terms.explicit),
+        jac=on(terms.jac),
+        mass=on(terms.mass),
+        residual=on(terms.residual, 1, 2),
+        y0=numbers(terms.y0),
+        dy0=numbers(terms.dy0),
+        on_whole=on,
+    )
 
 
 @jax.tree_util.register_dataclass
@@ -220,4 +288,5 @@ def terms_at_rest(problem: SteadyStateProblem) -> Terms:
     f, y0, args, jac, structure = map(
         object.__getattribute__(problem, "__dict__").get, ("f", "y0", "args", "jac", "jac_structure")
     )
-    return Terms(Timeless(f), args, y0, 0.0, 0.0, jac=None if jac is None else Timeless(jac), structure=structure)
+    given = Timeless(f), args, y0, 0.0, 0.0
+    return _without_functions(Terms(*given, jac=None if jac is None else Timeless(jac), structure=structure))

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiffeq import errors
 from jaxdiffeq.primitives.both_ways import both_ways, is_reverse_only
 from jaxdiffeq.primitives.jax_internals import eval_jaxpr
 from jaxdiffeq.types import PyTree
@@ -83,6 +84,17 @@ class Ravel:
     def size(self) -> int:
         return sum(int(np.prod(shape)) for shape in self.shapes)
 
+    def name(self, i: int) -> str:
+        """Of number i of a state, by its path in y0."""
+        numbered = jax.tree.unflatten(self.tree, range(len(self.shapes)))
+        for (path, _), shape in zip(jax.tree_util.tree_leaves_with_path(numbered), self.shapes, strict=True):
+            size = int(np.prod(shape))
+            if i < size:
+                at = ", ".join(str(int(k)) for k in np.unravel_index(i, shape)) if shape else ""
+                return errors.path_of(path) + (f"[{at}]" if shape else "")
+            i -= size
+        raise IndexError(i)
+
     def pack(self, y: PyTree) -> jax.Array:
         leaves = [jnp.asarray(x).astype(self.dtype) for x in jax.tree.leaves(y)]
         return leaves[0] if len(leaves) == 1 else jnp.concatenate([x.reshape(-1) for x in leaves])
@@ -151,6 +163,14 @@ def split(tree: PyTree, real: Any = None) -> tuple[Split, list]:
         arrays.extend([x] if dynamic else [])
         static.append(ARRAY if dynamic else x)
     return Split(structure, tuple(static)), arrays
+
+
+def hashable(static: tuple) -> bool:
+    try:
+        hash(static)
+    except TypeError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, eq=False)

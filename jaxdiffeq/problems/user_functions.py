@@ -108,10 +108,29 @@ class OnArrays:
 
 
 def packed_mass(mass: PyTree, y0: PyTree, ravel: Ravel) -> Any:
-    """The mass matrix [n, n], or its diagonal [n]."""
-    if errors.mass(mass, y0, ravel.size):
+    """The mass matrix [n, n], or its diagonal [n]; lists of numbers, and matrices of `scipy.sparse`, are arrays."""
+    shapes = [np.shape(x) for x in jax.tree.leaves(mass)]
+    if jax.tree.structure(mass) == jax.tree.structure(y0) and shapes == [np.shape(x) for x in jax.tree.leaves(y0)]:
         return ravel.pack_tolerance(mass).reshape(-1)
-    return as_array(jax.tree.leaves(mass)[0], real_dtype(ravel.dtype))
+    mass = mass.toarray() if hasattr(mass, "toarray") else mass
+    if isinstance(mass, list | tuple):
+        mass = _of_lists(mass)
+        shapes = [np.shape(x) for x in jax.tree.leaves(mass)]
+    leaves, n = jax.tree.leaves(mass), ravel.size
+    if len(leaves) == 1 and np.shape(leaves[0]) == (n, n):
+        return as_array(leaves[0], real_dtype(ravel.dtype))
+    if len(leaves) == 1 and ravel.shapes == (np.shape(leaves[0]),):
+        return as_array(leaves[0], real_dtype(ravel.dtype)).reshape(-1)
+    errors.mass(mass, shapes, n)
+
+
+def _of_lists(rows: Any) -> Any:
+    """Lists in a list, or numbers in one, as an array, if they make one."""
+    xp = np if errors.all_concrete(rows) else jnp
+    try:
+        return xp.asarray(rows, float)
+    except (TypeError, ValueError):
+        return rows
 
 
 def field_of(given: Given, on: OnArrays, structure: Any, mass: Any, at: tuple) -> tuple[VectorField, tuple]:

@@ -65,6 +65,10 @@ class Collocation(OfTableau):
         return self.tableau.stiffly_accurate
 
     @property
+    def takes_half(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return not any(value.imag for value in _form(self.tableau).values)
+
+    @property
     def degree(self) -> int:
         return 3 if self.tableau.dense is None else self.tableau.stages
 

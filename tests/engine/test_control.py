@@ -206,7 +206,7 @@ def test_starting_step():
     for c in (1e-15, 1e15):
         np.testing.assert_allclose(first(10.0 * c, speed=1 / c), c * first(10.0), rtol=1e-12)
     assert 0 < first(10.0, y0=0.0) <= 10
-    assert 0 < first(10.0, y0=math.nan) <= 10
+    assert math.isnan(first(10.0, y0=math.nan))  # f is undefined at the start, which ends the solve there
 
 
 def test_fixed_steps_are_checked():
@@ -220,3 +220,35 @@ def test_fixed_steps_are_checked():
 
 def test_gains_are_leaves():
     assert jax.tree.leaves(PIDController(0.1, 0.2, 0.3)) == [0.1, 0.2, 0.3, 0.9, 0.2, 10.0]
+
+
+@pytest.mark.parametrize("norm", [jnp.max, lambda e: jnp.max(jnp.abs(e)), lambda e: jnp.linalg.norm(e.reshape(-1), 1)])
+@pytest.mark.parametrize("method", [jde.Tsit5(), jde.Rodas5P(), jde.KenCarp4()], ids=repr)
+def test_a_norm_sees_moduli(norm, method):
+    """Not signed errors, of which jnp.max would see the positive ones alone."""
+    problem = jde.ODEProblem(lambda t, y, args: jnp.stack([y[1], -y[0]]), jnp.array([1.0, 0.0]), (0.0, 20.0))
+    sol = jde.solve(problem, method, controller=PIDController(norm=norm), saveat=[20.0], rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(sol.ys[0], [np.cos(20.0), -np.sin(20.0)], atol=2e-4)
+
+
+def test_a_norm_is_one_number():
+    problem = jde.ODEProblem(lambda t, y, args: -y, jnp.ones(2), (0.0, 1.0))
+    with pytest.raises(ValueError, match=r"`norm` must make one number of an array.*but made one of shape \(2,\)"):
+        jde.solve(problem, jde.Tsit5(), controller=PIDController(norm=jnp.abs))
+
+
+METHODS = [None, jde.Tsit5(), jde.Rodas5P(), jde.BDF(), jde.Adams(), jde.KenCarp4(), jde.RadauIIA5(), jde.TRBDF2()]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=repr)
+def test_no_absolute_tolerance_and_components_at_zero(method):
+    """One stays there, one leaves at once: A → B, with C beside it."""
+    f = lambda t, y, k: k * jnp.stack([-y[0], y[0], -y[2]])
+    problem = jde.ODEProblem(f, jnp.array([1.0, 0.0, 0.0]), (0.0, 1.0), 1.0)
+    run = lambda k: jde.solve(problem, method, args=k, atol=0.0, rtol=1e-5, saveat=[1.0], throw=False)
+    sol = jax.jit(run)(1.0)
+    assert sol.status == "success" and sol.ys[0, 2] == 0
+    np.testing.assert_allclose(sol.ys[0], [np.exp(-1.0), 1 - np.exp(-1.0), 0.0], rtol=1e-3)
+    assert sol.stats.steps < 200
+    lanes = jax.vmap(run)(jnp.array([1.0, 2.0]))
+    np.testing.assert_allclose(lanes.ys[:, 0, 0], np.exp([-1.0, -2.0]), rtol=1e-3)

@@ -233,4 +233,5 @@ def test_steps_saved_next_to_times_ask_for_no_interpolant():
         for steps in (False, True)
     )
     assert alone.stats.f_evals == both.stats.f_evals
-    assert int(both.stats.steps) > 4 and both.ys[0] == alone.ys[0]
+    assert int(both.stats.steps) > 4
+    np.testing.assert_allclose(both.ys[0], alone.ys[0], rtol=1e-12)  # another program, which may round otherwise

@@ -76,9 +76,16 @@ def test_time_is_given_to_who_asks_for_it():
     np.testing.assert_allclose(layer(Y0), Y0 + 9.0, rtol=1e-6)
 
 
-def test_a_function_of_three_arguments_is_refused():
-    with pytest.raises(TypeError, match=r"func\(y\) or func\(t, y\), but needs 3"):
-        nn.NeuralODE(lambda t, y, args: y)
+def test_a_function_as_of_a_problem_is_one_of_a_layer():
+    layer = nn.NeuralODE(lambda t, y, args: 2 * t * jnp.ones_like(y) if args is None else y, (0.0, 3.0))
+    np.testing.assert_allclose(layer(Y0), Y0 + 9.0, rtol=1e-6)
+
+
+def test_other_functions_are_refused():
+    with pytest.raises(TypeError, match=r"func\(t, y\) or func\(t, y, args\), but needs 4"):
+        nn.NeuralODE(lambda t, y, args, more: y)
+    with pytest.raises(TypeError, match=r"another order: \(y, t\). Write `lambda t, y: func\(y, t\)`"):
+        nn.NeuralODE(lambda y, t: y)
 
 
 def test_more_dimensions():

@@ -1,0 +1,224 @@
+"""What of a problem is to blame for a solve that failed: which of its functions, where and when, by name."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiffeq.algebra.detect import detect
+from jaxdiffeq.algebra.structure import Sparse
+from jaxdiffeq.algebra.vectors import real_vector
+from jaxdiffeq.frontend.plan import Arrays, Plan, build
+from jaxdiffeq.implicit.system import make_consistent
+from jaxdiffeq.types import PyTree
+
+FEW = 512  # unknowns up to which each is looked at by itself
+ROUNDS = 30  # of the power iteration
+HELD_UP = 0.5  # dt·|λ| of an explicit method, above which stability and not the error sizes its steps
+NO_DERIVATIVE = (
+    "A power, a root, a norm or the other side of a `where` has no derivative there: write it without, such as x*x for "
+    "x**2.0, start off that point, or give `jac`."
+)
+
+
+# ---- what is not finite
+
+
+class Slopes(NamedTuple):
+    """f, ∂f/∂y times a vector without zeros, and ∂f/∂t at one place. Shapes: [n]."""
+
+    f: jax.Array
+    along: jax.Array
+    by_time: jax.Array
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _slopes(plan: Plan, arrays: Arrays, t: Any, y: jax.Array) -> Slopes:
+    parts = build(plan, arrays, 1)
+    field, args = parts.integration.field, parts.inputs.args
+    f, along = jax.jvp(lambda y: field(t, y, args), (y,), (jnp.ones_like(y),))
+    _, by_time = jax.jvp(lambda t: field(t, y, args), (t,), (jnp.ones_like(t),))
+    if field.jacobian is not None:
+        along = field.jacobian(t, y, args) @ jnp.ones(y.size, y.dtype)
+    return Slopes(*(x.reshape(-1) for x in (f, along, by_time)))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _rows_without(plan: Plan, arrays: Arrays, t: Any, y: jax.Array, row: Any) -> jax.Array:
+    """Whether that row of ∂f/∂y is finite where all but one entry of y have moved a little. Shapes: [n], of that one.
+
+    A tangent of zero tells nothing of a derivative that is NaN: zero times NaN is NaN.
+    """
+    parts = build(plan, arrays, 1)
+    field, args, n = parts.integration.field, parts.inputs.args, y.size
+    if field.jacobian is not None:
+        return jnp.isfinite(field.jacobian(t, y, args)[row])
+    little = jnp.sqrt(jnp.finfo(y.dtype).eps) * (1 + jnp.abs(y)).reshape(-1)
+
+    def finite(i):
+        moved = y + jnp.where(jnp.arange(n) == i, 0, little).reshape(y.shape).astype(y.dtype)
+        _, along = jax.jvp(lambda y: field(t, y, args), (moved,), (jnp.ones_like(y),))
+        return jnp.isfinite(along.reshape(-1)[row])
+
+    return jax.lax.map(finite, jnp.arange(n))
+
+
+def not_finite(plan: Plan, arrays: Arrays, solution: Any, dt: Any) -> tuple[str, str]:
+    """Which of f and its derivatives is not finite, where and when, and what to do; empty if all of them are."""
+    t = np.asarray(solution.t_end)
+    y, pack = plan.ravel.pack(solution.y_end), functools.partial(_slopes, plan, arrays)
+    here, implicit = pack(t, y), int(solution.stats.jac_evals) > 0
+    after = (t + np.sign(arrays.t1 - t) * dt).astype(t.dtype)
+    for text, advice in _seen(plan, arrays, (t, y), here, implicit):
+        return text, advice
+    moved = y + ((after - t).astype(y.dtype) * here.f).reshape(y.shape)
+    for place in ((after, y), (after, moved)):
+        for text, advice in _seen(plan, arrays, place, pack(*place), implicit):
+            return text, advice
+    return "", ""
+
+
+def _seen(plan: Plan, arrays: Arrays, place: tuple, at: Slopes, implicit: bool) -> Iterator[tuple[str, str]]:
+    (t, y), name = place, plan.ravel.name
+    when = f"at t = {float(t):.9g}"
+    row = _first(at.f)
+    if row is not None:
+        value, state = np.asarray(at.f)[row], np.asarray(y).reshape(-1)[row]
+        yield (
+            f"f is {_kind(value)} {when}, in row {name(row)}, the derivative of {name(row)} = {state:.6g}",
+            "Call f there, at `solution.y_end`; look for a division by zero, a root or a logarithm of a negative "
+            "number, or a solution that goes to infinity in finite time.",
+        )
+    row = _first(at.along) if implicit else None
+    if row is not None:
+        columns = _columns(plan, arrays, place, row)
+        kind = _kind(np.asarray(at.along)[row])
+        yield f"f is finite, but its Jacobian ∂f/∂y is {kind} {when}, in row {name(row)}{columns}", NO_DERIVATIVE
+    row = _first(at.by_time) if implicit else None
+    if row is not None:
+        kind = _kind(np.asarray(at.by_time)[row])
+        yield f"f is finite, but its derivative ∂f/∂t is {kind} {when}, in row {name(row)}", NO_DERIVATIVE
+
+
+def _columns(plan: Plan, arrays: Arrays, place: tuple, row: int) -> str:
+    t, y = place
+    if y.size > FEW:
+        return ""
+    lost = np.flatnonzero(~np.asarray(_rows_without(plan, arrays, t, y, row)))
+    if lost.size in (0, y.size) and y.size > 1:
+        return ""
+    values = np.asarray(y).reshape(-1)
+    named = ", ".join(f"{plan.ravel.name(i)} = {values[i]:.6g}" for i in lost[:3].tolist())
+    return f", column{'s' * (lost.size > 1)} {named}{', ...' * (lost.size > 3)}"
+
+
+def _first(x: jax.Array) -> int | None:
+    bad = np.flatnonzero(~np.isfinite(np.asarray(x)))
+    return int(bad[0]) if bad.size else None
+
+
+def _kind(x: Any) -> str:
+    return "NaN" if np.isnan(x) else "infinite"
+
+
+# ---- initial values
+
+
+class _Left(NamedTuple):
+    defect: jax.Array
+    matrix: jax.Array
+    """of Newton's method, by the values that are free and by dy/dt"""
+    free: jax.Array
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _left(plan: Plan, arrays: Arrays) -> _Left:
+    """What is left of the equations where the search for consistent values ended, and its matrix at the start."""
+    parts = build(plan, arrays, 1)
+    field, (y, args, t) = parts.integration.field, parts.inputs[:3]
+    _, found = make_consistent(field, t, y, args, parts.settings.tolerance)
+    system, v = field.on_vectors(y), real_vector(y)
+    dv = system.guess(v, args)
+    q = system.null_projector(t, v, dv, args)
+    on = (lambda z: q * z) if q.ndim == 1 else (lambda z: q @ z)
+    matrix = jax.jacfwd(lambda z: system.defect(t, v + on(z), dv + z - on(z), args))(jnp.zeros_like(v))
+    return _Left(system.defect(t, found.v, found.slope, args), matrix, found.free)
+
+
+def inconsistent(plan: Plan, arrays: Arrays) -> str:
+    """Which equation and which component keep initial values from being consistent; empty where that is not seen."""
+    n = plan.ravel.size
+    if n > FEW:
+        return ""
+    left, name = jax.tree.map(np.asarray, _left(plan, arrays)), lambda i: plan.ravel.name(int(i) % n)
+    if not np.all(np.isfinite(left.matrix)):
+        return ""
+    rows, sizes, columns = np.linalg.svd(left.matrix.astype(float))
+    if sizes[-1] <= 100 * n * np.finfo(left.matrix.dtype).eps * sizes[0]:
+        row, column = np.argmax(np.abs(rows[:, -1])), np.argmax(np.abs(columns[-1]) * (left.free > 0.5))
+        return f"at y0 they do not determine {name(column)}; row {name(row)} cannot be solved for it"
+    row = int(np.argmax(np.nan_to_num(np.abs(left.defect), nan=np.inf)))
+    column = int(np.argmax(np.abs(left.matrix[row]) * (left.free > 0.5)))
+    amount = f"{float(left.defect[row]):.3g}"
+    return f"row {name(row)} is left at {amount}, whatever {name(column)} is"
+
+
+# ---- steps held up by stability
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _radius(plan: Plan, arrays: Arrays, t: Any, y: PyTree) -> jax.Array:
+    """About the largest |λ| of ∂f/∂y, by power iteration."""
+    parts = build(plan, arrays, 1)
+    field, args, y = parts.integration.field, parts.inputs.args, plan.ravel.pack(y)
+    unit = lambda x: x / jnp.maximum(jnp.linalg.norm(x.reshape(-1)), jnp.finfo(x.dtype).tiny).astype(x.dtype)
+
+    def again(_, x):
+        return jax.jvp(lambda y: field(t, y, args), (y,), (unit(x),))[1]
+
+    start = jnp.cos(jnp.arange(y.size)).reshape(y.shape).astype(y.dtype)
+    return jnp.linalg.norm(jax.lax.fori_loop(0, ROUNDS, again, start).reshape(-1))
+
+
+def too_many_steps(plan: Plan, arrays: Arrays, solution: Any) -> str:
+    """What to do about steps that are too small or too many, which depends on what was done."""
+    if int(solution.stats.jac_evals) > 0:
+        return (
+            f"{plan.stepper.name} is implicit here, so that stability is no reason: give looser tolerances or a larger "
+            "max_steps; name times where f jumps in `stops`, and look for fast oscillations."
+        )
+    held = float(solution.next_step) * float(_radius(plan, arrays, solution.t_end, solution.y_end))
+    if not held > HELD_UP:
+        return (
+            f"The steps have the size that accuracy takes (dt·|λ| = {held:.2g}): give looser tolerances, a larger "
+            "max_steps, or a method of higher order, such as Vern9()."
+        )
+    stiff = f"The problem is stiff: its steps are held up by stability (dt·|λ| = {held:.2g})."
+    if plan.stepper.takes_mass or plan.stepper.takes_residual:
+        return f"{stiff} Give a method with wider stability, such as BDF(), or a larger max_steps."
+    chosen = solution.account is not None and not solution.account.method_given
+    why = f" `solve` took {plan.stepper.name}, as {plan.ravel.size} unknowns had no `jac_structure`." if chosen else ""
+    structure = _structure(plan, arrays, solution)
+    cure = "`solve(problem, Rodas5P())` or `solve(problem, BDF())`, which are implicit"
+    if structure:
+        cure = f"`solve(problem.replace(jac_structure={structure}), Rodas5P())`, as ∂f/∂y is sparse"
+    return f"{stiff}{why} Write {cure}; or give a larger max_steps."
+
+
+def _structure(plan: Plan, arrays: Arrays, solution: Any) -> str:
+    """How to write where ∂f/∂y may differ from zero, in a large system; empty where that is nearly everywhere."""
+    if plan.structure is not None or plan.ravel.size < 32:
+        return ""
+    parts = build(plan, arrays, 1)
+    field, y = parts.integration.field, plan.ravel.pack(solution.y_end)
+    found = detect(lambda y, rest: field(rest[0], y, rest[1]), y, (jnp.asarray(solution.t_end), parts.inputs.args))
+    if not isinstance(found, Sparse):
+        return ""
+    below = np.asarray(found.rows) - np.asarray(found.columns)
+    lower, upper = int(below.max(initial=0)), int(-below.min(initial=0))
+    return f"Banded({lower}, {upper})" if 4 * (lower + upper + 1) <= y.size else "Detected()"
