@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxdiffeq.algebra.norm import safe_sqrt
 from jaxdiffeq.engine.control import PIDController
-from jaxdiffeq.engine.interpolant import combine, hermite, weigh
+from jaxdiffeq.engine.interpolant import combine, hermite, powers
 from jaxdiffeq.problems.vector_field import VectorField
 from jaxdiffeq.steppers.base import InTurn
 from jaxdiffeq.steppers.stages import in_turn
@@ -43,8 +43,8 @@ class ExplicitRK(InTurn):
     @property
     def evaluations(self) -> tuple[int, int, int]:
         """Calls of f: at the start, in an attempted step, and in the dense output of one."""
-        tableau = self.tableau
-        extra = 0 if tableau.dense is None else len(tableau.dense.c)
+        tableau, interpolant = self.tableau, self.tableau.interpolant
+        extra = 0 if interpolant is None else len([row for row in interpolant.a if row != tableau.b])
         return 1, tableau.stages - tableau.fsal, extra
 
     @property
@@ -67,7 +67,7 @@ class ExplicitRK(InTurn):
             return f(t + c * width, state, args), state if self.measures else None
 
         numbers = [(tableau.c, t.dtype)]
-        slopes, states = in_turn(stage, start.memory, numbers, [tableau.a], self.looped)
+        slopes, states = in_turn(stage, [start.memory], numbers, [tableau.a], self.looped)
         y1 = y + dt * combine(tableau.b, slopes)
         k1 = slopes[-1] if tableau.fsal else f(t1, y1, args)
         after, dense = State(t1, y1, k1), (y, y1, dt, t, width, tuple(slopes), k1)
@@ -103,10 +103,15 @@ class ExplicitRK(InTurn):
     def polynomial(self, f: VectorField, dense: Any, args: Any) -> jax.Array:
         """Coefficients in θ, [degree + 1, *state], of the interpolant of the step that handed out `dense`."""
         y, y1, dt, t, width, slopes, k1 = dense
-        interpolant = self.tableau.dense
+        tableau, interpolant = self.tableau, self.tableau.interpolant
         if interpolant is None:
             return hermite(y, y1, dt * slopes[0], dt * k1)
-        slopes = list(slopes)
-        for c, row in zip(interpolant.c, interpolant.a, strict=True):
-            slopes.append(f(t + c * width, y + dt * combine(row, slopes), args))
-        return jnp.concatenate([y[None], dt * weigh(interpolant.b, slopes)])
+        known = [*slopes, k1] if interpolant.a and interpolant.a[0] == tableau.b else slopes
+
+        def stage(i, numbers, sums):
+            (c,), (moved,) = numbers, sums
+            return f(t + c * width, y + dt * moved(), args), None
+
+        numbers = [((*tableau.c, *interpolant.c), t.dtype)]
+        slopes, _ = in_turn(stage, known, numbers, [(*tableau.a, *interpolant.a)], self.looped)
+        return jnp.concatenate([y[None], dt * powers(interpolant, slopes)])

@@ -5,10 +5,12 @@ Some sources print the opposite sign, or only the estimate itself; a comment say
 written as such, everything else with the digits that float64 holds.
 """
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
 
+from jaxdiffeq.tableaux.bootstrap import bootstrapped
 from jaxdiffeq.tableaux.common import InterpolantWeights, Tableau, check_sum
 
 
@@ -25,7 +27,7 @@ class ButcherTableau(Tableau):
     e: tuple[float, ...] | None = None  # b − b̂; None: fixed steps only
     embedded_order: int | None = None  # of b̂
     e3: tuple[float, ...] | None = None  # a second estimate, of order 3: DP8 says how the two are blended
-    dense: InterpolantWeights | None = None  # None: cubic Hermite
+    dense: InterpolantWeights | None = None  # None: cubic Hermite, or bootstrapped if the order is above 4
     ssp: float | None = None  # SSP coefficient: dt ≤ ssp × the limit of Euler's method keeps its monotonicity
 
     stages = property(lambda self: len(self.b))
@@ -34,6 +36,13 @@ class ButcherTableau(Tableau):
     def fsal(self) -> bool:
         """The last stage is the next first one."""
         return self.b[-1] == 0 and self.a[-1] == self.b[:-1]
+
+    @functools.cached_property
+    def interpolant(self) -> InterpolantWeights | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """What there is between steps, one order below the method at least. None: cubic Hermite."""
+        if self.dense is not None or self.order < 5:
+            return self.dense
+        return bootstrapped(self.a, self.b, self.c, self.order - 1, self.fsal)
 
     @property
     def pair(self) -> tuple[int, int] | None:
