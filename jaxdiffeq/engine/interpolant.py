@@ -28,7 +28,7 @@ def combine(weights: Sequence[float], slopes: Sequence[jax.Array]) -> jax.Array:
     return total
 
 
-def weigh(weights: Sequence[Sequence[float]], slopes: Sequence[jax.Array]) -> jax.Array:
+def weigh(weights: Sequence[Sequence[Any]] | np.ndarray, slopes: Sequence[jax.Array]) -> jax.Array:
     """Σᵢ weights[i][p] slopesᵢ for every p at once. Shapes: [stages, degree], stages of [*state] ↦ [degree, *state]."""
     return constant_matmul(np.transpose(np.asarray(weights, float)), jnp.stack(slopes))
 
@@ -54,9 +54,10 @@ def powers(weights: Any, slopes: Sequence[jax.Array]) -> jax.Array:
 
 @functools.cache
 def _in_values(weights: Any) -> tuple[np.ndarray, ...]:
-    """Weights as for `weigh`: slopes ↦ values, powers of θ ↦ values, values ↦ powers of θ − ½ from 0 on ↦ of θ from 1 on.
+    """Weights as for `weigh`: slopes ↦ values, powers of θ ↦ values, values ↦ powers of θ − ½, these ↦ powers of θ.
 
-    The values are those at Lobatto's abscissae without 0, where the sum is zero.
+    The powers of θ begin with θ¹, those of θ − ½ with 1. The values are those at
+    Lobatto's abscissae without 0, where the sum is zero.
     """
     degree = len(weights.b[0])
     inside = legendre.Legendre.basis(degree).deriv().roots().real / 2 + 0.5

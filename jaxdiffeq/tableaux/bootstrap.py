@@ -94,7 +94,7 @@ def _through(slopes: list[_Slope], b: Row) -> dict[int, list[Fraction]]:
     for s in slopes:
         others = [x for x in times if x != s.theta]
         scale = math.prod([s.theta - x for x in others])
-        under = _integral([x / scale for x in _vanishing(others)]) + [Fraction(0)]
+        under = [*_integral([x / scale for x in _vanishing(others)]), Fraction(0)]
         own = [x - sum(under) * y for x, y in zip(under, bump, strict=True)]
         weights[s.stage] = [x + y for x, y in zip(own, weights.get(s.stage, [Fraction(0)] * len(own)), strict=True)]
     return weights
