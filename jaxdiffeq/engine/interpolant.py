@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from numpy.polynomial import legendre
 
 from jaxdiffeq.primitives.constant_matmul import constant_matmul
 
@@ -33,43 +32,32 @@ def weigh(weights: Sequence[Sequence[Any]] | np.ndarray, slopes: Sequence[jax.Ar
     return constant_matmul(np.transpose(np.asarray(weights, float)), jnp.stack(slopes))
 
 
-LARGE = 100
-"""weights of powers of θ above this are not summed as they are: a float32 would lose more than two digits"""
+LARGE, LOST = 100, 3e-12
+"""Weights of powers of θ above this are not summed as they are, unless less than that is lost of the slopes."""
 
 
 def powers(weights: Any, slopes: Sequence[jax.Array]) -> jax.Array:
     """Coefficients of θ¹, θ², … of Σᵢ bᵢ(θ) slopesᵢ for `InterpolantWeights`. Shapes: ↦ [degree, *state].
 
-    Weights of powers, up to a million, may cancel in values. Where they are large, the values at some θ are found, the
-    polynomial through them in powers of θ − ½, and from these those of θ. What the values miss by then is added.
+    Weights of powers of θ, up to millions, cancel in values. Where they are large, those of θ − ½ are summed, which are
+    a thousand times smaller, and then the sums are small from which those of θ follow.
     """
-    if max(abs(w) for row in weights.b for w in row) <= LARGE:
+    largest = float(max(abs(w) for row in weights.b for w in row))
+    if largest <= LARGE or largest * float(jnp.finfo(slopes[0].dtype).eps) <= LOST:
         return weigh(weights.b, slopes)
-    values, of_powers, middle, shift = _in_values(weights)
-    through = lambda x: weigh(shift, list(weigh(middle, list(x))))
-    wanted = weigh(values, slopes)
-    rough = through(wanted)
-    return rough + through(wanted - weigh(of_powers, list(rough)))
+    around_middle, shift = _around_middle(weights)
+    return constant_matmul(shift, constant_matmul(around_middle, jnp.stack(slopes)))
 
 
 @functools.cache
-def _in_values(weights: Any) -> tuple[np.ndarray, ...]:
-    """Weights as for `weigh`: slopes ↦ values, powers of θ ↦ values, values ↦ powers of θ − ½, these ↦ powers of θ.
-
-    The powers of θ begin with θ¹, those of θ − ½ with 1. The values are those at
-    Lobatto's abscissae without 0, where the sum is zero.
-    """
+def _around_middle(weights: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Weights of (θ − ½)^q, q = 0, 1, …, and what makes those of θ¹, θ², … of their sums, each [rows, columns]."""
     degree = len(weights.b[0])
-    inside = legendre.Legendre.basis(degree).deriv().roots().real / 2 + 0.5
-    places = [Fraction(float(x)) for x in np.sort([*inside, 1.0])]
-    of_powers = [[x**p for x in places] for p in range(1, degree + 1)]
-    values = [[sum(Fraction(w) * x[j] for w, x in zip(row, of_powers, strict=True)) for j in range(degree)]
-              for row in weights.b]  # fmt: skip
-    ends = np.array([-0.5, *(float(x - Fraction(1, 2)) for x in places)])
-    middle = np.linalg.inv(np.vander(ends, increasing=True))[:, 1:].T
-    shift = [[math.comb(q, p) * (-0.5) ** (q - p) if p <= q else 0.0 for p in range(1, degree + 1)]
-             for q in range(degree + 1)]  # fmt: skip
-    return np.array(values, float), np.array(of_powers, float), middle, np.array(shift)
+    half, number = Fraction(1, 2), range(degree + 1)
+    taylor = [[math.comb(p, q) * half ** (p - q) if q <= p else 0 for q in number] for p in number[1:]]
+    rows = [[sum(Fraction(w) * x[q] for w, x in zip(row, taylor, strict=True)) for row in weights.b] for q in number]
+    shift = [[math.comb(q, p) * (-half) ** (q - p) if p <= q else 0 for q in number] for p in number[1:]]
+    return np.array(rows, float), np.array(shift, float)
 
 
 def hermite(y0: jax.Array, y1: jax.Array, d0: jax.Array, d1: jax.Array) -> jax.Array:
