@@ -11,8 +11,10 @@ from fractions import Fraction
 
 import numpy as np
 
-from jaxdiffeq.tableaux.bootstrap import bootstrapped
+from jaxdiffeq.tableaux.bootstrap import bootstrapped, stage_orders
 from jaxdiffeq.tableaux.common import InterpolantWeights, Tableau, check_sum
+
+Row = tuple[float, ...]
 
 
 @dataclass(frozen=True, eq=False, repr=False)  # compared by identity: every method is one module constant
@@ -44,6 +46,32 @@ class ButcherTableau(Tableau):
         if self.dense is not None or self.order < 5:
             return self.dense
         return bootstrapped(self.a, self.b, self.c, self.order - 1, self.fsal)
+
+    @functools.cached_property
+    def null_rules(self) -> tuple[Row, Row] | None:
+        """Weights of the stages and f(t₁, y₁), if Σᵢ eᵢ g(cᵢ) = 0 for all g: such an e does not see y′ = g(t) at all.
+
+        They are divided differences of slopes, at n times where stages have half the order of the method, the ends among
+        them, so that a difference is one up to O(dtⁿ), and at three of these. The square of the first over the second is
+        O(dt^(2n − 3)).
+        Source: Berntsen, Espelid 1991, doi:10.1145/103147.103148, for estimates by rules that vanish on polynomials.
+        """
+        e, c = np.array(self.e or ()), np.array(self.c)
+        if self.e is None or any(abs(e @ c**k) > 1e-14 * np.sum(abs(e)) for k in range(self.order)):
+            return None
+        good = [q >= self.order // 2 for q in stage_orders(self.a, self.c)]
+        inside = {round(x, 9): i for i, x in enumerate(self.c) if good[i] and 0 < x < 1}
+        places = np.array([0, *(inside[x] for x in sorted(inside)), self.stages])
+        n = min(len(places), self.order // 2 + 1)
+        places = places[np.linspace(0, len(places) - 1, n).round().astype(int)]
+        fewer = places[[0, n // 2, n - 1]]
+        return self._difference(places), self._difference(fewer)
+
+    def _difference(self, places: np.ndarray) -> Row:
+        """Weights of the divided difference of slopes at some places, with Σ |w| = 1."""
+        at, weights = np.array([*self.c, 1.0])[places], np.zeros(self.stages + 1)
+        weights[places] = [1 / np.prod([x - y for y in at if y != x]) for x in at]
+        return tuple((weights / np.sum(abs(weights))).tolist())
 
     @property
     def pair(self) -> tuple[int, int] | None:
