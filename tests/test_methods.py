@@ -10,6 +10,8 @@ from scipy.integrate import solve_ivp
 
 import jaxdiffeq as jde
 from jaxdiffeq import methods
+from jaxdiffeq.steppers.collocation import Collocation
+from jaxdiffeq.steppers.explicit import ExplicitRK
 
 MADE = {name: m() for name, m in vars(methods).items() if isinstance(m, types.FunctionType) and name[0].isupper()}
 METHODS = {name: m for name, m in MADE.items() if m.name == name}  # not the pairs of methods
@@ -69,6 +71,46 @@ def test_the_arenstorf_orbit_returns():
     start = jnp.array([0.994, 0.0, 0.0, -2.00158510637908252240537862224])
     sol = jde.solve(jde.ODEProblem(field, start, (0.0, period)), jde.Vern9(), saveat=END, rtol=1e-13, atol=1e-13)
     np.testing.assert_allclose(sol.ys[-1][:2], start[:2], atol=1e-6)
+
+
+def test_saved_values_have_one_order_less_at_most():
+    """That the stated order is there, trees show of every tableau. Of collocation it is that of the stages."""
+    short = {name for name, m in METHODS.items() if m.dense_order < m.order - 1}
+    assert all(isinstance(METHODS[name], Collocation) for name in short)
+
+
+@pytest.fixture(scope="module")
+def oscillation():
+    ts = jnp.linspace(0, 10, 38)
+    problem = jde.ODEProblem(lambda t, y, _: jnp.stack([y[1], -y[0]]), jnp.array([1.0, 0.0]), (0.0, 10.0))
+    return problem, ts, np.stack([np.cos(ts), -np.sin(ts)], 1)
+
+
+LATE = [name for name, m in ADAPTIVE.items() if m.order >= 5]
+
+
+@pytest.mark.parametrize("name", LATE)
+def test_saved_values_are_as_good_as_steps(name, oscillation):
+    problem, ts, exact = oscillation
+    for tol in (1e-5, 1e-8):
+        saved = jde.solve(problem, ADAPTIVE[name], saveat=ts, rtol=tol, atol=tol).ys
+        steps = jde.solve(problem, ADAPTIVE[name], saveat=jde.SaveAt(steps=True), rtol=tol, atol=tol)
+        at_steps = np.abs(steps.ys - np.stack([np.cos(steps.ts), -np.sin(steps.ts)], 1)).max()
+        assert np.abs(saved - exact).max() < 10 * max(at_steps, tol)
+
+
+HIGH = [name for name in LATE if METHODS[name].order >= 6 and isinstance(METHODS[name], ExplicitRK)]
+
+
+@pytest.mark.parametrize("name", HIGH)
+def test_saved_values_lose_no_digits_in_float32(name, oscillation):
+    """Weights of powers of θ are up to a million, and cancel."""
+    problem, ts, exact = oscillation
+    problem = problem.replace(y0=jnp.array([1.0, 0.0], "float32"), tspan=np.array([0.0, 10.0], "float32"))
+    sol = jde.solve(problem, METHODS[name], saveat=ts.astype("float32"), rtol=1e-5, atol=1e-5)
+    assert sol.ys.dtype == np.float32
+    off = np.abs(np.asarray(sol.ys) - exact).max(1)
+    assert off.max() < 1e-4 + 4 * off[-1]
 
 
 @pytest.mark.smoke

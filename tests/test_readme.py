@@ -55,11 +55,9 @@ def described(method: Any) -> tuple[str, str, str]:
     return facts, ". ".join(uses), source
 
 
-def dense(tableau: Any) -> str | None:
-    if tableau.dense is None:
-        return None
-    extra = len(tableau.dense.c)
-    return f"{tableau.dense.order}" + (f" with {extra} more" if extra else "")
+def dense(method: Any) -> str:
+    extra = method.evaluations[2]
+    return f"{method.dense_order}" + (f" with {extra} more" if extra else "")
 
 
 def order(tableau: Any) -> str:
@@ -76,7 +74,7 @@ def numbers(method: Any) -> tuple[str | None, ...]:
     """Order, stages, and order of the dense output."""
     if not hasattr(method, "tableau"):
         return f"1–{method.order}", None, f"1–{method.dense_order}"
-    return order(method.tableau), stages(method.tableau), dense(method.tableau)
+    return order(method.tableau), stages(method.tableau), dense(method)
 
 
 def methods_table(family: str) -> str:
@@ -126,7 +124,7 @@ def test_docstrings_have_the_numbers_of_the_tableau(method):
     count = f"{tableau.stages} stage{'s' * (tableau.stages > 1)}{' FSAL' * tableau.fsal}"
     facts = [f"Order {order(tableau)}", count]
     facts += [f"SSP {tableau.ssp:g}"] if tableau.ssp else []
-    facts += [f"dense {dense(tableau)}"] if tableau.dense else []
+    facts += [f"dense {dense(method)}"] if tableau.interpolant else []
     assert described(method)[0] == ", ".join(facts)
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,9 +27,37 @@ def combine(weights: Sequence[float], slopes: Sequence[jax.Array]) -> jax.Array:
     return total
 
 
-def weigh(weights: Sequence[Sequence[float]], slopes: Sequence[jax.Array]) -> jax.Array:
+def weigh(weights: Sequence[Sequence[Any]] | np.ndarray, slopes: Sequence[jax.Array]) -> jax.Array:
     """Σᵢ weights[i][p] slopesᵢ for every p at once. Shapes: [stages, degree], stages of [*state] ↦ [degree, *state]."""
-    return constant_matmul(np.transpose(weights), jnp.stack(slopes))
+    return constant_matmul(np.transpose(np.asarray(weights, float)), jnp.stack(slopes))
+
+
+LARGE, LOST = 100, 3e-12
+"""Weights of powers of θ above this are not summed as they are, unless less than that is lost of the slopes."""
+
+
+def powers(weights: Any, slopes: Sequence[jax.Array]) -> jax.Array:
+    """Coefficients of θ¹, θ², … of Σᵢ bᵢ(θ) slopesᵢ for `InterpolantWeights`. Shapes: ↦ [degree, *state].
+
+    Weights of powers of θ, up to millions, cancel in values. Where they are large, those of θ − ½ are summed, which are
+    a thousand times smaller, and then the sums are small from which those of θ follow.
+    """
+    largest = float(max(abs(w) for row in weights.b for w in row))
+    if largest <= LARGE or largest * float(jnp.finfo(slopes[0].dtype).eps) <= LOST:
+        return weigh(weights.b, slopes)
+    around_middle, shift = _around_middle(weights)
+    return constant_matmul(shift, constant_matmul(around_middle, jnp.stack(slopes)))
+
+
+@functools.cache
+def _around_middle(weights: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Weights of (θ − ½)^q, q = 0, 1, …, and what makes those of θ¹, θ², … of their sums, each [rows, columns]."""
+    degree = len(weights.b[0])
+    half, number = Fraction(1, 2), range(degree + 1)
+    taylor = [[math.comb(p, q) * half ** (p - q) if q <= p else 0 for q in number] for p in number[1:]]
+    rows = [[sum(Fraction(w) * x[q] for w, x in zip(row, taylor, strict=True)) for row in weights.b] for q in number]
+    shift = [[math.comb(q, p) * (-half) ** (q - p) if p <= q else 0 for q in number] for p in number[1:]]
+    return np.array(rows, float), np.array(shift, float)
 
 
 def hermite(y0: jax.Array, y1: jax.Array, d0: jax.Array, d1: jax.Array) -> jax.Array:

@@ -83,7 +83,7 @@ def _explicit(rtol: float) -> Any:
     #     Vern7      301    343    437    540    913   1593   2980
     #     Vern9      408    505    549    633    918   1394   2128
     # At 1e-2 BS3 and Tsit5 cost the same for the same error, at 1e-6 Tsit5 and Vern7 for the same tolerance. Vern9
-    # waits until it saves a fifth: it is the longest to compile, and its dense output takes ten more stages (Vern7: 6).
+    # waits until it saves a fifth: it is the longest to compile, and its dense output takes nine stages (Vern7: 5).
     if rtol >= 1e-2:
         return BS3()
     if rtol >= 1e-6:

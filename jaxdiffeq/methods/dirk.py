@@ -159,27 +159,27 @@ def ESDIRK436L2SA2(newton: Newton = Newton()) -> DIRK:
 
 
 def Kvaerno5(newton: Newton = Newton()) -> DIRK:
-    """Order 5(4), 7 stages FSAL. L-stable; stiff problems and DAEs, rtol 1e-4 and tighter. Kværnø 2004."""
+    """Order 5(4), 7 stages FSAL, dense 4. L-stable; stiff problems and DAEs, rtol 1e-4 and tighter. Kværnø 2004."""
     return DIRK(dirk.KVAERNO5, newton)
 
 
 def ESDIRK547L2SA(newton: Newton = Newton()) -> DIRK:
-    """Order 5(4), 7 stages FSAL. L-stable; stiff problems, rtol 1e-4 and tighter. Kennedy & Carpenter 2016."""
+    """Order 5(4), 7 stages FSAL, dense 4. L-stable; stiff problems, rtol 1e-4 and tighter. Kennedy & Carpenter 2016."""
     return DIRK(dirk.ESDIRK547L2SA, newton)
 
 
 def ESDIRK547L2SA2(newton: Newton = Newton()) -> DIRK:
-    """Order 5(4), 7 stages FSAL. L-stable; stiff problems, rtol 1e-4 and tighter. Kennedy & Carpenter 2019."""
+    """Order 5(4), 7 stages FSAL, dense 4. L-stable; stiff problems, rtol 1e-4 and tighter. Kennedy & Carpenter 2019."""
     return DIRK(dirk.ESDIRK547L2SA2, newton)
 
 
 def ESDIRK54I8L2SA(newton: Newton = Newton()) -> DIRK:
-    """Order 5(4), 8 stages FSAL. L-stable; stiff problems, rtol 1e-4 and tighter. Kennedy & Carpenter 2016."""
+    """Order 5(4), 8 stages FSAL, dense 4. L-stable; stiff problems, rtol 1e-4 and tighter. Kennedy & Carpenter 2016."""
     return DIRK(dirk.ESDIRK54I8L2SA, newton)
 
 
 def ESDIRK659L2SA(newton: Newton = Newton()) -> DIRK:
-    """Order 6(5), 9 stages FSAL. L-stable; stiff problems, tight tolerances. Kennedy & Carpenter 2019."""
+    """Order 6(5), 9 stages FSAL, dense 5. L-stable; stiff problems, tight tolerances. Kennedy & Carpenter 2019."""
     return DIRK(dirk.ESDIRK659L2SA, newton)
 
 
@@ -254,10 +254,10 @@ def KenCarp47(newton: Newton = Newton()) -> DIRK:
 
 
 def KenCarp5(newton: Newton = Newton()) -> DIRK:
-    """Order 5(4), 8 stages FSAL, dense 3. IMEX, L-stable; rtol 1e-5 and tighter. Kennedy & Carpenter 2003."""
+    """Order 5(4), 8 stages FSAL, dense 4. IMEX, L-stable; rtol 1e-5 and tighter. Kennedy & Carpenter 2003."""
     return DIRK(dirk.KENCARP5, newton)
 
 
 def KenCarp58(newton: Newton = Newton()) -> DIRK:
-    """Order 5(4), 8 stages FSAL. IMEX, L-stable; rtol 1e-5 and tighter. Kennedy & Carpenter 2019."""
+    """Order 5(4), 8 stages FSAL, dense 4. IMEX, L-stable; rtol 1e-5 and tighter. Kennedy & Carpenter 2019."""
     return DIRK(dirk.KENCARP58, newton)

@@ -127,7 +127,7 @@ def SSPRK43() -> ExplicitRK:
 
 
 def SSPRK104() -> ExplicitRK:
-    """Order 4, 10 stages, SSP 6, dense 2. PDEs with shocks and limiters, the longest steps. Ketcheson 2008."""
+    """Order 4, 10 stages, SSP 6. PDEs with shocks and limiters, the longest steps. Ketcheson 2008."""
     return ExplicitRK(explicit.SSPRK104)
 
 
@@ -152,22 +152,22 @@ def OwrenZen5() -> ExplicitRK:
 
 
 def CashKarp() -> ExplicitRK:
-    """Order 5(4), 6 stages. For rtol 1e-2 to 1e-5. Cash & Karp 1990."""
+    """Order 5(4), 6 stages, dense 4 with 1 more. For rtol 1e-2 to 1e-5. Cash & Karp 1990."""
     return ExplicitRK(explicit.CASHKARP)
 
 
 def RKF45() -> ExplicitRK:
-    """Order 5(4), 6 stages. For comparison with older codes. Fehlberg 1969."""
+    """Order 5(4), 6 stages, dense 4 with 1 more. For comparison with older codes. Fehlberg 1969."""
     return ExplicitRK(explicit.RKF45)
 
 
 def Stepanov5() -> ExplicitRK:
-    """Order 5(4), 7 stages FSAL. An alternative to Tsit5. Stepanov 2022."""
+    """Order 5(4), 7 stages FSAL, dense 4 with 1 more. An alternative to Tsit5. Stepanov 2022."""
     return ExplicitRK(explicit.STEPANOV5)
 
 
 def MSRK5() -> ExplicitRK:
-    """Order 5, 8 stages. For fixed steps. Stepanov, arXiv:2202.08443."""
+    """Order 5, 8 stages, dense 4. For fixed steps. Stepanov, arXiv:2202.08443."""
     return ExplicitRK(explicit.MSRK5)
 
 
@@ -177,65 +177,65 @@ def Vern6() -> ExplicitRK:
 
 
 def MSRK6() -> ExplicitRK:
-    """Order 6, 8 stages. For fixed steps. Stepanov, arXiv:2202.08443."""
+    """Order 6, 8 stages, dense 5 with 2 more. For fixed steps. Stepanov, arXiv:2202.08443."""
     return ExplicitRK(explicit.MSRK6)
 
 
 def Vern7() -> ExplicitRK:
-    """Order 7(6), 10 stages, dense 7 with 6 more. The usual choice for rtol 1e-6 to 1e-9. Verner 2010."""
+    """Order 7(6), 10 stages, dense 7 with 5 more. The usual choice for rtol 1e-6 to 1e-9. Verner 2010."""
     return ExplicitRK(explicit.VERN7)
 
 
 def TanYam7() -> ExplicitRK:
-    """Order 7(6), 10 stages. An alternative to Vern7. Tanaka, Muramatsu & Yamashita 1992."""
+    """Order 7(6), 10 stages, dense 6 with 5 more. An alternative to Vern7. Tanaka, Muramatsu & Yamashita 1992."""
     return ExplicitRK(explicit.TANYAM7)
 
 
 def RKV76IIa() -> ExplicitRK:
-    """Order 7(6), 10 stages. An alternative to Vern7. Verner 2024."""
+    """Order 7(6), 10 stages, dense 6 with 5 more. An alternative to Vern7. Verner 2024."""
     return ExplicitRK(explicit.RKV76IIA)
 
 
 def Vern8() -> ExplicitRK:
-    """Order 8(7), 13 stages, dense 8 with 8 more. For rtol 1e-7 to 1e-11. Verner 2010."""
+    """Order 8(7), 13 stages, dense 8 with 7 more. For rtol 1e-7 to 1e-11. Verner 2010."""
     return ExplicitRK(explicit.VERN8)
 
 
 def DP8() -> ExplicitRK:
-    """Order 8(5, 3), 12 stages, dense 7 with 4 more. `DOP853`, for rtol 1e-6 to 1e-11. Hairer et al. 1993."""
+    """Order 8(5, 3), 12 stages, dense 7 with 3 more. `DOP853`, for rtol 1e-6 to 1e-11. Hairer et al. 1993."""
     return ExplicitRK(explicit.DP8)
 
 
 def TsitPap8() -> ExplicitRK:
-    """Order 8(7), 13 stages. An alternative to Vern8. Tsitouras & Papakostas 1999."""
+    """Order 8(7), 13 stages, dense 7 with 7 more. An alternative to Vern8. Tsitouras & Papakostas 1999."""
     return ExplicitRK(explicit.TSITPAP8)
 
 
 def DormandPrince87() -> ExplicitRK:
-    """Order 8(7), 13 stages. diffrax's `Dopri8`. Prince & Dormand 1981."""
+    """Order 8(7), 13 stages, dense 7 with 8 more. diffrax's `Dopri8`. Prince & Dormand 1981."""
     return ExplicitRK(explicit.DORMANDPRINCE87)
 
 
 def RKF78() -> ExplicitRK:
-    """Order 8(7), 13 stages. For comparison with older codes. Fehlberg 1968."""
+    """Order 8(7), 13 stages, dense 7 with 7 more. For comparison with older codes. Fehlberg 1968."""
     return ExplicitRK(explicit.RKF78)
 
 
 def Vern9() -> ExplicitRK:
-    """Order 9(8), 16 stages, dense 9 with 10 more. The usual choice for rtol below 1e-9. Verner 2010."""
+    """Order 9(8), 16 stages, dense 9 with 9 more. The usual choice for rtol below 1e-9. Verner 2010."""
     return ExplicitRK(explicit.VERN9)
 
 
 def Feagin10() -> ExplicitRK:
-    """Order 10(8), 17 stages. Reference solutions, at 1e-8 or tighter. Feagin 2007."""
+    """Order 10(8), 17 stages, dense 9 with 15 more. Reference solutions, at 1e-8 or tighter. Feagin 2007."""
     return ExplicitRK(explicit.FEAGIN10)
 
 
 def Feagin12() -> ExplicitRK:
-    """Order 12(10), 25 stages. Reference solutions, at 1e-8 or tighter; rounding soon takes over. Feagin 2012."""
+    """Order 12(10), 25 stages, dense 11 with 26 more. Reference solutions; rounding soon takes over. Feagin 2012."""
     return ExplicitRK(explicit.FEAGIN12)
 
 
 def Feagin14() -> ExplicitRK:
-    """Order 14(12), 35 stages. Reference solutions, at 1e-8 or tighter; rounding soon takes over. Feagin 2012."""
+    """Order 14(12), 35 stages, dense 13 with 40 more. Reference solutions; rounding soon takes over. Feagin 2012."""
     return ExplicitRK(explicit.FEAGIN14)

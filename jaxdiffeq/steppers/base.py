@@ -78,14 +78,14 @@ class OfTableau(StepperDefaults):
 
     @property
     def dense_order(self) -> int:
-        dense = self.tableau.dense
-        return min(3, self.order) if dense is None else dense.order
+        interpolant = self.tableau.interpolant
+        return min(3, self.order) if interpolant is None else interpolant.order
 
     @property
     def degree(self) -> int:
         """Of the dense output's polynomial."""
-        dense = self.tableau.dense
-        return 3 if dense is None else len(dense.b[0])
+        interpolant = self.tableau.interpolant
+        return 3 if interpolant is None else len(interpolant.b[0])
 
 
 @dataclass(frozen=True, repr=False)

@@ -14,7 +14,7 @@ from jax import lax
 from jaxdiffeq.algebra import lu, structure
 from jaxdiffeq.algebra.newton import NEWTON, Found, Newton, Start, judged, root
 from jaxdiffeq.algebra.vectors import like, real_vector
-from jaxdiffeq.engine.interpolant import combine, hermite, weigh
+from jaxdiffeq.engine.interpolant import combine, hermite, powers
 from jaxdiffeq.implicit import jacobian_reuse
 from jaxdiffeq.implicit.jacobian_reuse import Kept, Matrix
 from jaxdiffeq.primitives.scan import scan
@@ -129,10 +129,10 @@ class DIRK(OfTableau):
     def polynomial(self, f: VectorField, dense: Any, args: PyTree) -> jax.Array:
         """Coefficients in θ, [degree + 1, *state], of the interpolant of the step that handed out `dense`."""
         y, y1, dt, slopes, k1 = dense
-        interpolant = self.tableau.dense
+        interpolant = self.tableau.interpolant
         if interpolant is None:
             return hermite(y, y1, dt * slopes[0], dt * k1)
-        return jnp.concatenate([y[None], dt * weigh(interpolant.b, list(slopes))])
+        return jnp.concatenate([y[None], dt * powers(interpolant, [*slopes, *[k1] * len(interpolant.a)])])
 
 
 def slopes_of(terms: tuple, t: jax.Array, y: jax.Array, args: PyTree) -> tuple[jax.Array, ...]:
@@ -316,7 +316,7 @@ class _DirkStages:
         least = jacobian_reuse.SHORTER * jnp.abs(self.width)
         kept = jacobian_reuse.handed_on(self.chord, self.start.memory.chord, slow, least)
         bend = Bend(*lax.stop_gradient(((ends[1] - ends[0]) / dt, self.width))) if tableau.bends else None
-        inner = [like(k, y) for k in total] if tableau.dense is not None else [ends[0]]
+        inner = [like(k, y) for k in total] if tableau.interpolant is not None else [ends[0]]
         dense = y, y1, dt, tuple(inner), ends[1]
         finite = so_far.ok & jnp.all(jnp.isfinite(y1))
         error = self._error(slopes, explicit_slopes, ends)

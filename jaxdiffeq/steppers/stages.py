@@ -50,30 +50,31 @@ Numbers = tuple[Sequence[float], Any]  # one for each stage, and the dtype they 
 
 
 def in_turn(
-    stage: Callable, first: jax.Array, numbers: Sequence[Numbers], triangles: Sequence, looped: bool
+    stage: Callable, first: Sequence[jax.Array], numbers: Sequence[Numbers], triangles: Sequence, looped: bool
 ) -> tuple[list[jax.Array], Any]:
-    """k₀ = first and kᵢ, what else a stage gives = stage(i, its numbers, its sums); the k, and the rest of each.
+    """The first k and then kᵢ, what else a stage gives = stage(i, its numbers, its sums); the k, and the rest of each.
 
     A sum is a function () ↦ Σⱼ rows[i][j] kⱼ, j < i, for each of the `triangles`, None where there is nothing to add.
     In a loop all stages are alike, i is None and every sum is there.
     """
-    n = len(triangles[0])
+    given, n = len(first), len(triangles[0])
     if not looped:
-        done, rest = [first], []
-        for i in range(1, n):
+        done, rest = list(first), []
+        for i in range(given, n):
             sums = [functools.partial(_written_out, rows[i][:i], done) for rows in triangles]
             k, more = stage(i, [x[i] for x, _ in numbers], sums)
             done, rest = [*done, k], [*rest, more]
         return done, rest
 
     def trip(done, row):
-        given, weights = row
-        k, more = stage(None, given, [functools.partial(combined, w, done) for w in weights])
+        its_own, weights = row
+        k, more = stage(None, its_own, [functools.partial(combined, w, done) for w in weights])
         return put_first(done, k), more
 
-    below = lambda rows: table([row[:i] for i, row in enumerate(rows)][1:], n, first.dtype)
-    rows = [np.array(x[1:], dtype) for x, dtype in numbers], [below(rows) for rows in triangles]
-    done, rest = scan(trip, put_first(nothing_yet(n, first), first), rows, written_out=True)
+    below = lambda rows: table([row[:i] for i, row in enumerate(rows)][given:], n, first[0].dtype)
+    rows = [np.array(x[given:], dtype) for x, dtype in numbers], [below(rows) for rows in triangles]
+    before = functools.reduce(put_first, first, nothing_yet(n, first[0]))
+    done, rest = scan(trip, before, rows, written_out=True)
     return in_order(done), rest
 
 

@@ -195,3 +195,18 @@ def test_complex():
         return jnp.real(w * solve(c, f, y0=(1.0 + 0j,), saveat=jde.SaveAt(t1=True), **FINE).ys[0, 0])
 
     assert np.allclose(jax.grad(loss)(jnp.array(c)), w * 2 * np.exp(2 * c), rtol=1e-8)
+
+
+@pytest.mark.parametrize("name", ["RKF45", "Vern8", "KenCarp5", "ESDIRK659L2SA"])
+def test_saved_values_between_steps(name):
+    """Of interpolants that call f, whose weights are large, that come from stages and from those of two parts."""
+    weights = jnp.array([1.0, -2.0])
+
+    def loss(p):
+        options = {"saveat": [0.5, 1.9], "controller": jde.FixedSteps(6), **FINE}
+        problem = jde.ODEProblem(field, jnp.array([1.0, -0.5]), (0.0, 2.0), p)
+        return jnp.sum(jde.solve(problem, getattr(jde, name)(), **options).ys @ weights)
+
+    found = jax.grad(loss)(P)
+    differences = [(loss(P + h) - loss(P - h)) / 2e-5 for h in 1e-5 * np.eye(2)]
+    np.testing.assert_allclose(found, differences, rtol=1e-7)

@@ -24,7 +24,7 @@ def parts(tab):
 
 
 def declared(tab) -> dict[str, int | None]:
-    return {"b": tab.order, "b − e": tab.embedded_order, "dense": tab.dense and tab.dense.order}
+    return {"b": tab.order, "b − e": tab.embedded_order, "dense": tab.interpolant and tab.interpolant.order}
 
 
 def measured(tab) -> dict[str, int | None]:
@@ -39,15 +39,25 @@ def measured(tab) -> dict[str, int | None]:
     if tab.e:
         embedded = [b - stored(part.e) for b, part in zip(weights, parts(tab), strict=True)]
         orders["b − e"] = measured_order(trees(), embedded, tab.embedded_order + 1)
-    if tab.dense:
-        same = [stored(tab.dense.b, DIGITS)] * len(weights)
-        orders["dense"] = measured_order(trees(), same, tab.dense.order + 1)
+    if dense := tab.interpolant:
+        same = [stored(dense.b, DIGITS)] * len(weights)
+        after = [(*row, 0.0) for row in dense.a]  # explicit in both parts
+        with_more = additive([stored(square([*part.a, *after])) for part in parts(tab)])
+        orders["dense"] = measured_order(with_more, same, dense.order + 1)
     return orders
 
 
 @every_method
 def test_orders_are_the_declared_ones(tab):
     assert measured(tab) == declared(tab)
+
+
+@every_method
+def test_a_bump_has_both_slopes_of_the_cubic(tab):
+    """The first stage is y; the last one y₁, or one more follows."""
+    if tab.bump:
+        assert tab.explicit_first and tab.stiffly_accurate
+        assert {len(row) for row in tab.bump} == {tab.stages + (tab.explicit is not None)}
 
 
 @every_pair
@@ -109,6 +119,8 @@ def mutants(tab):
         yield swap(tab, e=shifted(tab.e, rng))
     for i, row in enumerate(tab.dense.b if tab.dense else ()):
         yield swap(tab, dense=swap(tab.dense, b=with_row(tab.dense.b, i, shifted(row, rng))))
+    for i, row in enumerate(tab.bump or ()):
+        yield swap(tab, bump=with_row(tab.bump, i, shifted(row, rng)))
 
 
 def mutants_of_explicit_part(tab):
@@ -151,6 +163,8 @@ def test_checksums_catch_a_wrong_digit(tab):
         wrong += [{"explicit": swap(tab.explicit, a=with_row(rows, i, nudged(rows[i])))} for i in range(1, len(rows))]
     if tab.dense:
         wrong.append({"dense": swap(tab.dense, b=with_row(tab.dense.b, 0, nudged(tab.dense.b[0])))})
+    for i, row in enumerate(tab.bump or ()):
+        wrong.append({"bump": with_row(tab.bump, i, nudged(row))})
     for fields in wrong:
         with pytest.raises(AssertionError):
             swap(tab, **fields)

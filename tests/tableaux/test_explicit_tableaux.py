@@ -20,7 +20,7 @@ def declared(tab) -> dict[str, int | None]:
         "b": tab.order,
         "b − e": tab.embedded_order,
         "b − e3": 3 if tab.e3 else None,
-        "dense": tab.dense and tab.dense.order,
+        "dense": tab.interpolant and tab.interpolant.order,
     }
 
 
@@ -33,9 +33,9 @@ def measured(tab) -> dict[str, int | None]:
         orders["b − e"] = measured_order(runge_kutta(a), [b - stored(tab.e)], tab.embedded_order + 1)
     if tab.e3:
         orders["b − e3"] = measured_order(runge_kutta(a), [b - stored(tab.e3)], 4)
-    if tab.dense:
-        all_stages = runge_kutta(stored(square(tab.a + tab.dense.a)))
-        orders["dense"] = measured_order(all_stages, [stored(tab.dense.b)], tab.dense.order + 1)
+    if dense := tab.interpolant:
+        all_stages = runge_kutta(stored(square(tab.a + dense.a)))
+        orders["dense"] = measured_order(all_stages, [stored(dense.b)], dense.order + 1)
     return orders
 
 
@@ -64,9 +64,9 @@ def test_fsal_is_not_lost_to_a_digit(tab):
 @every_method
 def test_dense_output_joins(tab):
     """b(1) = b; and where a stage is f(t₁, y₁), the slopes at both ends are those of the solution."""
-    if tab.dense is None:
+    if tab.interpolant is None:
         return
-    rows, b = tab.a + tab.dense.a, np.array(tab.dense.b)
+    rows, b = tab.a + tab.interpolant.a, np.array(tab.interpolant.b, float)
     powers = np.arange(1, b.shape[1] + 1)
     end = np.zeros(len(b))
     end[: tab.stages] = tab.b
