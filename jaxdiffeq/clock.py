@@ -43,12 +43,12 @@ def steps_resolved(first_step: Any, controller: Any, t0: Any, t1: Any) -> None:
     if not errors.all_concrete((t0, t1)):
         return
     span, unit = abs(float(t1) - float(t0)), _unit(t0.dtype, t0, t1)
-    sizes: dict[str, Any] = {
-        "first_step": first_step,
-        "max_step": controller.max_step,
-        "FixedSteps": controller.fixed_size(span),
-    }
-    for name, size in sizes.items():
+    given: tuple[tuple[str, Any], ...] = (
+        ("first_step", first_step),
+        ("max_step", controller.max_step),
+        ("FixedSteps", controller.fixed_size(span)),
+    )
+    for name, size in given:
         known = size is not None and errors.concrete(size) and errors.real_number(size) and np.ndim(size) == 0
         if known and span > 0 and 0 < float(size) < min(unit, span):
             raise ValueError(
