@@ -109,17 +109,13 @@ def prepare(terms: Terms, options: Options) -> tuple[Plan, Arrays]:
     ravel = Ravel.of(y0)
     errors.precision(stepper, ravel.dtype, mass is not None or terms.is_residual)
     errors.unknowns(ravel.size, mass is not None or terms.is_residual)
-    dtype = time_dtype(ravel.dtype, (t0, t1))
-    clock.resolved(t0, t1, dtype)
-    given = t0, t1
-    t0, t1 = as_array(t0, dtype), as_array(t1, dtype)
-    clock.steps_resolved(options.first_step, options.controller, t0, t1)
+    span, dtype, (t0, t1) = (t0, t1), *_span(options, ravel, t0, t1)
     saveat = normalise(options.saveat)
     if on_whole is not None:
         saveat = replace(saveat, fn=on_whole(saveat.fn))
     keep, ts = times(saveat, t0, t1, dtype)
     stops = sorted_stops(options.stops, t0, t1, dtype)
-    clock.apart(options.stops, dtype, "stops", given)
+    clock.apart(options.stops, dtype, "stops", span)
     varying, mass = (mass, None) if callable(mass) else (None, mass)
     given = Given(f, explicit, jac, residual, varying)
     parts, arrays = split((given, args), at_least_float32(ravel.dtype))
@@ -150,6 +146,15 @@ def prepare(terms: Terms, options: Options) -> tuple[Plan, Arrays]:
     slope = _guess(dy0, y0, ravel) if terms.is_residual else None
     matrix = None if mass is None else packed_mass(mass, y0, ravel)
     return plan, Arrays(arrays, leaves, t0, t1, ts, stops, settings, matrix, slope)
+
+
+def _span(options: Options, ravel: Ravel, t0: Any, t1: Any) -> tuple[Any, tuple]:
+    """The dtype of t, and both ends in it, if it tells them and the steps apart."""
+    dtype = time_dtype(ravel.dtype, (t0, t1))
+    clock.resolved(t0, t1, dtype)
+    t0, t1 = as_array(t0, dtype), as_array(t1, dtype)
+    clock.steps_resolved(options.first_step, options.controller, t0, t1)
+    return dtype, (t0, t1)
 
 
 def _equal(options: Options, stops: Any) -> int | None:
