@@ -49,8 +49,9 @@ def steps_resolved(first_step: Any, controller: Any, t0: Any, t1: Any) -> None:
         ("FixedSteps", controller.fixed_size(span)),
     )
     for name, size in given:
-        known = size is not None and errors.concrete(size) and errors.real_number(size) and np.ndim(size) == 0
-        if known and span > 0 and 0 < float(size) < min(unit, span):
+        if size is None or not (errors.concrete(size) and errors.real_number(size) and np.ndim(size) == 0):
+            continue
+        if span > 0 and 0 < float(size) < min(unit, span):
             raise ValueError(
                 f"`{name}` gives steps of {float(size):.3g}, which do not move a time of size "
                 f"{max(abs(float(t0)), abs(float(t1))):.9g} in {t0.dtype.name}. {_cure(t0.dtype)}"
@@ -59,6 +60,8 @@ def steps_resolved(first_step: Any, controller: Any, t0: Any, t1: Any) -> None:
 
 def apart(given: Any, dtype: Any, name: str, ends: tuple = ()) -> None:
     """Whether times that were given as different ones are so in this dtype."""
+    if isinstance(given, list | tuple) and len(given) < 2 - (ends != ()):
+        return
     if not errors.all_concrete((given, ends)) or np.size(given) == 0:
         return
     values = np.sort(np.append(np.ravel(np.asarray(given, float)), [float(t) for t in ends]))
