@@ -109,16 +109,11 @@ def prepare(terms: Terms, options: Options) -> tuple[Plan, Arrays]:
     errors.precision(stepper, ravel.dtype, mass is not None or terms.is_residual)
     errors.unknowns(ravel.size, mass is not None or terms.is_residual)
     dtype = time_dtype(ravel.dtype, (t0, t1))
-    clock.resolved(t0, t1, dtype)
-    given = t0, t1
-    t0, t1 = as_array(t0, dtype), as_array(t1, dtype)
-    clock.steps_resolved(options.first_step, options.controller, t0, t1)
+    (t0, t1), stops = _span(options, (t0, t1), dtype)
     saveat = normalise(options.saveat)
     if on_whole is not None:
         saveat = replace(saveat, fn=on_whole(saveat.fn))
     keep, ts = times(saveat, t0, t1, dtype)
-    stops = sorted_stops(options.stops, t0, t1, dtype)
-    clock.apart(options.stops, dtype, "stops", given)
     varying, mass = (mass, None) if callable(mass) else (None, mass)
     given = Given(f, explicit, jac, residual, varying)
     parts, arrays = split((given, args), at_least_float32(ravel.dtype))
@@ -132,24 +127,22 @@ def prepare(terms: Terms, options: Options) -> tuple[Plan, Arrays]:
         stepper = replace(stepper, measures=True)
     asked = options.dense, names, options.gradient, options.max_steps
     sized = settings.first_step is not None or options.controller.equal
-    known = errors.all_concrete((t0, t1))
     probes = not (sized or terms.is_residual or mass is not None)
-    plan = Plan(
-        parts,
-        ravel,
-        stepper,
-        keep,
-        *asked,
-        not probes,
-        plain_path(),
-        options.watch,
-        structure,
-        known,
-        _equal(options, stops),
-    )
+    known = structure, errors.all_concrete((t0, t1)), _equal(options, stops)
+    plan = Plan(parts, ravel, stepper, keep, *asked, not probes, plain_path(), options.watch, *known)
     slope = _guess(dy0, y0, ravel) if terms.is_residual else None
     matrix = None if mass is None else packed_mass(mass, y0, ravel)
     return plan, Arrays(arrays, leaves, t0, t1, ts, stops, settings, matrix, slope)
+
+
+def _span(options: Options, given: tuple[Any, Any], dtype: Any) -> tuple[tuple[Any, Any], Any]:
+    """Both ends, and the stops between them, in the dtype of t: they, and steps of a given size, differ in it."""
+    clock.resolved(*given, dtype)
+    t0, t1 = (as_array(t, dtype) for t in given)
+    clock.steps_resolved(options.first_step, options.controller, t0, t1)
+    stops = sorted_stops(options.stops, t0, t1, dtype)
+    clock.apart(options.stops, dtype, "stops", given)
+    return (t0, t1), stops
 
 
 def _equal(options: Options, stops: Any) -> int | None:
