@@ -60,6 +60,8 @@ def steps_resolved(first_step: Any, controller: Any, t0: Any, t1: Any) -> None:
 
 def apart(given: Any, dtype: Any, name: str, ends: tuple = ()) -> None:
     """Whether times that were given as different ones are so in this dtype."""
+    if isinstance(given, list | tuple) and len(given) < 2 - (ends != ()):
+        return
     if not errors.all_concrete((given, ends)) or np.size(given) == 0:
         return
     values = np.sort(np.append(np.ravel(np.asarray(given, float)), [float(t) for t in ends]))

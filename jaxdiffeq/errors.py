@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import warnings
+import weakref
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -57,33 +58,44 @@ def out_of_user_code(run: Any, *args: Any) -> Any:
 
 
 SILENCE = "give the problem `check_names=False`"
+_LOOKED_AT: weakref.WeakKeyDictionary[Any, set] = weakref.WeakKeyDictionary()
+"""functions that have the arguments asked for, to ask once"""
 
 
 def callable_with(f: Any, name: str, arguments: Sequence[str], ordered: bool = True, silence: str = SILENCE) -> None:
     """A function of so many arguments, whose parameters, unless `ordered` is false, are not named in another order."""
-    wanted = f"{name}({', '.join(arguments)})"
     if not callable(f):
+        wanted = f"{name}({', '.join(arguments)})"
         raise TypeError(f"`{name}` must be a function {wanted}, but is {type(f).__name__}: {f!r}.")
+    if not inspect.isfunction(f):
+        return _signature(f, name, arguments, ordered, silence)
+    seen, asked = _LOOKED_AT.setdefault(f, set()), (arguments, ordered)
+    if asked not in seen:
+        _signature(f, name, arguments, ordered, silence)
+        seen.add(asked)
+
+
+def _signature(f: Any, name: str, arguments: Sequence[str], ordered: bool, silence: str) -> None:
     try:
         signature = inspect.signature(f)
     except (TypeError, ValueError):
         return
-    names = habits.names_of(f) or []
-    cure = f"Write `{habits.reordered(names, arguments, name)}`" if names else "Write a lambda"
+    names, wanted = habits.names_of(f) or [], f"{name}({', '.join(arguments)})"
+    cure = lambda: f"Write `{habits.reordered(names, arguments, name)}`" if names else "Write a lambda"
     try:
         signature.bind(*arguments)
     except TypeError as error:
         inplace = names and names[0] in habits.SLOPES and "dy" not in arguments
-        cure = f"Return the derivative in place of writing into `{names[0]}`" if inplace else cure
+        todo = f"Return the derivative in place of writing into `{names[0]}`" if inplace else cure()
         raise TypeError(
             f"`{name}` must take {len(arguments)} arguments, {wanted}, but its signature is {signature} ({error}). "
-            f"{cure}. Parameters that it does not use may be named `_`."
+            f"{todo}. Parameters that it does not use may be named `_`."
         ) from None
     names = names[: len(arguments)]
     if ordered and habits.misplaced(names, arguments):
         raise TypeError(
             f"`{name}` must take its arguments in the order {wanted}, but the names of its parameters say another "
-            f"order: ({', '.join(names)}). {cure}, or, if the names mean something else, {silence}."
+            f"order: ({', '.join(names)}). {cure()}, or, if the names mean something else, {silence}."
         )
 
 

@@ -235,4 +235,5 @@ def starting_step(f: Callable, inputs: Any, tolerance: Tolerance, order: int, no
     fraction = jnp.minimum(jnp.minimum(100 * guess, better), 1)
     ulp = jnp.finfo(span.dtype).eps * jnp.maximum(jnp.abs(t0), jnp.abs(inputs.t1))  # a step must move the clock
     size = jnp.maximum(span * jnp.where(jnp.isfinite(fraction), fraction, 1e-6).astype(span.dtype), 4 * ulp)
-    return jnp.where(jnp.all(jnp.isfinite(f0)), size, jnp.nan)
+    # at an infinite f0 the probe is NaN; where only its norm overflows it is none, and f1 is f0
+    return jnp.where(~jnp.isfinite(d1) & jnp.isnan(d2), jnp.nan, size)

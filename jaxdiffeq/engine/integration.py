@@ -158,12 +158,8 @@ class Integration:
         result = jnp.where(inputs.t0 == inputs.t1, Result.success, Result.running)
         if settings.begins is not None:
             result = jnp.where(settings.begins == Result.running, result, settings.begins)
-        dt = lax.stop_gradient(self._first_step(f, inputs, settings))
-        undefined = jnp.isnan(dt)
-        dt = jnp.where(undefined, 1e-6 * jnp.abs(inputs.t1 - inputs.t0), dt)
-        result = jnp.where(undefined & (result == Result.running), Result.nonfinite, result)
         control = LoopControl(
-            dt=dt,
+            dt=lax.stop_gradient(self._first_step(f, inputs, settings)),
             controller=controller,
             counts=outcome.nothing_yet(self.stepper.work, self.restarts(inputs)),
             result=result.astype(jnp.int32),

@@ -44,7 +44,8 @@ def result(
     inputs: Inputs, settings: Settings, t: jax.Array, dt: jax.Array, counts: Counts, verdict: Verdict, step: Step
 ) -> jax.Array:
     """The code after an attempt that has led to t, with `dt` to come next."""
-    stuck = (t + direction_of(inputs) * dt == t) | (counts.streak >= STAGNATION) | verdict.stop
+    moves = jnp.abs(t + direction_of(inputs) * dt - t) > 0  # not by NaN, the size where f is undefined at the start
+    stuck = ~moves | (counts.streak >= STAGNATION) | verdict.stop
     result = jnp.where(tries(counts) >= settings.max_steps, Result.max_steps_reached, Result.running)
     blame = jnp.where(verdict.accept, Result.step_size_too_small, verdict.cause)
     result = jnp.where(stuck, blame, result)

@@ -121,4 +121,6 @@ def _place(plan: Plan, arrays: Arrays, solution: Solution) -> dict[str, str]:
                 at = np.unravel_index(int(np.argmax(sizes)), sizes.shape)
                 index = f"[{', '.join(str(int(i)) for i in at)}]" if at else ""
                 worst = f"{errors.path_of(path)}{index} = {np.asarray(value)[at]:.6g}"
-    return {"The next step would have been": f"{float(solution.next_step):.3g}", "the worst component is": worst}
+    size = float(solution.next_step)
+    sized = {} if np.isnan(size) else {"The next step would have been": f"{size:.3g}"}
+    return sized | {f"{'the' if sized else 'The'} worst component is": worst}

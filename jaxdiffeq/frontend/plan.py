@@ -59,6 +59,8 @@ class Plan:
     """nothing but JAX's public API runs"""
     watch: Any = None
     structure: Any = None
+    span_known: bool = True
+    """and so was found to be more than rounding of its own times"""
     equal_steps: int | None = None
     """how many, if the solve is a scan of these"""
     reached: Any = ()
@@ -109,13 +111,12 @@ def prepare(terms: Terms, options: Options) -> tuple[Plan, Arrays]:
     ravel = Ravel.of(y0)
     errors.precision(stepper, ravel.dtype, mass is not None or terms.is_residual)
     errors.unknowns(ravel.size, mass is not None or terms.is_residual)
-    span, dtype, (t0, t1) = (t0, t1), *_span(options, ravel, t0, t1)
+    dtype = time_dtype(ravel.dtype, (t0, t1))
+    (t0, t1), stops = _span(options, (t0, t1), dtype)
     saveat = normalise(options.saveat)
     if on_whole is not None:
         saveat = replace(saveat, fn=on_whole(saveat.fn))
     keep, ts = times(saveat, t0, t1, dtype)
-    stops = sorted_stops(options.stops, t0, t1, dtype)
-    clock.apart(options.stops, dtype, "stops", span)
     varying, mass = (mass, None) if callable(mass) else (None, mass)
     given = Given(f, explicit, jac, residual, varying)
     parts, arrays = split((given, args), at_least_float32(ravel.dtype))
@@ -130,31 +131,21 @@ def prepare(terms: Terms, options: Options) -> tuple[Plan, Arrays]:
     asked = options.dense, names, options.gradient, options.max_steps
     sized = settings.first_step is not None or options.controller.equal
     probes = not (sized or terms.is_residual or mass is not None)
-    plan = Plan(
-        parts,
-        ravel,
-        stepper,
-        keep,
-        *asked,
-        not probes,
-        plain_path(),
-        options.watch,
-        structure,
-        _equal(options, stops),
-        reached((*parts.static, saveat.fn)),
-    )
+    known = structure, errors.all_concrete((t0, t1)), _equal(options, stops), reached((*parts.static, saveat.fn))
+    plan = Plan(parts, ravel, stepper, keep, *asked, not probes, plain_path(), options.watch, *known)
     slope = _guess(dy0, y0, ravel) if terms.is_residual else None
     matrix = None if mass is None else packed_mass(mass, y0, ravel)
     return plan, Arrays(arrays, leaves, t0, t1, ts, stops, settings, matrix, slope)
 
 
-def _span(options: Options, ravel: Ravel, t0: Any, t1: Any) -> tuple[Any, tuple]:
-    """The dtype of t, and both ends in it, if it tells them and the steps apart."""
-    dtype = time_dtype(ravel.dtype, (t0, t1))
-    clock.resolved(t0, t1, dtype)
-    t0, t1 = as_array(t0, dtype), as_array(t1, dtype)
+def _span(options: Options, given: tuple[Any, Any], dtype: Any) -> tuple[tuple[Any, Any], Any]:
+    """Both ends, and the stops between them, in the dtype of t: they, and steps of a given size, differ in it."""
+    clock.resolved(*given, dtype)
+    t0, t1 = (as_array(t, dtype) for t in given)
     clock.steps_resolved(options.first_step, options.controller, t0, t1)
-    return dtype, (t0, t1)
+    stops = sorted_stops(options.stops, t0, t1, dtype)
+    clock.apart(options.stops, dtype, "stops", given)
+    return (t0, t1), stops
 
 
 def _equal(options: Options, stops: Any) -> int | None:
@@ -245,7 +236,7 @@ def build(plan: Plan, arrays: Arrays, capacity: int, traced: bool = True) -> Bui
     ts, back = sorted_times(plan.keep, jnp.asarray(arrays.ts), jnp.sign(t1 - t0))
     arguments = Arguments(of_f, of_explicit, of_jac, of_fn, leaves, mass, dy0)
     inputs = Inputs(y0, arguments, t0, t1, ts, jnp.asarray(arrays.stops))
-    inputs, settings = _consistent(field, inputs, _bounded(arrays.settings, inputs))
+    inputs, settings = _consistent(field, inputs, _bounded(arrays.settings, inputs, plan.span_known))
     return Built(integration, inputs, settings, observe, back)
 
 
@@ -253,8 +244,8 @@ def _consistent(field: VectorField, inputs: Inputs, settings: Settings) -> tuple
     """Inputs that satisfy the algebraic equations, and whether there are such."""
     if not field.algebraic:
         return inputs, settings
-    tolerance, begins = settings.tolerance, settings.begins
-    assert begins is not None
+    tolerance = settings.tolerance
+    begins = Result.running if settings.begins is None else settings.begins
     defined = jnp.all(jnp.isfinite(field(inputs.t0, inputs.y0, inputs.args)))
     y0, found = make_consistent(field, inputs.t0, inputs.y0, inputs.args, tolerance)
     lost = jnp.where(defined, Result.initialisation_failed, Result.nonfinite)
@@ -267,18 +258,22 @@ def _consistent(field: VectorField, inputs: Inputs, settings: Settings) -> tuple
     return inputs, settings._replace(tolerance=tolerance, begins=begins)
 
 
-def _bounded(settings: Settings, inputs: Inputs) -> Settings:
+def _bounded(settings: Settings, inputs: Inputs, span_known: bool) -> Settings:
     """No tolerance below ten units of rounding, and none of zero; the size of equal steps; no span that rounding has
     made of another."""
-    tolerance, (t0, t1) = settings.tolerance, lax.stop_gradient((inputs.t0, inputs.t1))
-    least = jnp.finfo(inputs.y0.dtype)
+    tolerance, least = settings.tolerance, jnp.finfo(inputs.y0.dtype)
     tolerance = Tolerance(jnp.maximum(tolerance.rtol, 10 * least.eps), jnp.maximum(tolerance.atol, least.tiny))
-    span = jnp.abs(t1 - t0)
-    short = (span > 0) & (span < clock.RESOLVED * jnp.finfo(t0.dtype).eps * jnp.maximum(jnp.abs(t0), jnp.abs(t1)))
-    begins = jnp.where(short, Result.step_size_too_small, Result.running)
-    settings = settings._replace(tolerance=tolerance, begins=begins)
+    settings = settings._replace(tolerance=tolerance, begins=None if span_known else _begins(inputs))
     size = settings.controller.fixed_size(jnp.abs(inputs.t1 - inputs.t0))
     return settings if size is None else settings._replace(first_step=lax.stop_gradient(size))
+
+
+def _begins(inputs: Inputs) -> jax.Array:
+    """The code that a solve over this span begins with."""
+    t0, t1 = lax.stop_gradient((inputs.t0, inputs.t1))
+    span, unit = jnp.abs(t1 - t0), jnp.finfo(t0.dtype).eps * jnp.maximum(jnp.abs(t0), jnp.abs(t1))
+    short = (span > 0) & (span < clock.RESOLVED * unit)
+    return jnp.where(short, Result.step_size_too_small, Result.running)
 
 
 def _recorders(plan: Plan, arrays: Arrays, observe: Any, capacity: int) -> dict[str, Any]:

@@ -66,7 +66,8 @@ class ODEProblem(Problem):
     check_names: bool = eqx.field(default=True, static=True)
 
     def __post_init__(self) -> None:
-        self.jac_structure = pattern(self.jac_structure)
+        if self.jac_structure is not None:
+            self.jac_structure = pattern(self.jac_structure)
         errors.callable_with(self.f, "f", ("t", "y", "args"), self.check_names)
         if callable(self.mass_matrix):
             errors.callable_with(self.mass_matrix, "mass_matrix", ("t", "y", "args"), self.check_names)
@@ -91,7 +92,8 @@ class SplitODEProblem(Problem):
     check_names: bool = eqx.field(default=True, static=True)
 
     def __post_init__(self) -> None:
-        self.jac_structure = pattern(self.jac_structure)
+        if self.jac_structure is not None:
+            self.jac_structure = pattern(self.jac_structure)
         errors.callable_with(self.f_implicit, "f_implicit", ("t", "y", "args"), self.check_names)
         errors.callable_with(self.f_explicit, "f_explicit", ("t", "y", "args"), self.check_names)
         errors.hints(self.jac, self.jac_structure, ("t", "y", "args"), self.check_names)
@@ -117,7 +119,8 @@ class DAEProblem(Problem):
     check_names: bool = eqx.field(default=True, static=True)
 
     def __post_init__(self) -> None:
-        self.jac_structure = pattern(self.jac_structure)
+        if self.jac_structure is not None:
+            self.jac_structure = pattern(self.jac_structure)
         errors.callable_with(self.residual, "residual", ("t", "y", "dy", "args"), self.check_names)
         errors.hints(None, self.jac_structure)
 
@@ -144,8 +147,9 @@ class SteadyStateProblem(Problem):
     check_names: bool = eqx.field(default=True, static=True)
 
     def __post_init__(self) -> None:
-        self.jac_structure = pattern(self.jac_structure)
         errors.one_of(self.root, "root", ("nearest", "flow"))
+        if self.jac_structure is not None:
+            self.jac_structure = pattern(self.jac_structure)
         errors.callable_with(self.f, "f", ("y", "args"), self.check_names)
         errors.hints(self.jac, self.jac_structure, ("y", "args"), self.check_names)
 
