@@ -159,7 +159,7 @@ def at_shift(dtype, t0):
     return sol.ys[-1], sol.result, sol.t_end - t0
 
 
-@pytest.mark.parametrize(("dtype", "shifts"), [(jnp.float32, [1e3, -1e4, 1e5]), (jnp.float64, [1e3, -1e8, 1e12])])
+@pytest.mark.parametrize(("dtype", "shifts"), [(jnp.float32, [1e3, -1e4, 5e4]), (jnp.float64, [1e3, -1e8, 1e12])])
 def test_a_solve_does_not_know_its_origin_of_time(dtype, shifts):
     # s = t²/2 turns it into dy/ds = cos y, whose solution is y = 2·arctan(tanh((s + s₀)/2))
     exact = 2 * np.arctan(np.tanh((2 + 2 * np.arctanh(np.tan(0.5))) / 2))
@@ -173,8 +173,9 @@ def test_a_solve_does_not_know_its_origin_of_time(dtype, shifts):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("ulps", [1, 2, 5])
-def test_a_span_of_a_few_units_in_the_last_place(dtype, ulps):
+@pytest.mark.parametrize("ulps", [600, 2000])
+def test_a_span_of_a_few_hundred_units_in_the_last_place(dtype, ulps):
+    """Less is refused, see test_clock.py."""
     t0 = dtype(1000)
     t1 = t0 + ulps * np.spacing(t0)
     sol = run(jnp.ones((), dtype), (jnp.asarray(t0), jnp.asarray(t1)), saveat=None)

@@ -29,7 +29,7 @@ ROBERTSON = jde.ODEProblem(robertson, jnp.array([1.0, 0.0, 0.0]), (0.0, 1e11), j
 @pytest.mark.parametrize("rtol", [1e-3, 1e-6])
 def test_an_explicit_method_names_stiff_ones_in_its_error(method, rtol):
     """Whether it runs out of steps or, between loose tolerances, runs away to where f overflows."""
-    with pytest.raises(jde.SolveError, match=r"stiff.*such as Rodas5P\(\) or BDF\(\)") as raised:
+    with pytest.raises(jde.SolveError, match=r"stiff.* Rodas5P\(\)\)?`? or .*BDF\(\)") as raised:
         jde.solve(ROBERTSON, method, saveat=END, rtol=rtol, atol=1e-3 * rtol, max_steps=20_000)
     stopped = raised.value.solution
     assert stopped.status in ("max_steps_reached", "nonfinite", "step_size_too_small")

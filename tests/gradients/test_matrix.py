@@ -285,7 +285,7 @@ def test_lanes_of_a_hessian(name):
 
 
 def test_a_strategy_that_is_none_is_refused_before_tracing():
-    with pytest.raises(TypeError, match=r"Call it: ReverseAD\(\)"):
+    with pytest.raises(TypeError, match=r"Call it: `ReverseAD\(\)`"):
         run(X, jde.ReverseAD)
     with pytest.raises(TypeError, match=r"one of ReverseAD\(\), ForwardAD\(\), Back"):
         run(X, "backward")
