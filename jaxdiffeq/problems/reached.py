@@ -60,9 +60,13 @@ class _Walk:
             return repr(x)  # NaN equals NaN, and 1 is not 1.0
         if isinstance(x, types.CodeType):
             return x
+        if isinstance(x, type | types.ModuleType):
+            return None
         if id(x) in self.met or len(self.met) >= OBJECTS:
             return None
         self.met[id(x)] = x
+        if isinstance(x, types.FunctionType):
+            return tuple(map(self.of, self._of_function(x)))
         if isinstance(x, np.ndarray | np.generic):
             small = x.nbytes <= CONTENTS and x.dtype.kind != "O"
             return (x.shape, x.dtype.str, x.tobytes()) if small else _Same(x)
@@ -80,11 +84,11 @@ class _Walk:
             return [x.__func__, x.__self__]
         if isinstance(x, functools.partial):
             return [x.func, x.args, x.keywords]
-        if _root(x) in LIBRARIES or isinstance(x, type | types.ModuleType):
-            return []
-        return self._of_function(x) if isinstance(x, types.FunctionType) else self._attributes(x)
+        return [] if _root(type(x)) in LIBRARIES else self._attributes(x)
 
     def _of_function(self, f: types.FunctionType) -> list:
+        if _root(f) in LIBRARIES:
+            return [f.__code__]
         read, written = _names(f.__code__)
         self.written |= written
         cells = zip(f.__code__.co_freevars, f.__closure__ or (), strict=True)
@@ -131,6 +135,5 @@ def _is_full(cell: types.CellType) -> bool:
 
 
 def _root(x: Any) -> str:
-    """The package that a function or the class of an object is from."""
-    module = getattr(x if isinstance(x, types.FunctionType) else type(x), "__module__", None)
-    return str(module).partition(".")[0]
+    """The package that a function or a class is from."""
+    return str(x.__module__).partition(".")[0]
