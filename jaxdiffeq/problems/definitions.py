@@ -43,6 +43,10 @@ class ODEProblem(Problem):
     function of its parameters. Every array in a problem is a leaf that gradients flow to. A network as `y0` is a state,
     as of a gradient flow: f sees all of it, a solution its numbers, with None in place of functions.
 
+    What f finds elsewhere, by its closure, its object or globals, is looked at in every eager call; not seen are numpy
+    arrays over 64 KiB changed in place, attributes of modules and classes, and what a function under `jax.jit` of your
+    own has closed over.
+
     What only implicit methods use: `mass_matrix` is M, perhaps singular: then this is a DAE, and what M·y0 leaves open
     of y0 is changed so that it satisfies the algebraic equations. A function (t, y, args) ↦ M serves the methods that
     solve a `DAEProblem`, `BDF()` and `KenCarp4()` among them. `jac(t, y, args)` is ∂f/∂y, found by forward
