@@ -14,6 +14,7 @@ from jaxdiffeq.algebra.detect import detect
 from jaxdiffeq.algebra.structure import Sparse
 from jaxdiffeq.algebra.vectors import real_vector
 from jaxdiffeq.frontend.plan import Arrays, Plan, build
+from jaxdiffeq.implicit.consistent import onto
 from jaxdiffeq.implicit.system import make_consistent
 from jaxdiffeq.types import PyTree
 
@@ -145,8 +146,7 @@ def _left(plan: Plan, arrays: Arrays) -> _Left:
     system, v = field.on_vectors(y), real_vector(y)
     dv = system.guess(v, args)
     q = system.null_projector(t, v, dv, args)
-    on = (lambda z: q * z) if q.ndim == 1 else (lambda z: q @ z)
-    matrix = jax.jacfwd(lambda z: system.defect(t, v + on(z), dv + z - on(z), args))(jnp.zeros_like(v))
+    matrix = jax.jacfwd(lambda z: system.defect(t, v + onto(q, z), dv + z - onto(q, z), args))(jnp.zeros_like(v))
     return _Left(system.defect(t, found.v, found.slope, args), matrix, found.free)
 
 

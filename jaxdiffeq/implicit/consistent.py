@@ -90,12 +90,12 @@ def moving(system: Any, t: jax.Array, v: jax.Array, dv: jax.Array, args: PyTree)
     algebra = structure.Dense() if q.ndim == 2 else system.algebra
 
     def zero(z):
-        return system.defect(t, v + _on(q, z), dv + z, args)
+        return system.defect(t, v + onto(q, z), dv + z, args)
 
     rest = jnp.zeros_like(v)
     _, change = jax.jvp(lambda t, v: system.defect(t, v, dv, args), (t, v), (jnp.ones_like(t), dv))
     w = _matrix(algebra, zero, rest)
-    return dv + _on(q, structure.solve(algebra, w, algebra.factor(lax.stop_gradient(w)), change))
+    return dv + onto(q, structure.solve(algebra, w, algebra.factor(lax.stop_gradient(w)), change))
 
 
 def limit(system: Any, t: jax.Array, v: jax.Array, args: PyTree) -> jax.Array:
@@ -144,13 +144,14 @@ def _projector_and_inverse(mass: jax.Array) -> tuple[jax.Array, jax.Array]:
     return (right.T * none[None].astype(mass.dtype)) @ right, (right.T * inverse[None]) @ left.T
 
 
-def _on(q: jax.Array, z: jax.Array) -> jax.Array:
+def onto(q: jax.Array, z: jax.Array) -> jax.Array:
+    """z projected by q, [n, n], or a diagonal one, [n]."""
     return q * z if q.ndim == 1 else structure.Dense().times(q, z)
 
 
 def _moved(z: jax.Array, v: jax.Array, dv: jax.Array, q: jax.Array) -> tuple[jax.Array, jax.Array]:
     slope = dv + z
-    return v + _on(q, z), slope - _on(q, slope)
+    return v + onto(q, z), slope - onto(q, slope)
 
 
 def _matrix(algebra: Any, residual: Any, z: jax.Array) -> Any:
@@ -161,7 +162,7 @@ def _search(residual: Any, exact: Any, algebra: Any, begin: _Begin) -> Found:
     """Newton's method; a step is halved until the next one is shorter."""
 
     def length(d, slope):
-        algebraic = _on(begin.q, d)
+        algebraic = onto(begin.q, d)
         return rms(algebraic / begin.scale) / CLOSE + rms(d - algebraic) / (SHARP * jnp.where(slope > 0, slope, 1))
 
     def improve(_, at):
