@@ -18,6 +18,11 @@ from jaxdiffeq.engine.control import PIController as PIController
 from jaxdiffeq.engine.control import PIDController as PIDController
 from jaxdiffeq.engine.control import PredictiveController as PredictiveController
 from jaxdiffeq.errors import SolveError as SolveError
+from jaxdiffeq.events import DiscreteEvent as DiscreteEvent
+from jaxdiffeq.events import Event as Event
+from jaxdiffeq.events import NextTime as NextTime
+from jaxdiffeq.events import Periodic as Periodic
+from jaxdiffeq.events import PresetTimes as PresetTimes
 from jaxdiffeq.frontend.options import recommend as recommend
 from jaxdiffeq.frontend.saveat import SaveAt as SaveAt
 from jaxdiffeq.gradients.adjoint import BacksolveAdjoint as BacksolveAdjoint

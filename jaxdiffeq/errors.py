@@ -501,6 +501,80 @@ def times(ts: Any, t0: Any, t1: Any, name: str) -> None:
         )
 
 
+def is_event(given: Any, kind: type, names: Sequence[str]) -> None:
+    if isinstance(given, type) or not isinstance(given, kind):
+        raise TypeError(
+            f"`events` must be events ({', '.join(names)}) or a list of them, but {given!r} is among them."
+            f"{call_it(given) if isinstance(given, type) else ' Write Event(condition).' if callable(given) else ''}"
+        )
+
+
+def event(given: Any) -> None:
+    """The functions of an event take what they are given."""
+    for name in ("condition", "choose", "affect", "affect_args"):
+        f = getattr(given, name, None)
+        if f is None and name in ("affect", "affect_args"):
+            continue
+        if name in ("condition", "choose") and not hasattr(given, name):
+            continue
+        wanted = ["t", "y", "args"]
+        if callable(f):
+            names = habits.names_of(f) or []
+            more = [n for n in names[3:] if n not in wanted]
+            allowed = 1 if name in ("condition", "choose") else 2
+            wanted += more[:allowed] if "info" in more or name.startswith("affect") else []
+        callable_with(f, name, tuple(wanted), silence="write `lambda *given: fn(*given)`")
+
+
+def condition(value: Any, given: Any, truth: bool) -> jax.Array:
+    """What a condition returned: real numbers, or truth values."""
+    name = f"`condition` of {type(given).__name__}" + (f" {given.name!r}" if given.name else "")
+    wanted = "a truth value, or an array of such" if truth else "a real number, or an array of such"
+    try:
+        value = jnp.asarray(value)
+    except TypeError:
+        raise TypeError(f"{name} must return {wanted}, but returned {value!r}.") from None
+    boolean = value.dtype == bool
+    if truth and not boolean:
+        raise TypeError(f"{name} must return {wanted}, but returned {value.dtype} of shape {value.shape}. Compare it.")
+    if not truth and (boolean or jnp.iscomplexobj(value)):
+        cure = "For truth values take DiscreteEvent." if boolean else "Take its real part, or its modulus."
+        raise TypeError(f"{name} must return {wanted}, but returned {value.dtype} of shape {value.shape}. {cure}")
+    return value
+
+
+def affected(state: Any, like: Any, given: Any) -> Any:
+    """What an affect returned: a state."""
+    name = f"`affect` of {type(given).__name__}" + (f" {given.name!r}" if given.name else "")
+    if state is None:
+        raise TypeError(f"{name} must return the new state, but returned None. States are not changed in place.")
+    new, old = jax.tree.structure(state), jax.tree.structure(like)
+    state = jax.tree.map(jnp.asarray, state)
+    shapes = [[np.shape(x) for x in jax.tree.leaves(tree)] for tree in (state, like)]
+    if new != old or shapes[0] != shapes[1]:
+        raise ValueError(
+            f"{name} must return a state like y0, {old} with shapes {shapes[1]}, but returned {new} with shapes "
+            f"{shapes[0]}."
+        )
+    return state
+
+
+def affected_args(new: Any, old: Any, leaves: list, like: list, given: Any) -> None:
+    """What an affect_args returned: parameters with the same structure, shapes and static parts."""
+    name = f"`affect_args` of {type(given).__name__}" + (f" {given.name!r}" if given.name else "")
+    if new.tree != old.tree:
+        raise ValueError(f"{name} must return parameters like args, {old.tree}, but returned {new.tree}.")
+    changed = [(a, b) for a, b in zip(new.static, old.static, strict=True) if a != b]
+    if changed:
+        raise ValueError(
+            f"{name} changes {changed[0][1]!r} to {changed[0][0]!r}, which is no array, so it is fixed when the solve is "
+            f"compiled. Make it an array in args: jnp.asarray({changed[0][1]!r})."
+        )
+    shapes = [[np.shape(x) for x in xs] for xs in (leaves, like)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"{name} must keep the shapes of args, {shapes[1]}, but returned {shapes[0]}.")
+
+
 def stops(given: Any) -> None:
     if np.ndim(given) > 1 or not real_number(given):
         raise ValueError(f"`stops` must be a list of times, but is {given!r}.")

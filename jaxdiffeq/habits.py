@@ -10,8 +10,8 @@ from typing import Any
 # ---- options
 
 OURS = (
-    *("method", "saveat", "dense", "rtol", "atol", "first_step", "controller", "max_steps", "stops"),
-    *("regularisers", "gradient", "progress", "throw"),
+    *("method", "saveat", "dense", "rtol", "atol", "first_step", "controller", "max_steps", "stops", "events"),
+    *("max_events", "regularisers", "gradient", "progress", "throw"),
 )
 """the options of `solve`"""
 
@@ -36,7 +36,7 @@ _PATTERN = (
 _MASS = "the mass matrix is `mass_matrix=` of the problem"
 _GRADIENT = "the gradient strategy is `gradient=` here, such as gradient=ReverseAD()"
 _SAVE = "what is saved is `saveat=` here: saveat=SaveAt(steps=True, t0=True, t1=True), say"
-_EVENTS = "there are no events or callbacks; times at which f jumps are `stops=`"
+_EVENTS = "events are `events=` here, such as events=[Event(condition, affect)]"
 _PROGRESS = "a progress bar is progress=True here"
 _THROW = "whether a failure raises is `throw=` here"
 _ORDER = "the highest order belongs to the method: BDF(max_order=...) or Adams(max_order=...)"
@@ -62,7 +62,7 @@ OPTIONS = {
     **dict.fromkeys(("mass", "M", "massmatrix"), _MASS),
     **dict.fromkeys(("adjoint", "sensealg", "adjoint_method", "sensitivity", "adjoint_options"), _GRADIENT),
     **dict.fromkeys(("save_everystep", "save_start", "save_end", "save_idxs", "saveat_fn", "save_on"), _SAVE),
-    **dict.fromkeys(("events", "event", "event_fn", "callback", "callbacks", "discrete_terminating_event"), _EVENTS),
+    **dict.fromkeys(("event", "event_fn", "callback", "callbacks", "discrete_terminating_event"), _EVENTS),
     **dict.fromkeys(("progress_meter", "progress_bar", "verbose", "printmessg"), _PROGRESS),
     **dict.fromkeys(("raise_on_failure", "full_output"), _THROW),
     **dict.fromkeys(("max_order", "mxordn", "mxords"), _ORDER),

@@ -16,7 +16,7 @@ from jaxdiffeq.frontend.plan import Arrays, Plan, build, prepare
 from jaxdiffeq.frontend.saveat import SaveAt
 from jaxdiffeq.primitives.row_buffer import read, rows
 from jaxdiffeq.problems.definitions import terms_of
-from jaxdiffeq.types import PyTree, Result
+from jaxdiffeq.types import PyTree, Result, Sizing
 
 
 class IntegratorState(NamedTuple):
@@ -88,18 +88,18 @@ def _step(plan: Plan, arrays: Arrays, state: IntegratorState) -> IntegratorState
     parts = build(plan, arrays, 1)
     integration, inputs, carry = parts.integration, parts.inputs, state.carry
     before = carry.control
-    window = rows((carry.state, before.dt), 1)
-    records, sizes = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), window)
-    mark = WindowMarks(before.counts.steps, sizes)
+    begun = Sizing(before.dt, None, before.watch, integration.nothing_fired)
+    window = rows((carry.state, begun), 1)
+    records, made = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), window)
+    mark = WindowMarks(before.counts.steps, made)
     searching = Carry(carry.state, {"window": records}, before._replace(marks={"window": mark}))
     fixed = lax.stop_gradient((inputs, parts.settings, searching))
     found = integration.with_recorders(window=Window(1)).run(*fixed, pause=1)
     taken = found.control.counts.steps > before.counts.steps
 
-    dt = read(found.control.marks["window"].dt, jnp.zeros((), jnp.int32))
-    number = before.counts.steps
-    step = integration.advance(inputs, parts.settings, carry.state, jnp.where(taken, dt, before.dt), number)
-    after = integration.restarted(inputs, parts.settings, step, taken, number)
+    made = read(found.control.marks["window"].made, jnp.zeros((), jnp.int32))
+    made = jax.tree.map(lambda new, old: jnp.where(taken, new, old), made, begun)
+    after, *_ = integration.moved(inputs, parts.settings, carry.state, made, taken, before.counts.steps)
     kept = jax.tree.map(lambda new, old: jnp.where(taken, new, old), after, carry.state)
     return _state(plan, Carry(kept, {}, found.control._replace(marks={})))
 

@@ -95,6 +95,26 @@ def _sample(interpolant: Interpolant, t: Any, what: str) -> PyTree:
     return jax.tree.map(lambda x: x.reshape(*t.shape, *x.shape[1:]), jax.vmap(at)(t.reshape(-1)))
 
 
+class EventLog(NamedTuple):
+    """Events in the order in which they happened. Shapes: [max_events, ...], NaN and zero after the last.
+
+    `before` and `after` are the state on both sides of each; of several at one time, each begins where the one before
+    it has ended.
+    """
+
+    ts: jax.Array
+    which: jax.Array
+    """the number of the event in `events`, −1 after the last"""
+    before: PyTree
+    after: PyTree
+    mask: jax.Array
+    """which rows are real"""
+    count: jax.Array
+    """how many are"""
+    grazing: jax.Array
+    """the condition hardly crossed zero: a little change and it does not, so there is no derivative"""
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Solution:
@@ -119,6 +139,8 @@ class Solution:
     next_step: jax.Array
     """the step size that would have come next: `first_step` for going on"""
     interpolant: Interpolant | None = None
+    events: EventLog | None = None
+    """what happened, of a solve with events"""
     regularisers: dict[str, jax.Array] = field(default_factory=dict)
     """the sums asked for, by name; see `jaxdiffeq.engine.regularisers`"""
     account: Any = field(metadata={"static": True}, default=None)

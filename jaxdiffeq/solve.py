@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from jaxdiffeq.events import listed
 from jaxdiffeq.frontend.assemble import Account
 from jaxdiffeq.frontend.diagnose import raise_if_failed
 from jaxdiffeq.frontend.execute import execute
@@ -31,6 +32,8 @@ def solve(
     controller: Any = None,
     max_steps: int = 100_000,
     stops: Any = (),
+    events: Any = (),
+    max_events: int = 100,
     regularisers: Sequence[str] = (),
     gradient: Any = ReverseAD(),
     progress: Any = False,
@@ -44,7 +47,8 @@ def solve(
     `method` is chosen by tolerance, size and structure when left out: `recommend(problem)` says which and why. `saveat`
     is None for every accepted step, an array of times, a spacing, or a `SaveAt`. An error of one is rtol·|y| + atol;
     both may be pytrees like y0. `first_step`, the tolerances, the times and the controller's numbers are dynamic: a new
-    value does not recompile. `stops` are times to land on exactly, where f may jump. `regularisers` are names out of
+    value does not recompile. `stops` are times to land on exactly, where f may jump; `events`, an `Event` or a list of
+    such, are found on the way, and at most `max_events` of them happen; see `jaxdiffeq.events`. `regularisers` are names out of
     "error", "stiffness", "energy", for `sol.regularisers`; see `jaxdiffeq.engine.regularisers`. `gradient` is the
     strategy for derivatives. `progress` shows a bar, or gives reports to a function; see `jaxdiffeq.progress`.
     `replacements` are fields of the problem: `solve(problem, args=p)`.
@@ -55,7 +59,8 @@ def solve(
     if replacements:
         problem = replaced(problem, replacements, OURS)
     steering = rtol, atol, first_step, controller, max_steps, stops
-    asked = Options(method, saveat, dense, *steering, regularisers, gradient, watcher(progress), throw)
+    extra = regularisers, gradient, watcher(progress), throw, listed(events), max_events
+    asked = Options(method, saveat, dense, *steering, *extra)
     if isinstance(problem, SteadyStateProblem):
         return solve_steady(problem, asked)  # pyright: ignore[reportReturnType]
     terms = terms_of(problem)

@@ -15,7 +15,7 @@ from jaxdiffeq import errors
 from jaxdiffeq.engine.integration import Carry
 from jaxdiffeq.frontend.plan import Arrays, Plan, build
 from jaxdiffeq.integrator import Integrator
-from jaxdiffeq.types import Counts, PyTree, Result, State, Work
+from jaxdiffeq.types import Counts, PyTree, Result, Sizing, State, Work
 
 AT_ONCE = 64  # attempts in one call of the compiled program
 
@@ -103,7 +103,7 @@ class Trace:
             parts = build(self._plan, self._arrays, 1, traced=False)
             integration, inputs, settings = parts.integration, parts.inputs, parts.settings
             number = jnp.asarray(np.sum(self.rows.accepted[:i]), jnp.int32)
-            step = integration.advance(inputs, settings, start, jnp.asarray(abs(self.rows.dt[i])), number)
+            step = integration.advance(inputs, settings, start, Sizing(jnp.asarray(abs(self.rows.dt[i]))), number)
             slope = functools.partial(integration.field, args=inputs.args)
             error = jnp.full_like(start.y, jnp.nan) if step.error is None else step.error
             states = start.y, slope(start.t, start.y), step.after.y, slope(step.after.t, step.after.y), error
@@ -140,7 +140,7 @@ def _attempts(plan: Plan, arrays: Arrays, carry: Carry) -> tuple[Carry, Row, Sta
     def one(carry, _):
         before, control = carry.state, carry.control
         live = control.result == Result.running
-        step = integration.advance(inputs, settings, before, control.dt, control.counts.steps)
+        step = integration.advance(inputs, settings, before, Sizing(control.dt, watch=control.watch), control.counts.steps)
         dt, error = step.after.t - before.t, _error(step, before, settings)
         (state, records), control = integration.trip(inputs, settings, carry, live)
         new, old = control.counts, carry.control.counts

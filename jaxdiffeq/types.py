@@ -50,6 +50,15 @@ class State(NamedTuple):
     memory: PyTree
     stops: Any = ()
     """times to land on that steps have asked for; see `jaxdiffeq.engine.stops`"""
+    events: Any = ()
+    """an `Ahead`, of a solve with events"""
+
+
+class Ahead(NamedTuple):
+    """What events have left for later: the next time of every timer, [timers], and parameters that they change."""
+
+    timers: jax.Array
+    changed: list[jax.Array]
 
 
 class Context(NamedTuple):
@@ -122,6 +131,19 @@ class Counts(NamedTuple):
     """a `Work`, as in `Step`"""
     restarts: Any = ()
     """how often the stepper's memory was made again, of a solve where it may be"""
+    located: Any = ()
+    """attempts that have found an event on their way, and were taken again to land on it"""
+
+
+class Sizing(NamedTuple):
+    """How a step was made: the size that was tried, the controller's memory, and what events knew when it began."""
+
+    dt: Any
+    controller: PyTree = None
+    watch: Any = ()
+    """a `jaxdiffeq.engine.events.Watch`, of a solve with events"""
+    fired: Any = ()
+    """which conditions, flags and timers act at the end, [all of them]"""
 
 
 class Settings(NamedTuple):
@@ -154,19 +176,22 @@ class StepView(NamedTuple):
     end: jax.Array
     """y at the right end of the interpolant: that of `after`, unless the solve began anew there"""
     coefficients: jax.Array | None
-    dt: jax.Array
-    controller: PyTree
+    made: Sizing
     taken: jax.Array
     number: jax.Array
     """steps accepted before this one"""
     estimates: Estimates = Estimates()
+    chain: Any = None
+    """y at the right end, before and after each of the events there in turn, [events + 1, *state]"""
+    grazing: Any = None
+    """a condition that acts there hardly crosses zero"""
 
 
 class Shapes(NamedTuple):
     """What else a recorder may have to make room for."""
 
     coefficients: Any
-    controller: PyTree
+    made: Sizing
 
 
 class StepCotangents(NamedTuple):
@@ -178,8 +203,9 @@ class StepCotangents(NamedTuple):
     inputs: list[jax.Array]
     """of the active leaves of the inputs"""
     estimates: Estimates = Estimates()
+    chain: Any = None
 
-    def add(self, before_t: Any, after: Any, coefficients: Any, inputs: Any, estimates: Any = None) -> StepCotangents:
-        if estimates is None:
-            estimates = jax.tree.map(jnp.zeros_like, self.estimates)
-        return jax.tree.map(jnp.add, self, StepCotangents(before_t, after, coefficients, inputs, estimates))
+    def add(self, before_t: Any, after: Any, coefficients: Any, inputs: Any, **more: Any) -> StepCotangents:
+        """With these added; `more`: estimates and chain, if not zero."""
+        rest = {name: jax.tree.map(jnp.zeros_like, getattr(self, name)) for name in ("estimates", "chain")} | more
+        return jax.tree.map(jnp.add, self, StepCotangents(before_t, after, coefficients, inputs, **rest))

@@ -20,7 +20,7 @@ from jaxdiffeq.engine.log import Held
 from jaxdiffeq.primitives.scan import scan as any_scan
 from jaxdiffeq.primitives.varying_axes import vary_like
 from jaxdiffeq.primitives.while_loop import frozen_while
-from jaxdiffeq.types import Estimates, Inputs, PyTree, Result, Settings, State, Step, StepView
+from jaxdiffeq.types import Estimates, Inputs, PyTree, Result, Settings, Sizing, State, Step, StepView
 
 scan = functools.partial(any_scan, forward_only=True)
 
@@ -43,7 +43,7 @@ class EqualSteps:
 
     loop: Integration
     n: int
-    room_for_stops: ClassVar[int] = 0
+    moves_clock: ClassVar[bool] = False
     skips_an_instant: ClassVar[bool] = False
 
     @property
@@ -99,7 +99,7 @@ class EqualSteps:
         """The step as recorders see it."""
         after, estimates = step.after, Estimates(step.error, step.spectral_radius)
         width = lax.stop_gradient(jnp.abs(self._width(inputs)))
-        return StepView(before, after, after.y, None, width, None, taken, i.astype(jnp.int32), estimates)
+        return StepView(before, after, after.y, None, Sizing(width), taken, i.astype(jnp.int32), estimates)
 
     def _trip(self, inputs: Inputs, settings: Settings, at: _At, i: jax.Array) -> _At:
         before, step = self.step(inputs, settings, at.y, at.memory, i)
@@ -124,7 +124,7 @@ class EqualSteps:
         zero = jnp.zeros((), jnp.int32)
         work = jax.tree.map(lambda _: zero, self.loop.stepper.work)
         alive = jnp.array(True) if self.recorders else None
-        held = jax.tree.map(_filled, self.loop.held(inputs, first, None))
+        held = jax.tree.map(_filled, self.loop.held(inputs, first, Sizing(inputs.t0)))
         at = _At(first.y, first.memory, held, alive, zero, work)
 
         def trip(at, i):

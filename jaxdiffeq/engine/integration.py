@@ -14,7 +14,7 @@ from jax import lax
 
 from jaxdiffeq.engine import outcome
 from jaxdiffeq.engine.control import starting_step
-from jaxdiffeq.engine.log import Held, Sizing
+from jaxdiffeq.engine.log import Held
 from jaxdiffeq.engine.stops import asked_for, direction_of, next_stop, nothing_asked, reach
 from jaxdiffeq.implicit.system import make_consistent
 from jaxdiffeq.primitives.varying_axes import vary_like
@@ -28,22 +28,26 @@ from jaxdiffeq.types import (
     Result,
     Settings,
     Shapes,
+    Sizing,
     State,
     Step,
     StepView,
+    Verdict,
 )
 
 START = np.int32(0)  # the number of the step that begins at t0
 
 
 class LoopControl(NamedTuple):
-    """What is constant to differentiation: the next step size (unsigned), its choice, counts, each recorder's marks."""
+    """What is constant to differentiation: the next step size (unsigned), its choice, counts, each recorder's marks,
+    and what is known of events."""
 
     dt: jax.Array
     controller: PyTree
     counts: Counts
     result: jax.Array
     marks: dict[str, Any]
+    watch: Any = ()
 
 
 class Carry(NamedTuple):
@@ -65,6 +69,8 @@ class Integration:
     """shows how far the loop has come; see `jaxdiffeq.progress`"""
     room_for_stops: int = 0
     """how many times that steps have asked for may lie ahead at once; see `jaxdiffeq.engine.stops`"""
+    events: Any = None
+    """a `jaxdiffeq.engine.events.Events`"""
 
     skips_an_instant: ClassVar[bool] = True
     """no step is taken where t₀ = t₁"""
@@ -79,23 +85,43 @@ class Integration:
         """The same steps, up to rounding, as a smaller program: for derivatives, which come out smaller too."""
         return replace(self, stepper=self.stepper.compact)
 
+    @property
+    def moves_clock(self) -> bool:
+        """Times that are landed on may move with the inputs, whichever of these do."""
+        return self.room_for_stops > 0 or self.events is not None
+
     def restarts(self, inputs: Inputs) -> bool:
-        """Whether f may be another one after some step."""
-        return bool(inputs.stops.size or self.room_for_stops)
+        """Whether f, or the state, may be another one after some step."""
+        return bool(inputs.stops.size or self.room_for_stops or self.events)
+
+    def inputs_at(self, inputs: Inputs, at: State) -> Inputs:
+        """With the parameters that events have changed."""
+        if self.events is None:
+            return inputs
+        return inputs._replace(args=self.events.changed(inputs.args, at.events.changed))
 
     # ---- one step
 
-    def ahead(self, inputs: Inputs, at: State, number: Any) -> tuple[jax.Array, Any]:
+    def ahead(self, inputs: Inputs, at: State, number: Any, watch: Any = None) -> tuple[jax.Array, Any]:
         """The next time to land on, and f on the way there, in the step of that number."""
-        return next_stop(inputs, self.field, at, Context(number))
+        target, f = next_stop(inputs, self.field, at, Context(number))
+        if self.events is not None:
+            target = self.events.soonest(inputs, target, at.events, watch)
+        return target, f
 
-    def advance(self, inputs: Inputs, settings: Settings, start: State, dt: jax.Array, number: Any) -> Step:
-        """One step of size `dt`, or to the next target. Derivatives flow through the clock; `dt` is a constant."""
-        target, f = self.ahead(inputs, start, number)
-        lands, _ = reach(target, start.t, dt)
-        t1 = jnp.where(lands, target, start.t + direction_of(inputs) * dt)
+    def advance(self, inputs: Inputs, settings: Settings, start: State, made: Sizing, number: Any) -> Step:
+        """One step of the size that was `made`, or to the next target.
+
+        Derivatives flow through the clock; the size is a constant.
+        """
+        target, f = self.ahead(inputs, start, number, made.watch)
+        lands, _ = reach(target, start.t, made.dt)
+        t1 = jnp.where(lands, target, start.t + direction_of(inputs) * made.dt)
+        if self.events is not None and self.events.conditions is not None:
+            t1 = self._as_root(t1, inputs, settings, start, made, number)
         step = self.stepper.step(f, start, t1, inputs.args, settings.tolerance)
         assert step.stops is None or self.room_for_stops, "a step asks for times to land on, but there is no room"
+        step = step._replace(after=step.after._replace(events=start.events))
         if not self.restarts(inputs):
             assert step.restart is None, "f may be another one only at stops"
             return step
@@ -108,20 +134,90 @@ class Integration:
         result = jnp.where(fits, went_on, Result.event_limit_reached)
         return step._replace(after=step.after._replace(stops=stops), result=result)
 
-    def restarted(self, inputs: Inputs, settings: Settings, step: Step, taken: jax.Array, number: Any) -> State:
-        """The state after a step, with the stepper's memory made again where f is another one from there on."""
+    def _as_root(
+        self, t1: jax.Array, inputs: Inputs, settings: Settings, start: State, made: Sizing, number: Any
+    ) -> jax.Array:
+        """t₁, and where that is the root of a condition g the derivative of a root, −(∂g/∂t₁)⁻¹·dg.
+
+        With y₁ in g(t₁, y₁) that of the step, whose derivative along t₁ is not quite f.
+        """
+
+        @jax.custom_jvp
+        def landed(t1, given):
+            return t1
+
+        def rule(primals, tangents):
+            (t1, given), (dt1, d_given) = primals, tangents
+            t1 = landed(t1, given)  # so that derivatives of this derivative know it too
+
+            def condition(t1, given):
+                inputs, settings, start, made, number = given
+                _, f = self.ahead(inputs, start, number)
+                step = self.stepper.step(f, start, t1, inputs.args, settings.tolerance)
+                view = StepView(start, step.after, step.after.y, None, made, jnp.array(True), number)
+                if self.events.asks:
+                    view = view._replace(coefficients=self.stepper.polynomial(f, step.dense, inputs.args))
+                return self.events.condition(inputs, view, made.watch.count, made.watch.aim.index)
+
+            def moved():
+                _, along = jax.jvp(lambda given: condition(t1, given), (given,), (d_given,))
+                _, rate = jax.jvp(lambda t1: condition(t1, given), (t1,), (jnp.ones_like(t1),))
+                return (-along / jnp.where(lands, rate, 1)).astype(t1.dtype)
+
+            lands = t1 == given[3].watch.aim.at
+            return t1, lax.cond(lands, moved, lambda: dt1)
+
+        landed.defjvp(rule)
+        return landed(t1, (inputs, settings, start, made, number))
+
+    def moved(
+        self, inputs: Inputs, settings: Settings, start: State, made: Sizing, taken: jax.Array, number: Any
+    ) -> tuple[Step, StepView, State]:
+        """A step that was `made`, as recorders see it but for its interpolant, and the state after it.
+
+        Derivatives flow through all of them.
+        """
+        inputs = self.inputs_at(inputs, start)
+        step = self.advance(inputs, settings, start, made, number)
+        view = self.view(start, step, made, taken, number)
+        if self.events is not None and self.events.asks:
+            view = view._replace(coefficients=self.polynomial(inputs, view, step.dense, taken))
+        if self.events is not None:
+            acts = jnp.any(made.fired)
+            step = step._replace(restart=acts if step.restart is None else step.restart | acts)
+        after, chain = self.restarted(inputs, settings, step, view)
+        return step, view._replace(after=after, chain=chain), after
+
+    def view(self, start: State, step: Step, made: Sizing, taken: jax.Array, number: Any) -> StepView:
+        """A step as it was made, before anything happens at its end."""
+        estimates = Estimates(step.error, step.spectral_radius)
+        return StepView(start, step.after, step.after.y, None, made, taken, number, estimates)
+
+    def restarted(self, inputs: Inputs, settings: Settings, step: Step, view: StepView) -> tuple[State, Any]:
+        """The state after a step, and what events made of it in turn.
+
+        With the stepper's memory made again where f, or the state, is another one from there on.
+        """
         after = step.after
         if step.restart is None:
-            return after
-        _, beyond = self.ahead(inputs, after, number + 1)
+            return after, None
 
         def begun_again():
-            y = after.y
+            new, chain = after, None
+            if self.events is not None:
+                new, chain = self.events.act(inputs, view, after)
+            args, (_, beyond) = self.inputs_at(inputs, new).args, self.ahead(inputs, new, view.number + 1)
+            y = new.y
             if beyond.algebraic:  # its components may jump; they stay if that satisfies no equation
-                y, _ = make_consistent(beyond, after.t, y, inputs.args, settings.tolerance)
-            return after._replace(y=y, memory=self._memory(beyond, after.t, y, inputs.args))
+                y, _ = make_consistent(beyond, new.t, y, args, settings.tolerance)
+                chain = chain if chain is None else chain.at[-1].set(y)
+            return new._replace(y=y, memory=self._memory(beyond, new.t, y, args)), chain
 
-        return lax.cond(taken & step.restart, begun_again, lambda: after)
+        def as_it_is():
+            still = None if self.events is None else jnp.stack([after.y] * (len(self.events.members) + 1))
+            return after, still
+
+        return lax.cond(view.taken & step.restart, begun_again, as_it_is)
 
     def polynomial(self, inputs: Inputs, step: StepView, dense: PyTree, wanted: jax.Array) -> jax.Array:
         """The step's interpolant; without `wanted`, zeros where it costs calls of f."""
@@ -142,7 +238,8 @@ class Integration:
     # ---- the start
 
     def begin(self, inputs: Inputs) -> State:
-        at = State(inputs.t0, inputs.y0, (), nothing_asked(inputs, self.room_for_stops))
+        events = () if self.events is None else self.events.ahead(inputs)
+        at = State(inputs.t0, inputs.y0, (), nothing_asked(inputs, self.room_for_stops), events)
         _, f = self.ahead(inputs, at, START)
         return at._replace(memory=self._memory(f, inputs.t0, inputs.y0, inputs.args))
 
@@ -154,22 +251,19 @@ class Integration:
         start = self.begin(inputs)
         _, f = self.ahead(inputs, start, START)
         controller = settings.controller.init(inputs.t0.dtype)
-        held = self.held(inputs, start, controller)
+        watch, fired = ((), ()) if self.events is None else (self.events.watch(inputs), self.events.nothing)
+        made = Sizing(lax.stop_gradient(self._first_step(f, inputs, settings)), controller, watch, fired)
+        held = self.held(inputs, start, made)
         result = jnp.where(inputs.t0 == inputs.t1, Result.success, Result.running)
         if settings.begins is not None:
             result = jnp.where(settings.begins == Result.running, result, settings.begins)
-        control = LoopControl(
-            dt=lax.stop_gradient(self._first_step(f, inputs, settings)),
-            controller=controller,
-            counts=outcome.nothing_yet(self.stepper.work, self.restarts(inputs)),
-            result=result.astype(jnp.int32),
-            marks=held.marks,
-        )
+        counts = outcome.nothing_yet(self.stepper.work, self.restarts(inputs), self.events is not None)
+        control = LoopControl(made.dt, controller, counts, result.astype(jnp.int32), held.marks, watch)
         return Carry(start, held.records, control)
 
-    def held(self, inputs: Inputs, start: State, controller: PyTree) -> Held:
+    def held(self, inputs: Inputs, start: State, made: Sizing) -> Held:
         """What the recorders have before the first step."""
-        shapes = Shapes(self.room(inputs), controller)
+        shapes = Shapes(self.room(inputs), made)
         return _each_half({name: r.init(inputs, start, shapes) for name, r in self.recorders.items()})
 
     def _first_step(self, f: Callable, inputs: Inputs, settings: Settings) -> jax.Array:
@@ -207,32 +301,33 @@ class Integration:
     def replay(self, inputs: Inputs, settings: Settings, state: State, made: Sizing, span: tuple, held: Held) -> Held:
         """Take again the steps numbered from span[0] up to span[1], the first of them as it was `made`."""
         first, end = span
-        counts = outcome.nothing_yet(self.stepper.work, self.restarts(inputs))._replace(steps=first)
+        counts = outcome.nothing_yet(self.stepper.work, self.restarts(inputs), self.events is not None)
         result = jnp.where(first < end, Result.running, Result.success).astype(jnp.int32)
-        control = LoopControl(made.dt, made.controller, counts, result, held.marks)
+        counts = counts._replace(steps=first)
+        control = LoopControl(made.dt, made.controller, counts, result, held.marks, made.watch)
         done = replace(self, watch=None).run(inputs, settings, Carry(state, held.records, control), end - first)
         return Held(done.records, done.control.marks)
 
     def trip(self, inputs: Inputs, settings: Settings, carry: Carry, live: jax.Array) -> tuple[Any, LoopControl]:
         """One attempt; nothing changes unless `live`."""
-        before, control = carry.state, carry.control
-        number, target = control.counts.steps, self.ahead(inputs, before, control.counts.steps)[0]
-        lands, left = reach(target, before.t, control.dt)
-        used = jnp.where(lands, left, control.dt)
+        (before, records, control), inputs = carry, self.inputs_at(inputs, carry.state)
+        number, made = control.counts.steps, Sizing(control.dt, control.controller, control.watch)
+        lands, left = reach(self.ahead(inputs, before, number, made.watch)[0], before.t, made.dt)
+        used = jnp.where(lands, left, made.dt)
 
-        step = self.advance(inputs, settings, before, control.dt, number)  # attempt
+        step = self.advance(inputs, settings, before, made, number)  # attempt
         verdict = lax.stop_gradient(  # judge
             settings.controller.judge(
                 before, step, used, control.controller, settings.tolerance, self.stepper.error_order
             )
         )
-        taken = live & verdict.accept  # move
-        moved = self.restarted(inputs, settings, step, taken, number)
-        after = jax.tree.map(lambda new, old: jnp.where(taken, new, old), moved, before)
-        estimates = Estimates(step.error, step.spectral_radius)
-        made = control.dt, control.controller
-        view = StepView(before, moved, step.after.y, None, *made, taken, number, estimates)
-        held, dense = self.recorded(inputs, Held(carry.records, control.marks), view, step.dense)  # record
+        view, watch = self.view(before, step, made, live & verdict.accept, number), made.watch
+        if self.events is not None:
+            step, verdict, view, watch = self.watched(inputs, step, verdict, view)
+        moved, chain = self.restarted(inputs, settings, step, view)  # move
+        after = jax.tree.map(lambda new, old: jnp.where(view.taken, new, old), moved, before)
+        view = view._replace(after=moved, chain=chain)
+        held, dense = self.recorded(inputs, Held(records, control.marks), view, step.dense)  # record
 
         # a step cut short to land says nothing about the size that the solution allows
         dt = jnp.where(lands & verdict.accept, jnp.maximum(verdict.dt, control.dt), verdict.dt)
@@ -243,17 +338,39 @@ class Integration:
             spent = (before.t, outcome.tries(control.counts)), (after.t, outcome.tries(counts))
             result = self.watch(result, inputs, *spent, result != Result.running)
         keep = lambda new, old: jax.tree.map(lambda a, b: jnp.where(live, a, b), new, old)
-        dt, controller = keep((dt, verdict.memory), made)
-        return (after, held.records), LoopControl(dt, controller, counts, result, held.marks)
+        dt, controller, watch = keep((dt, verdict.memory, watch), (made.dt, made.controller, made.watch))
+        return (after, held.records), LoopControl(dt, controller, counts, result, held.marks, watch)
+
+    def watched(self, inputs: Inputs, step: Step, verdict: Verdict, view: StepView) -> tuple:
+        """A step, its verdict and view once events have had a look at it, and the next watch.
+
+        A step that has to land on one of them is refused for that, and nothing else changes.
+        """
+        made = view.made
+        view = view._replace(coefficients=self.polynomial(inputs, view, step.dense, view.taken))
+        seen = self.events.look(*lax.stop_gradient((inputs, view)), verdict.accept)
+        again = lambda new, old: jax.tree.map(lambda a, b: jnp.where(seen.again, a, b), new, old)
+        dt, memory, cause = again(
+            (made.dt, made.controller, Result.running), (verdict.dt, verdict.memory, verdict.cause)
+        )
+        accept, stop = verdict.accept & ~seen.again, verdict.stop & ~seen.again
+        acts = jnp.any(seen.fired)
+        went_on = seen.result == Result.running
+        result = seen.result if step.result is None else jnp.where(went_on, step.result, seen.result)
+        step = step._replace(restart=acts if step.restart is None else step.restart | acts, result=result)
+        view = view._replace(
+            made=made._replace(fired=seen.fired), taken=view.taken & ~seen.again, grazing=seen.grazing
+        )
+        return step, Verdict(accept, dt, memory, cause, stop), view, seen.watch
 
     def recorded(self, inputs: Inputs, held: Held, step: StepView, dense: PyTree) -> tuple[Held, jax.Array]:
         """Let every recorder see the step; also whether its interpolant was needed."""
         direction, (records, marks) = direction_of(inputs), held
-        wanted = jnp.array(False)
+        wanted = jnp.array(self.events is not None)
         readers = {name: r for name, r in self.recorders.items() if r.reads_interpolant}
         for name, r in readers.items():
             wanted |= step.taken & r.wants(marks[name], inputs, direction, step.after.t)
-        if readers:
+        if readers and step.coefficients is None:
             step = step._replace(coefficients=self.polynomial(inputs, step, dense, wanted))
         done = {name: r.record(records[name], marks[name], step, inputs) for name, r in self.recorders.items()}
         return _each_half(done), wanted

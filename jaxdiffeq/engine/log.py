@@ -11,14 +11,7 @@ import jax.numpy as jnp
 from jaxdiffeq.engine.recorders import RecorderDefaults
 from jaxdiffeq.primitives.row_buffer import read, rows, write
 from jaxdiffeq.primitives.while_loop import frozen_while
-from jaxdiffeq.types import Inputs, PyTree, Shapes, State, StepView
-
-
-class Sizing(NamedTuple):
-    """How a step was made: the size that was tried, and the controller's memory."""
-
-    dt: Any
-    controller: PyTree
+from jaxdiffeq.types import Inputs, Shapes, Sizing, State, StepView
 
 
 class Marks(NamedTuple):
@@ -59,8 +52,7 @@ class Log(RecorderDefaults):
         return Window(max(self.slots // 4, 8))
 
     def init(self, inputs: Inputs, start: State, shapes: Shapes) -> tuple[State, Marks]:
-        dt = jax.ShapeDtypeStruct((), start.t.dtype)
-        made = rows(Sizing(dt, shapes.controller), self.slots)
+        made = rows(shapes.made, self.slots)
         return rows(start, self.slots), Marks(made, jnp.full((), self.first_stride, jnp.int32))
 
     def record(self, moving: State, fixed: Marks, step: StepView, inputs: Inputs) -> tuple[State, Marks]:
@@ -68,7 +60,7 @@ class Log(RecorderDefaults):
         if self.thins:
             moving, fixed = self._thin(moving, fixed, taken & (n >= self.slots * fixed.stride))
         due, slot = taken & (n % fixed.stride == 0), n // fixed.stride
-        made = write(fixed.made, slot, Sizing(step.dt, step.controller), due)
+        made = write(fixed.made, slot, step.made, due)
         return write(moving, slot, step.before, due), Marks(made, fixed.stride)
 
     def _thin(self, moving: State, fixed: Marks, full: jax.Array) -> tuple[State, Marks]:
@@ -88,15 +80,15 @@ class Log(RecorderDefaults):
 
 
 class WindowMarks(NamedTuple):
-    """The number of the first step in a window, and the sizes of its steps, [size + 1]."""
+    """The number of the first step in a window, and how its steps were made, `Sizing` of [size + 1]."""
 
     first: jax.Array
-    dt: Any
+    made: Any
 
 
 @dataclass(frozen=True)
 class Window(RecorderDefaults):
-    """The states before `size` consecutive steps and the sizes of these steps.
+    """The states before `size` consecutive steps and how these were made, without the controller's memory.
 
     Shapes: moving, State of [size + 1, ...]; fixed, `WindowMarks`.
     """
@@ -104,10 +96,11 @@ class Window(RecorderDefaults):
     size: int
 
     def init(self, inputs: Inputs, start: State, shapes: Shapes) -> tuple[State, WindowMarks]:
-        dt = jax.ShapeDtypeStruct((), start.t.dtype)
-        return rows(start, self.size), WindowMarks(jnp.zeros((), jnp.int32), rows(dt, self.size))
+        made = shapes.made._replace(controller=None)
+        return rows(start, self.size), WindowMarks(jnp.zeros((), jnp.int32), rows(made, self.size))
 
     def record(self, moving: State, fixed: WindowMarks, step: StepView, inputs: Inputs) -> tuple[State, WindowMarks]:
         place = step.number - fixed.first
         due = step.taken & (place >= 0) & (place < self.size)
-        return write(moving, place, step.before, due), WindowMarks(fixed.first, write(fixed.dt, place, step.dt, due))
+        made = write(fixed.made, place, step.made._replace(controller=None), due)
+        return write(moving, place, step.before, due), WindowMarks(fixed.first, made)

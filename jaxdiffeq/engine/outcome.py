@@ -13,30 +13,34 @@ from jaxdiffeq.types import Counts, Inputs, Result, Settings, Step, Verdict
 STAGNATION = 50  # rejections in a row: at a fifth of the size each, 1e-35 of the first attempt
 
 
-def nothing_yet(work: Any, restarts: bool) -> Counts:
-    """All counts zero; `work` as the stepper counts it, and `restarts` if there may be any."""
+def nothing_yet(work: Any, restarts: bool, events: bool = False) -> Counts:
+    """All counts zero; `work` as the stepper counts it, and those of restarts and events if there may be any."""
     zero = jnp.zeros((), jnp.int32)
-    return Counts(zero, zero, zero, zero, zero, jax.tree.map(lambda _: zero, work), zero if restarts else ())
+    of = lambda there: zero if there else ()
+    return Counts(zero, zero, zero, zero, zero, jax.tree.map(lambda _: zero, work), of(restarts), of(events))
 
 
 def tries(counts: Counts) -> jax.Array:
     """Attempted steps."""
-    return counts.steps + counts.rejected_error + counts.rejected_solver
+    return counts.steps + counts.rejected_error + counts.rejected_solver + sum(jax.tree.leaves(counts.located))
 
 
 def counted(counts: Counts, verdict: Verdict, live: jax.Array, dense: jax.Array, step: Step) -> Counts:
     """With one attempt more, if `live`; `dense`: its dense output was evaluated."""
     taken, refused = live & verdict.accept, live & ~verdict.accept
-    error = refused & (verdict.cause == Result.step_size_too_small)
+    error, located = refused & (verdict.cause == Result.step_size_too_small), jnp.array(False)
+    if jax.tree.leaves(counts.located):
+        located = refused & (verdict.cause == Result.running)
     one = lambda flag: flag.astype(jnp.int32)
     return Counts(
         steps=counts.steps + one(taken),
         rejected_error=counts.rejected_error + one(error),
-        rejected_solver=counts.rejected_solver + one(refused & ~error),
-        streak=jnp.where(taken, 0, counts.streak + one(refused)),
+        rejected_solver=counts.rejected_solver + one(refused & ~error & ~located),
+        streak=jnp.where(taken, 0, counts.streak + one(refused & ~located)),
         dense=counts.dense + one(dense),
         work=jax.tree.map(lambda old, new: old + jnp.where(live, new, 0), counts.work, step.work),
         restarts=() if step.restart is None else counts.restarts + one(taken & step.restart),
+        located=() if not jax.tree.leaves(counts.located) else counts.located + one(located),
     )
 
 

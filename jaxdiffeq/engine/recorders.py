@@ -96,6 +96,8 @@ class SaveTimes(RecorderDefaults):
 
     def value(self, step: StepView, coefficients: jax.Array, at: jax.Array, args: PyTree) -> PyTree:
         y = sample(coefficients, step.end, step.before.t, step.after.t, at)
+        if len(step.made.fired):  # a time equal to that of an event has the state after it
+            y = jnp.where(jnp.any(step.made.fired) & (at == step.after.t), step.after.y, y)
         return self.observe(at, y, args)
 
     def reached(self, fixed: jax.Array, count: int, inputs: Inputs) -> jax.Array:
@@ -123,14 +125,15 @@ class SaveTimes(RecorderDefaults):
         def add(bars, k):
             wanted, row = due(bars, k), jnp.maximum(k, 0)
 
-            def value(t0, t1, coefficients, leaves):
-                ends = step._replace(before=step.before._replace(t=t0), after=step.after._replace(t=t1))
+            def value(t0, t1, y1, coefficients, leaves):
+                ends = step._replace(before=step.before._replace(t=t0), after=step.after._replace(t=t1, y=y1))
                 inputs = active.fill(leaves)
                 return self.value(ends, coefficients, inputs.ts[row], inputs.args)
 
-            _, pull = jax.vjp(value, step.before.t, step.after.t, step.coefficients, active.leaves())
-            t0, t1, coefficients, leaves = pull(read(out, row))
-            after = jax.tree.map(jnp.zeros_like, bars.after)._replace(t=t1)
+            ends = step.before.t, step.after.t, step.after.y
+            _, pull = jax.vjp(value, *ends, step.coefficients, active.leaves())
+            t0, t1, y1, coefficients, leaves = pull(read(out, row))
+            after = jax.tree.map(jnp.zeros_like, bars.after)._replace(t=t1, y=y1)
             new = bars.add(t0, after, coefficients, leaves)
             return jax.tree.map(lambda a, b: jnp.where(wanted, a, b), new, bars), k - wanted.astype(k.dtype)
 

@@ -73,7 +73,7 @@ class RegulariserSums(RecorderDefaults):
         gain, pull = jax.vjp(self._gain, *given)
         t0, t1, coefficients, estimates = pull(jnp.where(step.taken, out, 0).astype(gain.dtype))
         after = jax.tree.map(jnp.zeros_like, bars.after)._replace(t=t1)
-        return bars.add(t0, after, coefficients, jax.tree.map(jnp.zeros_like, bars.inputs), estimates), cursor
+        return bars.add(t0, after, coefficients, jax.tree.map(jnp.zeros_like, bars.inputs), estimates=estimates), cursor
 
 
 def _energy(coefficients: jax.Array) -> jax.Array:

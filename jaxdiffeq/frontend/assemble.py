@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiffeq.engine import outcome
 from jaxdiffeq.frontend.plan import Built, Plan
 from jaxdiffeq.gradients.rule import Constants, Outputs, poisoned
-from jaxdiffeq.solution import Interpolant, Solution, Stats
+from jaxdiffeq.solution import EventLog, Interpolant, Solution, Stats
 from jaxdiffeq.types import PyTree, Result, Work
 
 
@@ -66,8 +67,18 @@ def assemble(xp: Any, plan: Plan, ends: Ends, records: dict[str, Any], constants
         y_end=plan.ravel.unpack(ends.y),
         next_step=constants.dt,
         interpolant=_interpolant(xp, plan, ends, records["interpolant"], marks["interpolant"]) if plan.dense else None,
+        events=_events(xp, plan, records["events"], marks["events"]) if "events" in records else None,
         regularisers=dict(zip(plan.regularisers, sums, strict=True)),
     )
+
+
+def _events(xp: Any, plan: Plan, rows: Any, count: Any) -> EventLog:
+    real = xp.arange(plan.max_events, dtype=np.int32) < count
+    only = lambda x, other: xp.where(real.reshape(-1, *[1] * (x.ndim - 1)), x, other)
+    ts, before, after = (only(x, np.nan) for x in (rows.t, rows.before, rows.after))
+    which, grazing = only(rows.which, -1).astype(np.int32), only(rows.grazing, 0) > 0
+    unpack = plan.ravel.unpack_rows
+    return EventLog(ts, which, unpack(before), unpack(after), real, xp.asarray(count), grazing)
 
 
 def _timed(xp: Any, traced: bool, ends: Ends, values: PyTree, count: Any) -> tuple[Any, PyTree, Any]:
@@ -109,8 +120,8 @@ def _interpolant(xp: Any, plan: Plan, ends: Ends, rows: Any, count: Any) -> Inte
 
 
 def _stats(plan: Plan, constants: Constants) -> Stats:
-    counts = constants.counts
-    tries = counts.steps + counts.rejected_error + counts.rejected_solver
+    counts, events = constants.counts, constants.marks.get("events", 0)
+    tries = outcome.tries(counts)
     start, step, dense = plan.stepper.evaluations
     restarts = sum(jax.tree.leaves(counts.restarts))
     probes = 0 if plan.has_first_step else 2
@@ -123,6 +134,7 @@ def _stats(plan: Plan, constants: Constants) -> Stats:
         counts.rejected_solver,
         start * (1 + restarts) + probes + step * tries + dense * counts.dense + f_evals,
         *algebra,
+        events=events,
     )
 
 

@@ -13,7 +13,7 @@ from jaxdiffeq import errors
 from jaxdiffeq.frontend import blame
 from jaxdiffeq.frontend.plan import Arrays, Plan, build
 from jaxdiffeq.solution import Solution
-from jaxdiffeq.types import PyTree, Result
+from jaxdiffeq.types import PyTree, Result, Sizing
 
 ADVICE = {
     Result.max_steps_reached: (
@@ -101,7 +101,7 @@ def _attempt(plan: Plan, arrays: Arrays, t: Any, y: PyTree, dt: Any) -> tuple[Py
     parts = build(plan, arrays, 1)
     integration, inputs = parts.integration, parts.inputs._replace(t0=t, y0=plan.ravel.pack(y))
     start = integration.begin(inputs)
-    step = integration.advance(inputs, parts.settings, start, dt, 0)
+    step = integration.advance(inputs, parts.settings, start, Sizing(dt), 0)
     slope = integration.field(t, inputs.y0, inputs.args)
     scale = parts.settings.tolerance.scale(inputs.y0, step.after.y)
     error = slope if step.error is None else jnp.abs(step.error) / scale

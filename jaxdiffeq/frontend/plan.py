@@ -13,11 +13,13 @@ from jax import lax
 
 from jaxdiffeq import clock, errors
 from jaxdiffeq.engine.control import Tolerance
+from jaxdiffeq.engine.events import SaveEvents
 from jaxdiffeq.engine.integration import Integration
 from jaxdiffeq.engine.recorders import SaveSteps, SaveTimes
 from jaxdiffeq.engine.regularisers import MEANINGS, RegulariserSums
 from jaxdiffeq.frontend.options import Options
 from jaxdiffeq.frontend.saveat import Keep, normalise, one_array, sorted_times, times
+from jaxdiffeq.frontend.user_events import bound
 from jaxdiffeq.implicit.system import like, make_consistent
 from jaxdiffeq.primitives.jax_internals import plain_path
 from jaxdiffeq.primitives.varying_axes import match_varying_axes
@@ -65,6 +67,7 @@ class Plan:
     """how many, if the solve is a scan of these"""
     reached: Any = ()
     """what the functions find outside of their arguments"""
+    max_events: int = 0
 
     @property
     def every_step(self) -> bool:
@@ -119,7 +122,9 @@ def prepare(terms: Terms, options: Options) -> tuple[Plan, Arrays]:
     keep, ts = times(saveat, t0, t1, dtype)
     varying, mass = (mass, None) if callable(mass) else (None, mass)
     given = Given(f, explicit, jac, residual, varying)
-    parts, arrays = split((given, args), at_least_float32(ravel.dtype))
+    events = options.events if on_whole is None else tuple(e.on_whole(on_whole) for e in options.events)
+    errors.positive_integer(options.max_events, "max_events")
+    parts, arrays = split((given, args, events), at_least_float32(ravel.dtype))
     if not hashable(parts.static):
         errors.static(args, "args")
         errors.static(given, "problem")
@@ -132,7 +137,8 @@ def prepare(terms: Terms, options: Options) -> tuple[Plan, Arrays]:
     sized = settings.first_step is not None or options.controller.equal
     probes = not (sized or terms.is_residual or mass is not None)
     known = structure, errors.all_concrete((t0, t1)), _equal(options, stops), reached((*parts.static, saveat.fn))
-    plan = Plan(parts, ravel, stepper, keep, *asked, not probes, plain_path(), options.watch, *known)
+    room = options.max_events if events else 0
+    plan = Plan(parts, ravel, stepper, keep, *asked, not probes, plain_path(), options.watch, *known, room)
     slope = _guess(dy0, y0, ravel) if terms.is_residual else None
     matrix = None if mass is None else packed_mass(mass, y0, ravel)
     return plan, Arrays(arrays, leaves, t0, t1, ts, stops, settings, matrix, slope)
@@ -151,7 +157,7 @@ def _span(options: Options, given: tuple[Any, Any], dtype: Any) -> tuple[tuple[A
 def _equal(options: Options, stops: Any) -> int | None:
     """How many equal steps a solve takes that lands nowhere between them, if the gradient can do with a scan."""
     controller = options.controller
-    if not controller.equal or controller.n is None or np.size(stops):
+    if not controller.equal or controller.n is None or np.size(stops) or options.events:
         return None
     return controller.n if options.gradient.differentiates_scans and controller.n <= options.max_steps else None
 
@@ -218,7 +224,7 @@ def _like_state(tol: PyTree, y0: PyTree) -> PyTree:
 def build(plan: Plan, arrays: Arrays, capacity: int, traced: bool = True) -> Built:
     """The integration, with room for `capacity` rows of saved steps. f is traced here, once, if at all."""
     arrays = match_varying_axes(arrays)
-    given, args = plan.parts.join(arrays.parts)
+    given, args, events = plan.parts.join(arrays.parts)
     rest, leaves = split(args)
     ravel = plan.ravel
     pack = lambda leaves: ravel.pack(jax.tree.unflatten(ravel.tree, leaves))
@@ -232,10 +238,15 @@ def build(plan: Plan, arrays: Arrays, capacity: int, traced: bool = True) -> Bui
     def observe(t, y, args):
         return watch(args.of_fn, t, y, args.leaves)
 
-    integration = Integration(field, plan.stepper, _recorders(plan, arrays, observe, capacity), plan.watch)
+    happens, of_events = bound(events, on, at, plan.max_events) if events else (None, ())
+    recorders = _recorders(plan, arrays, observe, capacity)
+    if happens is not None:
+        recorders["events"] = SaveEvents(happens)
+    integration = Integration(field, plan.stepper, recorders, plan.watch, events=happens)
     ts, back = sorted_times(plan.keep, jnp.asarray(arrays.ts), jnp.sign(t1 - t0))
-    arguments = Arguments(of_f, of_explicit, of_jac, of_fn, leaves, mass, dy0)
+    arguments = Arguments(of_f, of_explicit, of_jac, of_fn, leaves, mass, dy0, of_events)
     inputs = Inputs(y0, arguments, t0, t1, ts, jnp.asarray(arrays.stops))
+    inputs = inputs if happens is None else happens.begun(inputs)
     inputs, settings = _consistent(field, inputs, _bounded(arrays.settings, inputs, plan.span_known))
     return Built(integration, inputs, settings, observe, back)
 

@@ -10,14 +10,14 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdiffeq.engine.log import Held, Log, Marks, Sizing, WindowMarks
+from jaxdiffeq.engine.log import Held, Log, Marks, WindowMarks
 from jaxdiffeq.gradients.rule import Active, Constants, Outputs, parts_of, plain, pull_instant
 from jaxdiffeq.primitives.fused_region import fused_region
 from jaxdiffeq.primitives.row_buffer import read, rows
 from jaxdiffeq.primitives.scan import scan
 from jaxdiffeq.primitives.varying_axes import vary_like
 from jaxdiffeq.primitives.while_loop import frozen_while
-from jaxdiffeq.types import Estimates, Inputs, PyTree, Settings, State, StepCotangents, StepView
+from jaxdiffeq.types import Estimates, Inputs, PyTree, Settings, Sizing, State, StepCotangents, StepView
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class _Cotangents(NamedTuple):
     """Cotangents as the sweep goes back: of the state (its time only if that moves) and of the active inputs.
 
     Of the stepper's memory only what is real has one: numbers that count or choose are constants. The stops that steps
-    asked for are with it.
+    asked for, and what events have left for later, are with it.
     """
 
     state: State
@@ -133,11 +133,11 @@ def _joined(like: PyTree, real: list, rest: list) -> PyTree:
 
 
 def _real(state: State) -> list[jax.Array]:
-    return _parted((state.memory, state.stops))[0]
+    return _parted((state.memory, state.stops, state.events))[0]
 
 
 def _with_real(state: State, t: jax.Array, y: jax.Array, real: list) -> State:
-    rest = state.memory, state.stops
+    rest = state.memory, state.stops, state.events
     return State(t, y, *_joined(rest, real, _parted(rest)[1]))
 
 
@@ -158,7 +158,7 @@ class _Pull:
     @property
     def time(self) -> bool:
         """Whether the clock moves."""
-        return self.active.time or self.integration.room_for_stops > 0
+        return self.active.time or self.integration.moves_clock
 
     @property
     def estimated(self) -> bool:
@@ -171,8 +171,8 @@ class _Pull:
 
     def _pull_records(self, bars: _Cotangents, cursors: dict, passage: StepView, dense: PyTree) -> tuple:
         """Let every recorder add its cotangents: around the step, to its dense output, to the inputs."""
-        estimates = jax.tree.map(jnp.zeros_like, passage.estimates)
-        around = StepCotangents(jnp.zeros_like(bars.state.t), bars.state, None, bars.inputs, estimates)
+        nothing = jax.tree.map(jnp.zeros_like, (passage.estimates, passage.chain))
+        around = StepCotangents(jnp.zeros_like(bars.state.t), bars.state, None, bars.inputs, *nothing)
         pull = None
         if dense is not None:
 
@@ -236,16 +236,17 @@ class _Backward(_Pull):
             (bars, states), (n, cursors, window) = moving, fixed
             live = n >= 0
             at = jnp.maximum(n, 0)
-            states, window, start, dt = self._before(states, window, at, live)
-            new, cursors = self._pull_step(bars, cursors, at, start, dt, live)
+            states, window, start, made = self._before(states, window, at, live)
+            new, cursors = self._pull_step(bars, cursors, at, start, made, live)
             bars = jax.tree.map(lambda a, b: jnp.where(live, a, b), new, bars)
             return (bars, states), (n - live.astype(n.dtype), cursors, window)
 
         cursors = self.last_rows
         states, window = None, WindowMarks(jnp.array(2**30, jnp.int32), None)
         if self.log.thins:
-            states, sizes = rows((first, self.marks.made.dt[0]), self.log.window.size)
-            window = window._replace(dt=sizes)
+            one = read(self.marks.made, jnp.zeros((), jnp.int32))._replace(controller=None)
+            states, made = rows((first, one), self.log.window.size)
+            window = window._replace(made=made)
         (bars, _), _ = frozen_while(running, trip, (bars, states), (self.constants.counts.steps - 1, cursors, window))
         return self._pull_start(bars)
 
@@ -255,10 +256,10 @@ class _Backward(_Pull):
         Each comes out of a branch, hence in memory: XLA's CPU backend puts what it can into one loop, where it would
         look a state up again for every number made of it, thirty thousand times for the forces among a hundred bodies.
         """
-        slot, log = n // self.marks.stride, (self.slots, self.marks.made.dt)
+        slot, log = n // self.marks.stride, (self.slots, self.marks.made._replace(controller=None))
         if not self.log.thins:
             return states, window, *lax.cond(live, lambda: read(log, slot), lambda: read(log, jnp.zeros_like(slot)))
-        kept, size = read(log, slot)
+        kept, made = read(log, slot)
         thinned = self.marks.stride > 1
         enters = live & thinned & (n < window.first)
         first = jnp.where(enters, jnp.maximum(slot * self.marks.stride, n + 1 - self.log.window.size), window.first)
@@ -266,33 +267,33 @@ class _Backward(_Pull):
             self.active.inputs,
             self.settings,
             kept,
-            Sizing(size, read(self.marks.made.controller, slot)),
+            made._replace(controller=read(self.marks.made.controller, slot)),
             (slot * self.marks.stride, jnp.where(enters, n + 1, 0)),
-            Held({"window": states}, {"window": WindowMarks(first, window.dt)}),
+            Held({"window": states}, {"window": WindowMarks(first, window.made)}),
         )
         states, window = held.records["window"], held.marks["window"]
-        start = lax.cond(thinned, lambda: read((states, window.dt), n - first), lambda: (kept, size))
+        start = lax.cond(thinned, lambda: read((states, window.made), n - first), lambda: (kept, made))
         return states, window, *start
 
     def _pull_step(
-        self, bars: _Cotangents, cursors: dict, n: jax.Array, start: State, dt: jax.Array, live: jax.Array
+        self, bars: _Cotangents, cursors: dict, n: jax.Array, start: State, made: Sizing, live: jax.Array
     ) -> tuple:
         def forward(moves, leaves):
-            inputs = self.active.fill(leaves)
             integration = self.integration.compact
-            step = integration.advance(inputs, self.settings, self._with(start, moves), dt, n)
-            after = integration.restarted(inputs, self.settings, step, live, n)
-            estimates = Estimates(step.error, step.spectral_radius) if self.estimated else Estimates()
-            return (self._moves(after), step.dense if self.dense else None, estimates), (after, step.after.y)
+            inputs, start_ = self.active.fill(leaves), self._with(start, moves)
+            step, view, after = integration.moved(inputs, self.settings, start_, made, live, n)
+            estimates = view.estimates if self.estimated else Estimates()
+            out = self._moves(after), step.dense if self.dense else None, estimates, view.chain
+            return out, (after, view.end)
 
-        (_, dense, estimates), pull, (after, end) = jax.vjp(
+        (_, dense, estimates, chain), pull, (after, end) = jax.vjp(
             forward, self._moves(start), self.active.leaves(), has_aux=True
         )
-        passage = StepView(start, after, end, None, dt, None, live, n, estimates)
+        passage = StepView(start, after, end, None, made, live, n, estimates, chain)
         around, d_dense, cursors = self._pull_records(bars, cursors, passage, dense)
         after = around.after
         d_after = (after.t, after.y, after.memory) if self.time else (after.y, after.memory)
-        d_moves, more = pull((d_after, d_dense, around.estimates))
+        d_moves, more = pull((d_after, d_dense, around.estimates, around.chain))
         d_leaves = [a + b for a, b in zip(around.inputs, more, strict=True)]
         d_start = State(*(d_moves if self.time else (bars.state.t, *d_moves)))
         return _Cotangents(d_start._replace(t=d_start.t + around.before_t), d_leaves), cursors

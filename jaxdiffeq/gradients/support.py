@@ -55,6 +55,7 @@ OPTIONS = (
     "stops",
     "FixedSteps",
     "regularisers",
+    "events",
     "complex",
 )
 MODES = (
@@ -74,9 +75,14 @@ NO_RESIDUAL = (
     "{name} does not serve DAEProblem, nor a mass matrix that varies: their adjoint equations need d²y/dt², which a "
     "backward solve of y does not know. Give another gradient=, or, if M is constant, an ODEProblem with `mass_matrix`."
 )
+NO_EVENTS = (
+    "{name} does not serve events: what happens at them depends on the step that landed there, which a continuous "
+    "adjoint does not know. Give gradient=ReverseAD() or ForwardAD()."
+)
 UNSUPPORTED: dict[tuple[type, str], str] = {
     **{(strategy, "dense"): NO_DENSE for strategy in CONTINUOUS},
     **{(strategy, "regularisers"): NO_STEPS for strategy in CONTINUOUS},
+    **{(strategy, "events"): NO_EVENTS for strategy in CONTINUOUS},
     (BacksolveAdjoint, "DAEProblem"): NO_RESIDUAL,
     **{(strategy, mode): REVERSE_OVER_REVERSE for strategy in STRATEGIES for mode in MODES[-2:]},
 }
@@ -89,7 +95,7 @@ def serves(strategy: type, what: str) -> bool:
     return (strategy, what) not in UNSUPPORTED
 
 
-def check(strategy: Any, dense: bool, regularisers: Any, residual: bool) -> None:
+def check(strategy: Any, dense: bool, regularisers: Any, residual: bool, events: Any = ()) -> None:
     """One error, before anything is traced, if the strategy does not serve these options, or a problem that is a
     residual.
 
@@ -97,7 +103,8 @@ def check(strategy: Any, dense: bool, regularisers: Any, residual: bool) -> None
     """
     errors.strategy(strategy, [kind.__name__ for kind in STRATEGIES])
     kind = type(strategy)
-    for what, given in (("dense", dense), ("DAEProblem", residual), ("regularisers", regularisers)):
+    asked = {"dense": dense, "DAEProblem": residual, "regularisers": regularisers, "events": events}
+    for what, given in asked.items():
         if given and (kind, what) in UNSUPPORTED:
             errors.unsupported(UNSUPPORTED[kind, what].format(name=kind.__name__))
 

@@ -32,7 +32,8 @@ class Given(NamedTuple):
 
 
 class Arguments(NamedTuple):
-    """`Inputs.args`: what the programs close over, the leaves of the user's args, the mass matrix, a guess of dy/dt."""
+    """`Inputs.args`: what the programs close over, the leaves of the user's args, the mass matrix, a guess of dy/dt,
+    and what the programs of events close over."""
 
     of_f: list
     of_explicit: list
@@ -41,6 +42,7 @@ class Arguments(NamedTuple):
     leaves: list
     mass: Any
     dy0: Any = None
+    of_events: Any = ()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,220 @@
+"""Where conditions cross zero in a step: found on its interpolant, then landed on by the step itself.
+
+A step in which a condition crosses is taken again to the root that its interpolant has, and again, to the root of that
+shorter step, or by Newton's method, until the condition at its end is zero to rounding. What it crosses is known before
+and after, so no attempt leaves the bracket. The state there is the method's own, and the time is the root of what the
+method computed, whose derivative the implicit function theorem gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxdiffeq.algebra.bracket import root
+from jaxdiffeq.engine.interpolant import evaluate, slope
+from jaxdiffeq.primitives.varying_axes import vary_like
+from jaxdiffeq.types import Inputs, StepView
+
+WHERE = np.linspace(0, 1, 6)  # in a step: conditions are asked for at its ends and at four points inside
+ULPS = 4  # of t, to which a root is landed on
+TRIES = 20  # to land
+STALLED = 0.5  # of the last correction: one larger than this is rounding of the condition, after four of them
+GRAZING = 1e-4  # the rate of a condition at its root, over its size per step, below which it hardly crosses
+
+
+class Info(NamedTuple):
+    """What a condition or an affect may ask besides (t, y, args), by a parameter named `info`."""
+
+    dy: Any
+    """dy/dt, of the step's interpolant"""
+    dt: Any
+    """the size of the step, with its sign"""
+    t_before: Any
+    y_before: Any
+    """where the step began"""
+    count: Any
+    """events so far"""
+
+
+class Aim(NamedTuple):
+    """A root to land on."""
+
+    at: jax.Array
+    """its time, infinity if there is none"""
+    index: jax.Array
+    """the condition whose root that is"""
+    sign: jax.Array
+    """of it before the root"""
+    low: jax.Array
+    high: jax.Array
+    """between which times the root lies"""
+    moved: jax.Array
+    """how far the last correction went"""
+    tries: jax.Array
+
+
+class Left(NamedTuple):
+    """What was landed on at the start of a step. Shapes: [conditions]."""
+
+    floor: jax.Array
+    """|condition| that is zero there"""
+    side: jax.Array
+    """its sign there; 0: that of its rate"""
+
+
+class Found(NamedTuple):
+    """What a look at a step has found. Shapes: of all but `again`, [conditions]."""
+
+    again: jax.Array
+    """the step has to be taken again, with this aim"""
+    aim: Aim
+    fired: jax.Array
+    """which conditions are zero at its end"""
+    left: Left
+    grazing: jax.Array
+    """they hardly cross"""
+
+
+def no_aim(t: jax.Array, y: jax.Array) -> Aim:
+    far, zero = jnp.full_like(t, jnp.inf), jnp.zeros((), jnp.int32)
+    return Aim(far, zero, jnp.zeros((), jnp.finfo(y.dtype).dtype), far, far, far, zero)
+
+
+def nothing_left(n: int, y: jax.Array) -> Left:
+    real = jnp.zeros(n, jnp.finfo(y.dtype).dtype)
+    return Left(real, real)
+
+
+@dataclass(frozen=True)
+class Look:
+    """The conditions along a step."""
+
+    conditions: Callable
+    """(t, y, args, info) ↦ [n]"""
+    directions: np.ndarray
+    """[n]: 1 for those that act where they rise along the way, −1 where they fall, 0 for both"""
+    inputs: Inputs
+    step: StepView
+    count: jax.Array
+    """events so far"""
+
+    @property
+    def width(self) -> jax.Array:
+        return self.step.after.t - self.step.before.t
+
+    def info(self, theta: jax.Array) -> Info:
+        before, width, theta = self.step.before, self.width, theta.astype(self.step.end.dtype)
+        assert self.step.coefficients is not None
+        dy = slope(self.step.coefficients, theta) / jnp.where(width == 0, 1, width).astype(theta.dtype)
+        return Info(dy, width, before.t, before.y, self.count)
+
+    def at(self, theta: jax.Array, y: jax.Array | None = None) -> jax.Array:
+        """The conditions at t₀ + θ·width. Shapes: [n]."""
+        assert self.step.coefficients is not None
+        y = evaluate(self.step.coefficients, theta.astype(self.step.end.dtype)) if y is None else y
+        return self.conditions(self.step.before.t + theta * self.width, y, self.inputs.args, self.info(theta))
+
+    def rate(self, theta: float) -> jax.Array:
+        """Per unit of time on the way. Shapes: [n]."""
+        at = jnp.full_like(self.width, theta)
+        _, moved = jax.jvp(self.at, (at,), (jnp.ones_like(at),))
+        return moved / jnp.abs(jnp.where(self.width == 0, 1, self.width)).astype(moved.dtype)
+
+    def values(self) -> jax.Array:
+        """Shapes: [6, n]."""
+        theta = jnp.asarray(WHERE, self.width.dtype)
+        first, last = self.at(theta[0], self.step.before.y), self.at(theta[-1], self.step.end)
+        return jnp.concatenate([first[None], jax.vmap(self.at)(theta[1:-1]), last[None]])
+
+    def signs(self, values: jax.Array, left: Left) -> jax.Array:
+        """Of the values, with those of neighbours in place of zeros inside, and of what was left at the start."""
+        zero = jnp.abs(values[0]) <= left.floor
+        turns = zero & (left.side == 0)
+        rates = lax.cond(jnp.any(turns), lambda: jnp.sign(self.rate(0.0)), lambda: jnp.zeros_like(values[0]))
+        signs = [jnp.where(zero, jnp.where(turns, rates, left.side), jnp.sign(values[0]))]
+        for value in values[1:-1]:
+            signs.append(jnp.where(value == 0, signs[-1], jnp.sign(value)))
+        signs.append(jnp.where(values[-1] == 0, -signs[-1], jnp.sign(values[-1])))
+        return jnp.stack(signs)
+
+    def find(self, aim: Aim, left: Left, accepted: jax.Array) -> Found:
+        """The first root in the step; nothing, if the step is not accepted."""
+        values = self.values()
+        signs = self.signs(values, left)
+        wanted = (self.directions == 0) | (signs[1:] == self.directions)
+        crossed = (signs[:-1] * signs[1:] < 0) & wanted
+        landed = aim.at == self.step.after.t
+        none = jnp.zeros(len(self.directions), bool)
+        nothing = Found(jnp.array(False), aim, none, nothing_left(len(none), self.step.end), none)
+        looks = accepted & (landed | jnp.any(crossed))
+        found = lambda: self._found(aim, landed, values, signs, crossed)
+        return lax.cond(looks, found, lambda: vary_like(nothing, self.step.end))
+
+    def _found(
+        self, aim: Aim, landed: jax.Array, values: jax.Array, signs: jax.Array, crossed: jax.Array
+    ) -> Found:
+        t0, t1, width = self.step.before.t, self.step.after.t, self.width
+        unit = ULPS * jnp.finfo(t1.dtype).eps * jnp.maximum(jnp.abs(t0), jnp.abs(t1))
+        crosses, share, new = self._first(signs, crossed, unit)
+        rates = self.rate(1.0)
+        # without a crossing, as far on as the rate at the end says
+        beyond = -values[-1][aim.index] / rates[aim.index]
+        approaches = aim.sign * rates[aim.index] < 0
+        beyond = jnp.where(approaches, beyond, jnp.inf).astype(t1.dtype)
+        size = jnp.abs(width)
+        far = jnp.where(crosses, jnp.maximum(share * size, unit), size + beyond)
+        same = landed & (~crosses | (new.index == aim.index))
+        low = jnp.where(same, jnp.abs(aim.low - t0), 0)
+        low = jnp.where(landed & ~crosses, size, low)
+        high = jnp.where(landed, jnp.where(crosses, size, jnp.abs(aim.high - t0)), jnp.abs(new.high - t0))
+        far = jnp.clip(far, low, high)
+        apart = jnp.abs(far - size)
+        stalled = (aim.tries >= 4) & (apart > STALLED * aim.moved)
+        tired = aim.tries >= TRIES
+        fires = landed & ((apart <= unit) | (stalled | tired) & crosses)
+        lost = landed & ~fires & (tired | stalled | ~crosses & (high - size <= unit))
+        way = jnp.sign(width)
+        at = jnp.where(apart <= unit, t1, t0 + way * far)
+        chosen = jax.tree.map(lambda a, b: jnp.where(crosses, a, b), (new.index, new.sign), (aim.index, aim.sign))
+        tries = jnp.where(same, aim.tries, 0) + 1
+        aim = Aim(at, *chosen, t0 + way * low, t0 + way * high, apart, tries)
+        floor = 2 * unit.astype(rates.dtype) * jnp.abs(rates)
+        return self._landed(aim, ~fires & ~lost, fires, values, signs, crossed, rates, floor)
+
+    def _landed(self, aim, again, fires, values, signs, crossed, rates, floor) -> Found:
+        last, to = values[-1], jnp.sign(rates)
+        touches = (jnp.abs(last) <= floor) & (signs[-2] * to < 0)
+        touches &= (self.directions == 0) | (to == self.directions)
+        first = jnp.arange(len(self.directions)) == aim.index
+        fired = fires & (first | touches | jnp.any(crossed, 0))
+        left = Left(jnp.where(fired, jnp.maximum(floor, 2 * jnp.abs(last)), floor), jnp.where(fired, 0, to))
+        scale = jnp.max(jnp.abs(values), 0) / jnp.abs(self.width).astype(last.dtype)
+        return Found(again, aim, fired, left, fired & (jnp.abs(rates) < GRAZING * scale))
+
+    def _first(self, signs: jax.Array, crossed: jax.Array, unit: jax.Array) -> tuple[jax.Array, jax.Array, Aim]:
+        """Whether anything crosses, the first root as a share of the step, and what its aim says of it."""
+        crosses = jnp.any(crossed)
+        k = jnp.argmax(jnp.any(crossed, 1))
+        mine, sign, where = crossed[k], signs[k], jnp.asarray(WHERE, unit.dtype)
+        low = where[k]
+        high = jnp.where(crosses, where[k + 1], low)
+        least = -jnp.finfo(signs.dtype).tiny
+
+        def past(theta):  # of those that cross: positive where they have
+            return jnp.where(mine, -sign * self.at(theta), -jnp.inf)
+
+        def any_past(theta):  # at the left end none has, whatever rounding says
+            return jnp.where(theta == low, least, jnp.max(past(theta)))
+
+        size = jnp.abs(self.width)
+        share = root(any_past, low, high, unit / jnp.where(size == 0, 1, size))
+        index = jnp.argmax(past(share)).astype(jnp.int32)
+        aim = no_aim(self.step.after.t, self.step.end)
+        return crosses, share, aim._replace(index=index, sign=sign[index], high=self.step.before.t + high * self.width)

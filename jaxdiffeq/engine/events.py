@@ -1,0 +1,286 @@
+"""What happens at an instant: conditions that cross zero, flags that are true after a step, timers whose time comes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxdiffeq.engine.crossings import Aim, Found, Info, Left, Look, no_aim, nothing_left
+from jaxdiffeq.engine.recorders import RecorderDefaults
+from jaxdiffeq.primitives.row_buffer import read, rows, write
+from jaxdiffeq.types import Ahead, Inputs, PyTree, Result, Shapes, Sizing, State, StepCotangents, StepView
+
+
+class Watch(NamedTuple):
+    """What is known of events when a step begins; constant to differentiation."""
+
+    aim: Aim
+    left: Left
+    count: jax.Array
+    """events so far"""
+    ticks: jax.Array
+    """how often each timer has acted, [timers]"""
+
+
+class Seen(NamedTuple):
+    """What a look at a step has found."""
+
+    again: jax.Array
+    """it has to be taken again, to land"""
+    fired: jax.Array
+    """what acts at its end, [conditions + flags + timers]"""
+    grazing: jax.Array
+    """a condition that does hardly crosses"""
+    result: jax.Array
+    """how the solve ends with it, or `Result.running`"""
+    watch: Watch
+
+
+@dataclass(frozen=True)
+class Member:
+    """One event: where its conditions, flags or timers lie among all of them, and what it does."""
+
+    first: int
+    size: int
+    affect: Callable | None
+    """(t, y, args, which, info) ↦ y and the parameters that events change"""
+    terminates: bool = False
+    counts: bool = True
+    """it is logged, and counted against the limit"""
+
+    def of(self, fired: jax.Array) -> jax.Array:
+        """Which of its own act."""
+        return fired[self.first : self.first + self.size]
+
+
+class Timer(NamedTuple):
+    """Whether it acts at t₀, when first, and when for the `ticks` + 1st time; `way` is the sign of t₁ − t₀."""
+
+    now: Callable
+    """(t₀, y, args, way) ↦ a truth value"""
+    first: Callable
+    """(t₀, y, args, way) ↦ a time"""
+    next: Callable
+    """(ticks, t, y, args, t₀, way) ↦ a time"""
+
+
+@dataclass(frozen=True)
+class Events:
+    """All events of a solve as functions on arrays. Shapes: y [*state]; args as in `Inputs`."""
+
+    members: Sequence[Member]
+    conditions: Callable | None
+    """(t, y, args, info) ↦ [n]"""
+    directions: np.ndarray
+    """[n]; see `Look`"""
+    flags: Callable | None
+    """(t, y, args, info) ↦ [flags]"""
+    timers: Sequence[Timer]
+    changing: Callable
+    """args ↦ the parameters that events change"""
+    changed: Callable
+    """(args, these) ↦ args with these"""
+    limit: int
+    """how many may happen"""
+    asks: bool
+    """conditions, flags or affects ask for `Info`"""
+
+    # ---- the start
+
+    @property
+    def nothing(self) -> jax.Array:
+        """Nothing acts."""
+        return jnp.zeros(max((m.first + m.size for m in self.members), default=0), bool)
+
+    def begun(self, inputs: Inputs) -> Inputs:
+        """After the timers that act at t₀."""
+        t, y, args, way = inputs.t0, inputs.y0, inputs.args, _way(inputs)
+        info = Info(jnp.zeros_like(y), jnp.zeros_like(t), t, y, jnp.zeros((), jnp.int32))
+        before = self.nothing.size - len(self.timers)
+        for member in (m for m in self.members if m.first >= before):
+            now = self.timers[member.first - before].now(t, y, args, way).reshape(1)
+            y, changed = self._one(member, inputs._replace(args=args), t, y, self.changing(args), now, info)
+            args = self.changed(args, changed)
+        return inputs._replace(y0=y, args=args)
+
+    def ahead(self, inputs: Inputs) -> Ahead:
+        """What is left for later at the start."""
+        t, y, args = inputs.t0, inputs.y0, inputs.args
+        times = [self._later(inputs, timer.first(t, y, args, _way(inputs)), t) for timer in self.timers]
+        return Ahead(_stacked(times, t.dtype), self.changing(args))
+
+    def watch(self, inputs: Inputs) -> Watch:
+        zero = jnp.zeros((), jnp.int32)
+        left = nothing_left(len(self.directions), inputs.y0)
+        return Watch(no_aim(inputs.t0, inputs.y0), left, zero, jnp.zeros(len(self.timers), jnp.int32))
+
+    def _later(self, inputs: Inputs, time: Any, t: jax.Array) -> jax.Array:
+        """A time ahead, or never."""
+        way = _way(inputs)
+        time = jnp.asarray(time).astype(t.dtype)
+        never = jnp.where(way < 0, -jnp.inf, jnp.inf).astype(t.dtype)
+        return jnp.where(way * time > way * t, time, never)
+
+    # ---- a step
+
+    def soonest(self, inputs: Inputs, target: jax.Array, ahead: Ahead, watch: Watch | None) -> jax.Array:
+        """The first of a target, all timers and, if there is a watch, the root that is aimed at."""
+        way = _way(inputs)
+        for time in ahead.timers:
+            target = jnp.where(way * time < way * target, time, target)
+        if watch is None:
+            return target
+        at = watch.aim.at
+        return jnp.where(jnp.isfinite(at) & (way * at <= way * target), at, target)
+
+    def look(self, inputs: Inputs, step: StepView, accepted: jax.Array) -> Seen:
+        """What happens in a step, if it is accepted."""
+        watch, t1, none = step.made.watch, step.after.t, jnp.zeros(0, bool)
+        along = Look(self.conditions or _no_conditions, self.directions, inputs, step, watch.count)
+        found = Found(jnp.array(False), watch.aim, none, watch.left, none)
+        if self.conditions is not None:
+            found = along.find(watch.aim, watch.left, accepted)
+        ends = accepted & ~found.again
+        info = along.info(jnp.ones_like(t1))
+        flags = none if self.flags is None else self.flags(t1, step.end, inputs.args, info)
+        fired = jnp.concatenate([found.fired, flags, step.before.events.timers == t1]) & ends
+        more, ended = jnp.zeros((), jnp.int32), jnp.array(False)
+        for member in self.members:
+            acts = jnp.any(member.of(fired))
+            more += acts.astype(jnp.int32) * member.counts
+            ended |= acts & member.terminates
+        full = watch.count + more > self.limit
+        result = jnp.where(ended, Result.terminated, Result.running)
+        result = jnp.where(full, Result.event_limit_reached, result).astype(jnp.int32)
+        fired = fired & ~full
+        ticks = watch.ticks + fired[fired.size - len(self.timers) :]
+        new = Watch(no_aim(t1, step.end), found.left, watch.count + jnp.where(full, 0, more), ticks)
+        old = watch._replace(aim=jax.tree.map(lambda a, b: jnp.where(accepted, a, b), found.aim, watch.aim))
+        watch = jax.tree.map(lambda a, b: jnp.where(ends, a, b), new, old)
+        return Seen(found.again, fired, jnp.any(found.grazing), result, watch)
+
+    def condition(self, inputs: Inputs, step: StepView, count: jax.Array, index: jax.Array) -> jax.Array:
+        """One condition at the end of a step."""
+        assert self.conditions is not None
+        along = Look(self.conditions, self.directions, inputs, step, count)
+        return along.at(jnp.ones_like(step.after.t), step.end)[index]
+
+    # ---- what events do
+
+    def act(self, inputs: Inputs, step: StepView, after: State) -> tuple[State, jax.Array]:
+        """The state after all that act, in turn, and y before and after each, [events + 1, *state]."""
+        fired, t, ahead = step.made.fired, after.t, after.events
+        info = Look(_no_conditions, self.directions, inputs, step, step.made.watch.count).info(jnp.ones_like(t))
+        chain, changed = [after.y], ahead.changed
+        for member in self.members:
+            which = member.of(fired)
+            y, changed = self._one(member, inputs, t, chain[-1], changed, which, info)
+            chain.append(y)
+        args, y = self.changed(inputs.args, changed), chain[-1]
+        times = []
+        for j, timer in enumerate(self.timers):
+            acts = fired[fired.size - len(self.timers) + j]
+            given = _only_if(acts, (t, y, args))
+            ticks = step.made.watch.ticks[j] + 1
+            later = self._later(inputs, timer.next(ticks, *given, inputs.t0, _way(inputs)), t)
+            times.append(jnp.where(acts, later, ahead.timers[j]))
+        return after._replace(y=y, events=Ahead(_stacked(times, t.dtype), changed)), jnp.stack(chain)
+
+    def _one(
+        self, member: Member, inputs: Inputs, t: Any, y: Any, changed: list, which: jax.Array, info: Info
+    ) -> tuple[jax.Array, list]:
+        if member.affect is None:
+            return y, changed
+        affect, acts = member.affect, jnp.any(which)
+
+        def acted():
+            at, state, args, told = _only_if(acts, (t, y, self.changed(inputs.args, changed), info))
+            return affect(at, state, args, which, told)
+
+        return lax.cond(acts, acted, lambda: (y, changed))
+
+
+def _way(inputs: Inputs) -> jax.Array:
+    return lax.stop_gradient(jnp.sign(inputs.t1 - inputs.t0))
+
+
+def _only_if(acts: jax.Array, given: PyTree) -> PyTree:
+    """What is given, through which derivatives flow only where it is used: elsewhere they may be NaN."""
+
+    def guard(x):
+        real = jnp.issubdtype(jnp.result_type(x), jnp.inexact)
+        return jnp.where(acts, x, lax.stop_gradient(x)) if real else x
+
+    return jax.tree.map(guard, given)
+
+
+def _no_conditions(t: Any, y: Any, args: Any, info: Any) -> jax.Array:
+    return jnp.zeros(0)
+
+
+def _stacked(times: Sequence[jax.Array], dtype: Any) -> jax.Array:
+    return jnp.stack(times) if times else jnp.zeros(0, dtype)
+
+
+# ---- the log of events
+
+
+class EventRows(NamedTuple):
+    """Shapes: [rows, ...]. All real numbers, since the rest of a row is differentiable."""
+
+    t: Any
+    before: Any
+    after: Any
+    which: Any
+    grazing: Any
+
+
+@dataclass(frozen=True)
+class SaveEvents(RecorderDefaults):
+    """Every event that counts: its time, its number, y before and after. Shapes: `EventRows` of [limit + 1, ...]."""
+
+    events: Events
+
+    def init(self, inputs: Inputs, start: State, shapes: Shapes) -> tuple[EventRows, jax.Array]:
+        real = jax.ShapeDtypeStruct((), jnp.finfo(inputs.y0.dtype).dtype)
+        row = EventRows(start.t, start.y, start.y, real, real)
+        return rows(row, self.events.limit), jnp.zeros((), jnp.int32)
+
+    def record(
+        self, moving: EventRows, fixed: jax.Array, step: StepView, inputs: Inputs
+    ) -> tuple[EventRows, jax.Array]:
+        chain, real = step.chain, moving.which.dtype
+        for number, acts in self._acting(step):
+            row = EventRows(
+                step.after.t,
+                chain[number],
+                chain[number + 1],
+                jnp.asarray(number, real),
+                step.grazing.astype(real),
+            )
+            moving, fixed = write(moving, fixed, row, acts), fixed + acts.astype(fixed.dtype)
+        return moving, fixed
+
+    def _acting(self, step: StepView) -> list[tuple[int, jax.Array]]:
+        """The numbers of the events that are logged, and whether they act."""
+        members = enumerate(self.events.members)
+        return [(i, step.taken & jnp.any(m.of(step.made.fired))) for i, m in members if m.counts]
+
+    def reached(self, fixed: jax.Array, count: int, inputs: Inputs) -> jax.Array:
+        return jnp.arange(count, dtype=fixed.dtype) < fixed
+
+    def vjp(
+        self, bars: StepCotangents, cursor: jax.Array, step: StepView, active: Any, out: EventRows
+    ) -> tuple[StepCotangents, jax.Array]:
+        for number, acts in reversed(self._acting(step)):
+            bar = jax.tree.map(lambda x, acts=acts: jnp.where(acts, x, 0), read(out, jnp.maximum(cursor, 0)))
+            chain = bars.chain.at[number].add(bar.before).at[number + 1].add(bar.after)
+            after = bars.after._replace(t=bars.after.t + bar.t)
+            bars, cursor = bars._replace(chain=chain, after=after), cursor - acts.astype(cursor.dtype)
+        return bars, cursor

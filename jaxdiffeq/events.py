@@ -1,0 +1,246 @@
+"""What may happen at an instant of a solve, as users write it: `solve(problem, events=[...])`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxdiffeq import errors
+
+GIVEN = ("t", "y", "args")
+
+
+class Trigger(NamedTuple):
+    """When an event acts; one of the three.
+
+    `crosses` (t, y, args) ↦ numbers: where one becomes zero. `holds` (t, y, args) ↦ a truth value: after a step where
+    it is true. `times`: a `Times`.
+    """
+
+    crosses: Callable | None = None
+    holds: Callable | None = None
+    times: Any = None
+
+
+class Times(NamedTuple):
+    """Of a timer: whether it acts at t₀, when first, and when for the `ticks` + 1st time. `way` is the sign of t₁ − t₀.
+
+    (t0, y, args, way) ↦ a truth value; (t0, y, args, way) ↦ a time; (ticks, t, y, args, t0, way) ↦ a time. A time that
+    does not lie ahead means never.
+    """
+
+    now: Callable
+    first: Callable
+    next: Callable
+
+
+class EventDefaults:
+    """What an event is unless it has more to say."""
+
+    affect: Callable | None = None
+    affect_args: Callable | None = None
+    terminate: bool = False
+    direction: Any = 0
+    counts: bool = True
+    """it is logged in `sol.events`, and counted against `max_events`"""
+    name: str | None = None
+
+    def on_whole(self, on: Callable) -> Any:
+        """With its functions, of the state as it was given, made functions of numbers alone by `on`."""
+        functions = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # pyright: ignore[reportArgumentType]
+        return dataclasses.replace(self, **{name: on(f) for name, f in functions.items() if callable(f)})  # pyright: ignore[reportArgumentType]
+
+
+def _static(default: Any) -> Any:
+    return field(default=default, metadata={"static": True})
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Event(EventDefaults):
+    """Acts where `condition(t, y, args)` crosses zero: where it rises along the way (`direction` 1), falls (−1), or both.
+
+    `affect(t, y, args)` returns the new state, `affect_args(t, y, args)` the new parameters, which hold from there on;
+    both see the state before. Without either, the event is logged. `terminate` ends the solve there. A condition that
+    is an array is one condition for each of its numbers; then a fourth parameter of an affect says which of them have
+    crossed, truth values of its shape. A parameter named `info` of any of the three is given the slope `dy`, the size
+    `dt` of the step, its beginning `t_before`, `y_before`, and the `count` of events so far.
+
+    The root is looked for at four points in every accepted step and landed on, to rounding. Of several, the first acts;
+    at one time all do, in the order given, each on what those before it have made of the state. A solve that starts on
+    a root does not act on it, nor does one that has just left it.
+    Derivatives: event times move with everything that the condition depends on, by the implicit function theorem.
+    Shapes: `condition` any; y and what `affect` returns are pytrees like y0. Units: those of t and y.
+    Errors: `TypeError` for functions that take other arguments; a value of another shape is said by `solve`.
+    """
+
+    condition: Callable
+    affect: Callable | None = None
+    _: KW_ONLY
+    affect_args: Callable | None = None
+    terminate: bool = _static(False)
+    direction: int = _static(0)
+    name: str | None = _static(None)
+
+    def __post_init__(self) -> None:
+        errors.event(self)
+        errors.one_of(self.direction, "direction", (-1, 0, 1))
+
+    @property
+    def trigger(self) -> Trigger:
+        return Trigger(crosses=self.condition)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class DiscreteEvent(EventDefaults):
+    """Acts at the end of every accepted step where `condition(t, y, args)` is true; the rest is as in `Event`.
+
+    With counts=False it is neither logged nor counted against `max_events`.
+    """
+
+    condition: Callable
+    affect: Callable | None = None
+    _: KW_ONLY
+    affect_args: Callable | None = None
+    terminate: bool = _static(False)
+    counts: bool = _static(True)
+    name: str | None = _static(None)
+
+    def __post_init__(self) -> None:
+        errors.event(self)
+
+    @property
+    def trigger(self) -> Trigger:
+        return Trigger(holds=self.condition)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class PresetTimes(EventDefaults):
+    """Acts at each of `times`, which the solve lands on; at t₀ too, before the first step and without a log.
+
+    Equal times act once. The rest is as in `Event`. Shapes: times [any], in the unit of t, in any order.
+    """
+
+    times: Any
+    affect: Callable | None = None
+    _: KW_ONLY
+    affect_args: Callable | None = None
+    terminate: bool = _static(False)
+    name: str | None = _static(None)
+
+    def __post_init__(self) -> None:
+        errors.event(self)
+
+    @property
+    def trigger(self) -> Trigger:
+        times = jnp.ravel(jnp.asarray(self.times))
+
+        def ahead(t, way):
+            at = times.astype(t.dtype)
+            way = jax.lax.stop_gradient(way)
+            lies = way * at > way * jax.lax.stop_gradient(t)
+            if at.size == 0:
+                return jnp.full_like(t, jnp.nan)
+            k = jnp.argmin(jax.lax.stop_gradient(jnp.where(lies, way * at, jnp.inf)))
+            return jnp.where(lies[k], at[k], jnp.nan)
+
+        return Trigger(
+            times=Times(
+                now=lambda t0, y, args, way: jnp.any(times.astype(t0.dtype) == t0),
+                first=lambda t0, y, args, way: ahead(t0, way),
+                next=lambda ticks, t, y, args, t0, way: ahead(t, way),
+            )
+        )
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Periodic(EventDefaults):
+    """Acts at start, start + every, start + 2·every …, in the direction of the solve; `start` is t₀ + every if left out.
+
+    The rest is as in `PresetTimes`.
+    """
+
+    every: Any
+    affect: Callable | None = None
+    start: Any = None
+    _: KW_ONLY
+    affect_args: Callable | None = None
+    terminate: bool = _static(False)
+    name: str | None = _static(None)
+
+    def __post_init__(self) -> None:
+        errors.event(self)
+        errors.positive(self.every, "every")
+
+    @property
+    def trigger(self) -> Trigger:
+        def first(t0, way):
+            every = jnp.asarray(self.every, t0.dtype)
+            if self.start is None:
+                return t0 + way * every
+            start = jnp.asarray(self.start, t0.dtype)
+            behind = jax.lax.stop_gradient(way * (t0 - start) / every)
+            passed = jnp.where(behind < 0, 0, jnp.floor(behind) + 1)
+            return start + way * passed * every
+
+        def now(t0, y, args, way):
+            if self.start is None:
+                return jnp.array(False)
+            return first(t0, way) - way * jnp.asarray(self.every, t0.dtype) == t0
+
+        return Trigger(
+            times=Times(
+                now=now,
+                first=lambda t0, y, args, way: first(t0, way),
+                next=lambda ticks, t, y, args, t0, way: first(t0, way) + way * ticks * jnp.asarray(self.every, t.dtype),
+            )
+        )
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class NextTime(EventDefaults):
+    """Acts at times that the state chooses: `choose(t, y, args)` is the next one, asked at t₀ and after each.
+
+    A time that is not ahead, NaN or infinity, means never again. The rest is as in `Event`.
+    """
+
+    choose: Callable
+    affect: Callable | None = None
+    _: KW_ONLY
+    affect_args: Callable | None = None
+    terminate: bool = _static(False)
+    name: str | None = _static(None)
+
+    def __post_init__(self) -> None:
+        errors.event(self)
+
+    @property
+    def trigger(self) -> Trigger:
+        choose = lambda t, y, args: errors.call(self.choose, t, y, args)
+        return Trigger(
+            times=Times(
+                now=lambda t0, y, args, way: jnp.array(False),
+                first=lambda t0, y, args, way: choose(t0, y, args),
+                next=lambda ticks, t, y, args, t0, way: choose(t, y, args),
+            )
+        )
+
+
+def listed(events: Any) -> tuple[Any, ...]:
+    """Events as a tuple; one is a list of one."""
+    given = tuple(events) if isinstance(events, list | tuple) else (events,)
+    for event in given:
+        errors.is_event(event, EventDefaults, __all__)
+    return given
+
+
+__all__ = ["DiscreteEvent", "Event", "NextTime", "Periodic", "PresetTimes"]
