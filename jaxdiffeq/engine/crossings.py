@@ -110,15 +110,18 @@ class Look:
         return self.step.after.t - self.step.before.t
 
     def info(self, theta: jax.Array) -> Info:
-        before, width, theta = self.step.before, self.width, theta.astype(self.step.end.dtype)
-        assert self.step.coefficients is not None
-        dy = slope(self.step.coefficients, theta) / jnp.where(width == 0, 1, width).astype(theta.dtype)
+        """Without an interpolant, which nobody has asked for then, zero for dy."""
+        before, width, dy = self.step.before, self.width, jnp.zeros_like(self.step.end)
+        if self.step.coefficients is not None:
+            per = jnp.where(width == 0, 1, width).astype(dy.dtype)
+            dy = slope(self.step.coefficients, theta.astype(dy.dtype)) / per
         return Info(dy, width, before.t, before.y, self.count)
 
     def at(self, theta: jax.Array, y: jax.Array | None = None) -> jax.Array:
         """The conditions at t₀ + θ·width. Shapes: [n]."""
-        assert self.step.coefficients is not None
-        y = evaluate(self.step.coefficients, theta.astype(self.step.end.dtype)) if y is None else y
+        if y is None:
+            assert self.step.coefficients is not None
+            y = evaluate(self.step.coefficients, theta.astype(self.step.end.dtype))
         return self.conditions(self.step.before.t + theta * self.width, y, self.inputs.args, self.info(theta))
 
     def rate(self, theta: float) -> jax.Array:
@@ -210,8 +213,9 @@ class Look:
         def past(theta):  # of those that cross: positive where they have
             return jnp.where(mine, -sign * self.at(theta), -jnp.inf)
 
-        def any_past(theta):  # at the left end none has, whatever rounding says
-            return jnp.where(theta == low, least, jnp.max(past(theta)))
+        def any_past(theta):  # at the left end none has and at the right end one has, whatever rounding says
+            value = jnp.max(past(theta))
+            return jnp.where(theta == low, least, jnp.where(theta == high, jnp.maximum(value, -least), value))
 
         size = jnp.abs(self.width)
         share = root(any_past, low, high, unit / jnp.where(size == 0, 1, size))
