@@ -55,6 +55,8 @@ class Aim(NamedTuple):
     low: jax.Array
     high: jax.Array
     """between which times the root lies"""
+    sure: jax.Array
+    """a step to `high` has crossed"""
     moved: jax.Array
     """how far the last correction went"""
     tries: jax.Array
@@ -84,7 +86,7 @@ class Found(NamedTuple):
 
 def no_aim(t: jax.Array, y: jax.Array) -> Aim:
     far, zero = jnp.full_like(t, jnp.inf), jnp.zeros((), jnp.int32)
-    return Aim(far, zero, jnp.zeros((), jnp.finfo(y.dtype).dtype), far, far, far, zero)
+    return Aim(far, zero, jnp.zeros((), jnp.finfo(y.dtype).dtype), far, far, jnp.array(False), far, zero)
 
 
 def nothing_left(n: int, y: jax.Array) -> Left:
@@ -142,9 +144,10 @@ class Look:
         turns = zero & (left.side == 0)
         rates = lax.cond(jnp.any(turns), lambda: jnp.sign(self.rate(0.0)), lambda: jnp.zeros_like(values[0]))
         signs = [jnp.where(zero, jnp.where(turns, rates, left.side), jnp.sign(values[0]))]
-        for value in values[1:-1]:
-            signs.append(jnp.where(value == 0, signs[-1], jnp.sign(value)))
-        signs.append(jnp.where(values[-1] == 0, -signs[-1], jnp.sign(values[-1])))
+        for value in values[1:]:  # what is no more than rounding of the root that was left has not left it yet
+            signs.append(jnp.where(jnp.abs(value) <= left.floor, signs[-1], jnp.sign(value)))
+        ends = (values[-1] == 0) & (left.floor == 0)
+        signs[-1] = jnp.where(ends, -signs[-1], signs[-1])
         return jnp.stack(signs)
 
     def find(self, aim: Aim, left: Left, accepted: jax.Array) -> Found:
@@ -181,13 +184,17 @@ class Look:
         apart = jnp.abs(far - size)
         stalled = (aim.tries >= 4) & (apart > STALLED * aim.moved)
         tired = aim.tries >= TRIES
-        fires = landed & ((apart <= unit) | (stalled | tired) & crosses)
-        lost = landed & ~fires & (tired | stalled | ~crosses & (high - size <= unit))
+        last, eps = jnp.abs(values[:, aim.index]), jnp.finfo(values.dtype).eps
+        small = crosses | (last[-1] <= jnp.sqrt(eps) * jnp.max(last))
+        tight = ~crosses & (high - size <= unit)
+        fires = landed & ((apart <= unit) | (stalled | tired) & small | tight & aim.sure)
+        lost = landed & ~fires & (tired | stalled | tight)
         way = jnp.sign(width)
         at = jnp.where(apart <= unit, t1, t0 + way * far)
         chosen = jax.tree.map(lambda a, b: jnp.where(crosses, a, b), (new.index, new.sign), (aim.index, aim.sign))
         tries = jnp.where(same, aim.tries, 0) + 1
-        aim = Aim(at, *chosen, t0 + way * low, t0 + way * high, apart, tries)
+        sure = landed & (crosses | aim.sure)
+        aim = Aim(at, *chosen, t0 + way * low, t0 + way * high, sure, apart, tries)
         floor = 2 * unit.astype(rates.dtype) * jnp.abs(rates)
         return self._landed(aim, ~fires & ~lost, fires, values, signs, crossed, rates, floor)
 

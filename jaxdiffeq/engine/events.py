@@ -104,7 +104,7 @@ class Events:
         info = Info(jnp.zeros_like(y), jnp.zeros_like(t), t, y, jnp.zeros((), jnp.int32))
         before = self.nothing.size - len(self.timers)
         for member in (m for m in self.members if m.first >= before):
-            now = self.timers[member.first - before].now(t, y, args, way).reshape(1)
+            now = jnp.asarray(self.timers[member.first - before].now(t, y, args, way)).reshape(1)
             y, changed = self._one(member, inputs._replace(args=args), t, y, self.changing(args), now, info)
             args = self.changed(args, changed)
         return inputs._replace(y0=y, args=args)
@@ -129,12 +129,12 @@ class Events:
 
     # ---- a step
 
-    def soonest(self, inputs: Inputs, target: jax.Array, ahead: Ahead, watch: Watch | None) -> jax.Array:
+    def soonest(self, inputs: Inputs, target: jax.Array, ahead: Ahead, watch: Any) -> jax.Array:
         """The first of a target, all timers and, if there is a watch, the root that is aimed at."""
         way = _way(inputs)
         for time in ahead.timers:
             target = jnp.where(way * time < way * target, time, target)
-        if watch is None:
+        if not watch:
             return target
         at = watch.aim.at
         return jnp.where(jnp.isfinite(at) & (way * at <= way * target), at, target)

@@ -102,7 +102,7 @@ class Integration:
 
     # ---- one step
 
-    def ahead(self, inputs: Inputs, at: State, number: Any, watch: Any = None) -> tuple[jax.Array, Any]:
+    def ahead(self, inputs: Inputs, at: State, number: Any, watch: Any = ()) -> tuple[jax.Array, Any]:
         """The next time to land on, and f on the way there, in the step of that number."""
         target, f = next_stop(inputs, self.field, at, Context(number))
         if self.events is not None:
@@ -117,7 +117,7 @@ class Integration:
         target, f = self.ahead(inputs, start, number, made.watch)
         lands, _ = reach(target, start.t, made.dt)
         t1 = jnp.where(lands, target, start.t + direction_of(inputs) * made.dt)
-        if self.events is not None and self.events.conditions is not None:
+        if made.watch and self.events.conditions is not None:
             t1 = self._as_root(t1, inputs, settings, start, made, number)
         step = self.stepper.step(f, start, t1, inputs.args, settings.tolerance)
         assert step.stops is None or self.room_for_stops, "a step asks for times to land on, but there is no room"

@@ -16,6 +16,7 @@ from jaxdiffeq.algebra.vectors import real_vector
 from jaxdiffeq.frontend.plan import Arrays, Plan, build
 from jaxdiffeq.implicit.consistent import onto
 from jaxdiffeq.implicit.system import make_consistent
+from jaxdiffeq.solution import Solution
 from jaxdiffeq.types import PyTree
 
 FEW = 512  # unknowns up to which each is looked at by itself
@@ -222,3 +223,38 @@ def _structure(plan: Plan, arrays: Arrays, solution: Any) -> str:
     below = np.asarray(found.rows) - np.asarray(found.columns)
     lower, upper = int(below.max(initial=0)), int(-below.min(initial=0))
     return f"Banded({lower}, {upper})" if 4 * (lower + upper + 1) <= y.size else "Detected()"
+
+
+RESOLVED_GAP, CLEAR_GAP = 64, 1e5
+"""units of rounding of t: events less apart than the first are at one instant, the ratio of two of the second is clear"""
+
+
+def too_many_events(solution: Solution) -> tuple[str, str]:
+    """Whether events came faster and faster, towards an instant, or again and again at one; and what to do."""
+    log = solution.events
+    assert log is not None
+    count = int(log.count)
+    ts, which = np.asarray(log.ts)[:count], sorted({int(i) for i in np.asarray(log.which)[:count]})
+    unit = np.finfo(ts.dtype).eps * np.abs(ts).max(initial=0)
+    gaps = np.abs(np.diff(ts))
+    resolved = gaps[: int(np.sum(np.cumsum(gaps < CLEAR_GAP * unit) == 0))]
+    ratios = resolved[1:] / resolved[:-1]
+    they = f"events {which} of the list" if len(which) > 1 else f"event {which[0]} of the list"
+    if len(ratios) >= 4 and np.ptp(ratios[-4:]) < 0.02 * ratios[-1] and ratios[-1] < 1 - 1e-6:
+        r, at = float(ratios[-1]), ts[len(resolved)]
+        end = at + (ts[1] - ts[0]) / gaps[0] * resolved[-1] * r / (1 - r)
+        why = (
+            f"{they} came faster and faster, each interval {r:.6g} of the one before: infinitely many of them "
+            f"accumulate at t = {end:.9g} (Zeno's paradox)"
+        )
+        return why, "End the solve before (an Event with terminate=True), or let what rests there rest."
+    if count > 2 and np.all(gaps[-2:] <= RESOLVED_GAP * unit):
+        why = (
+            f"{they} acted again and again within rounding of t = {ts[-1]:.9g}: the solution chatters, since on both "
+            "sides of the surface f points back to it, along which it should be sliding"
+        )
+        return why, (
+            "Let the affects switch to an f that stays on the surface (Filippov's), give the switch some hysteresis, or "
+            "terminate there."
+        )
+    return f"{count} events happened, and then another one: `max_events` are exceeded", "Raise `max_events`."

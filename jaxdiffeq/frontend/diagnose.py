@@ -40,7 +40,7 @@ ADVICE = {
         "Check that they have a solution near `y0` and that the index is 1: that they can be solved for the components "
         "whose derivative does not occur.",
     ),
-    Result.event_limit_reached: ("more events happened than there is room for", "Raise the limit."),
+    Result.event_limit_reached: ("more events happened than `max_events`", "Raise `max_events`."),
 }
 
 RUN_AWAY = (
@@ -85,6 +85,8 @@ def _blamed(plan: Plan, arrays: Arrays, solution: Solution) -> tuple[str, str]:
         why = f"{ADVICE[result][0]}: {text}" if (text := blame.inconsistent(plan, arrays)) else ""
     elif result is Result.max_steps_reached:
         advice = blame.too_many_steps(plan, arrays, solution)
+    elif result is Result.event_limit_reached and solution.events is not None:
+        why, advice = blame.too_many_events(solution)
     half = jnp.finfo(plan.ravel.dtype).bits <= 16
     return why, (advice or ADVICE[result][1]) + HALF * half
 
