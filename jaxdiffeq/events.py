@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxdiffeq import errors
+from jaxdiffeq import errors, habits
 
 GIVEN = ("t", "y", "args")
 
@@ -88,7 +89,7 @@ class Event(EventDefaults):
     name: str | None = _static(None)
 
     def __post_init__(self) -> None:
-        errors.event(self)
+        _takes_what_it_is_given(self)
         errors.one_of(self.direction, "direction", (-1, 0, 1))
 
     @property
@@ -113,7 +114,7 @@ class DiscreteEvent(EventDefaults):
     name: str | None = _static(None)
 
     def __post_init__(self) -> None:
-        errors.event(self)
+        _takes_what_it_is_given(self)
 
     @property
     def trigger(self) -> Trigger:
@@ -136,7 +137,7 @@ class PresetTimes(EventDefaults):
     name: str | None = _static(None)
 
     def __post_init__(self) -> None:
-        errors.event(self)
+        _takes_what_it_is_given(self)
 
     @property
     def trigger(self) -> Trigger:
@@ -177,7 +178,7 @@ class Periodic(EventDefaults):
     name: str | None = _static(None)
 
     def __post_init__(self) -> None:
-        errors.event(self)
+        _takes_what_it_is_given(self)
         errors.positive(self.every, "every")
 
     @property
@@ -221,7 +222,7 @@ class NextTime(EventDefaults):
     name: str | None = _static(None)
 
     def __post_init__(self) -> None:
-        errors.event(self)
+        _takes_what_it_is_given(self)
 
     @property
     def trigger(self) -> Trigger:
@@ -235,11 +236,92 @@ class NextTime(EventDefaults):
         )
 
 
+# ---- what is said of wrong ones
+
+
+def _is_event(given: Any) -> None:
+    if isinstance(given, type) or not isinstance(given, EventDefaults):
+        raise TypeError(
+            f"`events` must be events ({', '.join(__all__)}) or a list of them, but {given!r} is among them."
+            f"{errors.call_it(given) if isinstance(given, type) else ' Write Event(condition).' if callable(given) else ''}"
+        )
+
+
+def _takes_what_it_is_given(given: Any) -> None:
+    """The functions of an event take what they are given."""
+    for name in ("condition", "choose", "affect", "affect_args"):
+        f = getattr(given, name, None)
+        if f is None and name in ("affect", "affect_args"):
+            continue
+        if name in ("condition", "choose") and not hasattr(given, name):
+            continue
+        wanted = ["t", "y", "args"]
+        if callable(f):
+            names = habits.names_of(f) or []
+            more = [n for n in names[3:] if n not in wanted]
+            allowed = 1 if name in ("condition", "choose") else 2
+            wanted += more[:allowed] if "info" in more or name.startswith("affect") else []
+        errors.callable_with(f, name, tuple(wanted), silence="write `lambda *given: fn(*given)`")
+
+
+def _called(function: str, given: Any) -> str:
+    return f"`{function}` of {type(given).__name__}" + (f" {given.name!r}" if given.name else "")
+
+
+def condition(value: Any, given: Any, truth: bool) -> jax.Array:
+    """What a condition returned: real numbers, or truth values."""
+    name = _called("condition", given)
+    wanted = "a truth value, or an array of such" if truth else "a real number, or an array of such"
+    try:
+        value = jnp.asarray(value)
+    except TypeError:
+        raise TypeError(f"{name} must return {wanted}, but returned {value!r}.") from None
+    boolean = value.dtype == bool
+    if truth and not boolean:
+        raise TypeError(f"{name} must return {wanted}, but returned {value.dtype} of shape {value.shape}. Compare it.")
+    if not truth and (boolean or jnp.iscomplexobj(value)):
+        cure = "For truth values take DiscreteEvent." if boolean else "Take its real part, or its modulus."
+        raise TypeError(f"{name} must return {wanted}, but returned {value.dtype} of shape {value.shape}. {cure}")
+    return value
+
+
+def affected(state: Any, like: Any, given: Any) -> Any:
+    """What an affect returned: a state."""
+    name = _called("affect", given)
+    if state is None:
+        raise TypeError(f"{name} must return the new state, but returned None. States are not changed in place.")
+    new, old = jax.tree.structure(state), jax.tree.structure(like)
+    state = jax.tree.map(jnp.asarray, state)
+    shapes = [[np.shape(x) for x in jax.tree.leaves(tree)] for tree in (state, like)]
+    if new != old or shapes[0] != shapes[1]:
+        raise ValueError(
+            f"{name} must return a state like y0, {old} with shapes {shapes[1]}, but returned {new} with shapes "
+            f"{shapes[0]}."
+        )
+    return state
+
+
+def affected_args(new: Any, old: Any, leaves: list, like: list, given: Any) -> None:
+    """What an affect_args returned: parameters with the same structure, shapes and static parts."""
+    name = _called("affect_args", given)
+    if new.tree != old.tree:
+        raise ValueError(f"{name} must return parameters like args, {old.tree}, but returned {new.tree}.")
+    changed = [(a, b) for a, b in zip(new.static, old.static, strict=True) if a != b]
+    if changed:
+        raise ValueError(
+            f"{name} changes {changed[0][1]!r} to {changed[0][0]!r}, which is no array, so it is fixed when the solve is "
+            f"compiled. Make it an array in args: jnp.asarray({changed[0][1]!r})."
+        )
+    shapes = [[np.shape(x) for x in xs] for xs in (leaves, like)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"{name} must keep the shapes of args, {shapes[1]}, but returned {shapes[0]}.")
+
+
 def listed(events: Any) -> tuple[Any, ...]:
     """Events as a tuple; one is a list of one."""
     given = tuple(events) if isinstance(events, list | tuple) else (events,)
     for event in given:
-        errors.is_event(event, EventDefaults, __all__)
+        _is_event(event)
     return given
 
 

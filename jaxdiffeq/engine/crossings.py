@@ -166,44 +166,53 @@ class Look:
     def _found(
         self, aim: Aim, landed: jax.Array, values: jax.Array, signs: jax.Array, crossed: jax.Array
     ) -> Found:
-        t0, t1, width = self.step.before.t, self.step.after.t, self.width
+        """Whether a step in which something crosses, or that was to land, is at the root; and if not, where to aim."""
+        t0, t1, size, way = self.step.before.t, self.step.after.t, jnp.abs(self.width), jnp.sign(self.width)
         unit = ULPS * jnp.finfo(t1.dtype).eps * jnp.maximum(jnp.abs(t0), jnp.abs(t1))
-        crosses, share, new = self._first(signs, crossed, unit)
         rates = self.rate(1.0)
-        # without a crossing, as far on as the rate at the end says
-        beyond = -values[-1][aim.index] / rates[aim.index]
-        approaches = aim.sign * rates[aim.index] < 0
-        beyond = jnp.where(approaches, beyond, jnp.inf).astype(t1.dtype)
-        size = jnp.abs(width)
-        far = jnp.where(crosses, jnp.maximum(share * size, unit), size + beyond)
-        same = landed & (~crosses | (new.index == aim.index))
-        low = jnp.where(same, jnp.abs(aim.low - t0), 0)
-        low = jnp.where(landed & ~crosses, size, low)
-        high = jnp.where(landed, jnp.where(crosses, size, jnp.abs(aim.high - t0)), jnp.abs(new.high - t0))
-        far = jnp.clip(far, low, high)
+        crosses, share, first = self._first(signs, crossed, unit)
+        same = landed & (~crosses | (first.index == aim.index))
+        far, low, high = self._bracket(aim, landed, same, values, rates, (crosses, share, first, unit))
         apart = jnp.abs(far - size)
-        stalled = (aim.tries >= 4) & (apart > STALLED * aim.moved)
-        tired = aim.tries >= TRIES
-        last, eps = jnp.abs(values[:, aim.index]), jnp.finfo(values.dtype).eps
-        small = crosses | (last[-1] <= jnp.sqrt(eps) * jnp.max(last))
+        stalled, tired = (aim.tries >= 4) & (apart > STALLED * aim.moved), aim.tries >= TRIES
+        along = jnp.abs(values[:, aim.index])  # where rounding is all that is left of it, it is at its root
+        small = crosses | (along[-1] <= jnp.sqrt(jnp.finfo(values.dtype).eps) * jnp.max(along))
         tight = ~crosses & (high - size <= unit)
         fires = landed & ((apart <= unit) | (stalled | tired) & small | tight & aim.sure)
-        lost = landed & ~fires & (tired | stalled | tight)
-        way = jnp.sign(width)
+        lost = landed & ~fires & (stalled | tired | tight)  # the interpolant crosses, the method does not
+
         at = jnp.where(apart <= unit, t1, t0 + way * far)
-        chosen = jax.tree.map(lambda a, b: jnp.where(crosses, a, b), (new.index, new.sign), (aim.index, aim.sign))
-        tries = jnp.where(same, aim.tries, 0) + 1
-        sure = landed & (crosses | aim.sure)
+        chosen = jax.tree.map(lambda a, b: jnp.where(crosses, a, b), (first.index, first.sign), (aim.index, aim.sign))
+        sure, tries = landed & (crosses | aim.sure), jnp.where(same, aim.tries, 0) + 1
         aim = Aim(at, *chosen, t0 + way * low, t0 + way * high, sure, apart, tries)
         floor = 2 * unit.astype(rates.dtype) * jnp.abs(rates)
-        return self._landed(aim, ~fires & ~lost, fires, values, signs, crossed, rates, floor)
+        passed = (jnp.abs(values[-1]) <= floor) & (signs[-2] * jnp.sign(rates) < 0)
+        passed &= (self.directions == 0) | (jnp.sign(rates) == self.directions)
+        passed |= (jnp.arange(len(self.directions)) == aim.index) | jnp.any(crossed, 0)
+        return self._landed(aim, ~fires & ~lost, fires & passed, values, rates, floor)
 
-    def _landed(self, aim, again, fires, values, signs, crossed, rates, floor) -> Found:
+    def _bracket(
+        self, aim: Aim, landed: jax.Array, same: jax.Array, values: jax.Array, rates: jax.Array, found: tuple
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """How far from t₀ the root seems to be, and between which distances it is.
+
+        Where this step has not crossed, as far on as the rate at its end says.
+        """
+        t0, size = self.step.before.t, jnp.abs(self.width)
+        crosses, share, first, unit = found
+        rate = rates[aim.index]
+        beyond = jnp.where(aim.sign * rate < 0, -values[-1][aim.index] / rate, jnp.inf).astype(size.dtype)
+        far = jnp.where(crosses, jnp.maximum(share * size, unit), size + beyond)
+        low = jnp.where(landed & ~crosses, size, jnp.where(same, jnp.abs(aim.low - t0), 0))
+        high = jnp.where(crosses, size, jnp.abs(aim.high - t0))
+        high = jnp.where(landed, high, jnp.abs(first.high - t0))
+        return jnp.clip(far, low, high), low, high
+
+    def _landed(
+        self, aim: Aim, again: jax.Array, fired: jax.Array, values: jax.Array, rates: jax.Array, floor: jax.Array
+    ) -> Found:
+        """With what is left behind at the end."""
         last, to = values[-1], jnp.sign(rates)
-        touches = (jnp.abs(last) <= floor) & (signs[-2] * to < 0)
-        touches &= (self.directions == 0) | (to == self.directions)
-        first = jnp.arange(len(self.directions)) == aim.index
-        fired = fires & (first | touches | jnp.any(crossed, 0))
         left = Left(jnp.where(fired, jnp.maximum(floor, 2 * jnp.abs(last)), floor), jnp.where(fired, 0, to))
         scale = jnp.max(jnp.abs(values), 0) / jnp.abs(self.width).astype(last.dtype)
         return Found(again, aim, fired, left, fired & (jnp.abs(rates) < GRAZING * scale))

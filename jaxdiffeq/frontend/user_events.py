@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiffeq import errors, habits
+from jaxdiffeq import events as user
 from jaxdiffeq.engine.crossings import Info
 from jaxdiffeq.engine.events import Events, Member, Timer
 from jaxdiffeq.problems.ravel import close, real_dtype, split
@@ -97,7 +98,7 @@ class _Binding:
             for i in mine:
                 f = getattr(self.triggers[i], kind)
                 value = self.call(f, t, y, leaves, info)
-                value = errors.condition(value, self.events[i], kind == "holds")
+                value = user.condition(value, self.events[i], kind == "holds")
                 self.shapes[i] = value.shape
                 found.append(value.reshape(-1).astype(bool if kind == "holds" else real_dtype(self.on.ravel.dtype)))
             return jnp.concatenate(found)
@@ -126,7 +127,7 @@ class _Binding:
             new, changed = y, leaves
             if event.affect is not None:
                 state = self.call(event.affect, t, y, leaves, info, *more(event.affect))
-                new = self.on.ravel.pack(errors.affected(state, self.on.ravel.unpack(y), event))
+                new = self.on.ravel.pack(user.affected(state, self.on.ravel.unpack(y), event))
             if event.affect_args is not None:
                 args = self.call(event.affect_args, t, y, leaves, info, *more(event.affect_args))
                 changed = self.matched(args, leaves, event)
@@ -145,7 +146,7 @@ class _Binding:
     def matched(self, args: PyTree, leaves: list, event: Any) -> list:
         """New parameters as leaves like the old ones."""
         rest, new = split(args)
-        errors.affected_args(rest, self.on.rest, new, leaves, event)
+        user.affected_args(rest, self.on.rest, new, leaves, event)
         return [
             a if a is b else jnp.asarray(a).astype(jnp.asarray(b).dtype) for a, b in zip(new, leaves, strict=True)
         ]

@@ -15,7 +15,7 @@ from jaxdiffeq.engine.log import Held, Log, Marks, Window, WindowMarks
 from jaxdiffeq.engine.recorders import SaveSteps, SaveTimes
 from jaxdiffeq.primitives.row_buffer import read, rows, write
 from jaxdiffeq.problems.vector_field import VectorField
-from jaxdiffeq.types import Inputs, Settings, Shapes, State, StepView
+from jaxdiffeq.types import Inputs, Settings, Shapes, Sizing, State, StepView
 
 NAN = jnp.array(jnp.nan)
 
@@ -45,7 +45,7 @@ def step(t0, t1, number, taken=True):
     cubic = hermite(line(jnp.asarray(t0, float)), line(jnp.asarray(t1, float)), rise, rise)
     dt = jnp.asarray(abs(t1 - t0), float)
     before, after = state(t0), state(t1)
-    return StepView(before, after, after.y, cubic, dt, count(100 + number), jnp.array(taken), count(number))
+    return StepView(before, after, after.y, cubic, Sizing(dt, count(100 + number)), jnp.array(taken), count(number))
 
 
 def inputs(ts=(), span=(0.0, 1.0)):
@@ -77,7 +77,7 @@ def test_times_are_saved_in_the_step_that_passes_them(span):
     ts = np.array([at(t) for t in (0.0, 0.0, 0.25, 0.625, 0.625, 0.75, 1.0, 1.0)])
     given, recorder = inputs(ts, span), SaveTimes(observe)
     record = jax.jit(lambda moving, fixed, passage: recorder.record(moving, fixed, passage, given))
-    moving, fixed = recorder.init(given, state(span[0]), Shapes(None, None))
+    moving, fixed = recorder.init(given, state(span[0]), Shapes(None, Sizing(jnp.zeros(()))))
     passed = [int(fixed)]
     for number, (a, b, taken) in enumerate([(0, 0.5, False), (0, 0.25, True), (0.25, 0.5, True), (0.5, 0.625, True),
                                             (0.625, 1, False), (0.625, 1, True)]):  # fmt: skip
@@ -102,7 +102,7 @@ def test_the_polynomial_is_wanted_where_a_time_is_due():
 
 
 def test_at_an_instant_every_time_is_the_start():
-    moving, fixed = SaveTimes(observe).init(inputs([0.5, 0.5, 0.7], (0.5, 0.5)), state(0.5), Shapes(None, None))
+    moving, fixed = SaveTimes(observe).init(inputs([0.5, 0.5, 0.7], (0.5, 0.5)), state(0.5), Shapes(None, Sizing(jnp.zeros(()))))
     np.testing.assert_array_equal(moving["t"], [0.5, 0.5, np.nan, np.nan])
     assert fixed == 0
 
@@ -115,7 +115,7 @@ def test_at_an_instant_every_time_is_the_start():
 def test_every_nth_step_is_saved_while_there_is_room(every, dense):
     recorder, given = SaveSteps(observe, 4, every, dense), inputs()
     like = jax.ShapeDtypeStruct((4, 2), float)
-    shapes, fixed = recorder.init(given, state(0.0), Shapes(like if dense else None, None))
+    shapes, fixed = recorder.init(given, state(0.0), Shapes(like if dense else None, Sizing(jnp.zeros(()))))
     moving = blank(shapes)
     record = jax.jit(lambda moving, fixed, passage: recorder.record(moving, fixed, passage, given))
     for n in range(16):
@@ -149,7 +149,7 @@ def thinned(slots, stride, n, entry):
 @pytest.mark.parametrize("size", [2, 4, 8, 64])
 def test_the_log_keeps_every_strideth_step(size):
     log, given = Log(size, 64), inputs()
-    shapes, fixed = log.init(given, state(0.0), Shapes(None, jax.ShapeDtypeStruct((), np.int32)))
+    shapes, fixed = log.init(given, state(0.0), Shapes(None, Sizing(jnp.zeros(()), jax.ShapeDtypeStruct((), np.int32))))
     moving, fixed = blank(shapes), Marks(blank(fixed.made), fixed.stride)
     record = jax.jit(lambda moving, fixed, passage: log.record(moving, fixed, passage, given))
     model, stride = [None] * size, 1
@@ -170,7 +170,7 @@ def test_the_log_keeps_every_strideth_step(size):
 
 def test_a_window_holds_consecutive_steps():
     window, first = Window(3), 4
-    room = lambda: blank(window.init(inputs(), state(0.0), Shapes(None, None)))
+    room = lambda: blank(window.init(inputs(), state(0.0), Shapes(None, Sizing(jnp.zeros(())))))
     moving, fixed = room()
     record = jax.jit(lambda moving, fixed, passage: window.record(moving, fixed, passage, inputs()))
     for n in range(12):
@@ -180,11 +180,11 @@ def test_a_window_holds_consecutive_steps():
             assert fixed.first == first
     np.testing.assert_array_equal(moving.t[:3], np.array([4, 5, 6]) / 16)
     np.testing.assert_array_equal(moving.y[:3, 1], 10 * np.array([4, 5, 6]) / 16)
-    np.testing.assert_array_equal(fixed.dt[:3], 1 / 16)
+    np.testing.assert_array_equal(fixed.made.dt[:3], 1 / 16)
     moving, fixed = room()
     for n in (3, 7):
         moving, fixed = record(moving, fixed._replace(first=count(first)), step(n / 16, (n + 1) / 16, n))
-    assert np.all(np.isnan(moving.t[:3])) and np.all(np.isnan(fixed.dt[:3]))
+    assert np.all(np.isnan(moving.t[:3])) and np.all(np.isnan(fixed.made.dt[:3]))
 
 
 @functools.cache
@@ -210,13 +210,13 @@ def test_a_replay_from_a_slot_takes_the_same_steps(slot):
     ts, ys = np.append(0.0, saved.t[:steps]), np.append(0.0, saved.values["y"][:steps, 0])
 
     window, first = Window(stride), slot * stride
-    records = blank(rows((read(slots, count(0)), NAN), stride))
+    records = blank(rows((read(slots, count(0)), Sizing(NAN)), stride))
     again = jax.jit(integration.with_recorders(window=window).replay)
     made = read(marks.made, count(slot))
     end = min(first + stride, steps) - 1
     held = Held({"window": records[0]}, {"window": WindowMarks(count(first), records[1])})
     held = again(given, settings, read(slots, count(slot)), made, (count(first), count(end)), held)
-    states, sizes = held.records["window"], held.marks["window"].dt
+    states, sizes = held.records["window"], held.marks["window"].made.dt
     np.testing.assert_array_equal(states.t[: end - first], ts[first:end])
     np.testing.assert_array_equal(states.y[: end - first, 0], ys[first:end])
     assert np.all(np.isnan(states.t[end - first : stride]))
