@@ -189,7 +189,7 @@ class Periodic(EventDefaults):
                 return t0 + way * every
             start = jnp.asarray(self.start, t0.dtype)
             behind = jax.lax.stop_gradient(way * (t0 - start) / every)
-            passed = jnp.where(behind < 0, 0, jnp.floor(behind) + 1)
+            passed = jnp.where(behind < 0, 0, jnp.floor(behind) + 1).astype(t0.dtype)
             return start + way * passed * every
 
         def now(t0, y, args, way):
@@ -201,7 +201,7 @@ class Periodic(EventDefaults):
             times=Times(
                 now=now,
                 first=lambda t0, y, args, way: first(t0, way),
-                next=lambda ticks, t, y, args, t0, way: first(t0, way) + way * ticks * jnp.asarray(self.every, t.dtype),
+                next=lambda ticks, t, y, args, t0, way: first(t0, way) + way * ticks.astype(t.dtype) * jnp.asarray(self.every, t.dtype),
             )
         )
 

@@ -150,11 +150,16 @@ class Look:
         signs[-1] = jnp.where(ends, -signs[-1], signs[-1])
         return jnp.stack(signs)
 
+    def _wanted(self, signs: jax.Array) -> jax.Array:
+        """Whether conditions that take these signs act. Shapes: [any, n]."""
+        wanted = jnp.asarray(self.directions, signs.dtype)[None]
+        return (wanted == 0) | (signs == wanted)
+
     def find(self, aim: Aim, left: Left, accepted: jax.Array) -> Found:
         """The first root in the step; nothing, if the step is not accepted."""
         values = self.values()
         signs = self.signs(values, left)
-        wanted = (self.directions == 0) | (signs[1:] == self.directions)
+        wanted = self._wanted(signs[1:])
         crossed = (signs[:-1] * signs[1:] < 0) & wanted
         landed = aim.at == self.step.after.t
         none = jnp.zeros(len(self.directions), bool)
@@ -187,8 +192,8 @@ class Look:
         aim = Aim(at, *chosen, t0 + way * low, t0 + way * high, sure, apart, tries)
         floor = 2 * unit.astype(rates.dtype) * jnp.abs(rates)
         passed = (jnp.abs(values[-1]) <= floor) & (signs[-2] * jnp.sign(rates) < 0)
-        passed &= (self.directions == 0) | (jnp.sign(rates) == self.directions)
-        passed |= (jnp.arange(len(self.directions)) == aim.index) | jnp.any(crossed, 0)
+        passed &= self._wanted(jnp.sign(rates)[None])[0]
+        passed |= (jnp.arange(len(self.directions), dtype=jnp.int32) == aim.index) | jnp.any(crossed, 0)
         return self._landed(aim, ~fires & ~lost, fires & passed, values, rates, floor)
 
     def _bracket(
@@ -227,7 +232,8 @@ class Look:
         least = -jnp.finfo(signs.dtype).tiny
 
         def past(theta):  # of those that cross: positive where they have
-            return jnp.where(mine, -sign * self.at(theta), -jnp.inf)
+            value = -sign * self.at(theta)
+            return jnp.where(mine, value, jnp.full_like(value, -jnp.inf))
 
         def any_past(theta):  # at the left end none has and at the right end one has, whatever rounding says
             value = jnp.max(past(theta))

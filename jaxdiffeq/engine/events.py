@@ -153,13 +153,13 @@ class Events:
         more, ended = jnp.zeros((), jnp.int32), jnp.array(False)
         for member in self.members:
             acts = jnp.any(member.of(fired))
-            more += acts.astype(jnp.int32) * member.counts
+            more += acts.astype(jnp.int32) * int(member.counts)
             ended |= acts & member.terminates
         full = watch.count + more > self.limit
         result = jnp.where(ended, Result.terminated, Result.running)
         result = jnp.where(full, Result.event_limit_reached, result).astype(jnp.int32)
         fired = fired & ~full
-        ticks = watch.ticks + fired[fired.size - len(self.timers) :]
+        ticks = watch.ticks + fired[fired.size - len(self.timers) :].astype(jnp.int32)
         new = Watch(no_aim(t1, step.end), found.left, watch.count + jnp.where(full, 0, more), ticks)
         old = watch._replace(aim=jax.tree.map(lambda a, b: jnp.where(accepted, a, b), found.aim, watch.aim))
         watch = jax.tree.map(lambda a, b: jnp.where(ends, a, b), new, old)

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxdiffeq.engine import outcome
 from jaxdiffeq.frontend.plan import Built, Plan
-from jaxdiffeq.gradients.rule import Constants, Outputs, poisoned
+from jaxdiffeq.gradients.rule import Constants, Outputs, joined, poisoned
 from jaxdiffeq.solution import EventLog, Interpolant, Solution, Stats
 from jaxdiffeq.types import PyTree, Result, Work
 
@@ -31,10 +31,12 @@ class Ends(NamedTuple):
     """how to put these in the order given, or None"""
 
 
-def ends_of(parts: Built, outputs: Outputs) -> Ends:
-    inputs = parts.inputs
+def ends_of(parts: Built, outputs: Outputs, constants: Constants) -> Ends:
+    inputs, events, args = parts.inputs, parts.integration.events, parts.inputs.args
+    if events is not None:
+        args = events.changed(args, joined(events.changing(args), outputs.changed, constants.changed))
     first = parts.observe(inputs.t0, inputs.y0, inputs.args)
-    last = parts.observe(outputs.t, outputs.y, inputs.args)
+    last = parts.observe(outputs.t, outputs.y, args)
     return Ends(inputs.t0, outputs.t, first, last, outputs.y, inputs.ts, parts.back)
 
 

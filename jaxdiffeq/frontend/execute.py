@@ -78,7 +78,7 @@ def _whole(plan: Plan, arrays: Arrays) -> Packed:
     strategy = bind(plan.max_steps if n is None else n, state_bytes)
     outputs, constants = differentiable(strategy, integration, parts.inputs, parts.settings)
     records = {name: r.rows(outputs.records[name]) for name, r in integration.recorders.items()}
-    return Packed.of(assemble(jnp, plan, ends_of(parts, outputs), records, constants))
+    return Packed.of(assemble(jnp, plan, ends_of(parts, outputs, constants), records, constants))
 
 
 # ---- chunks: exactly as many rows as steps, whatever max_steps is, and a solve that can be interrupted
@@ -100,7 +100,7 @@ def _chunk(plan: Plan, arrays: Arrays, before: Packed | None) -> Packed:
         carry = EqualSteps(parts.integration, n).run(parts.inputs, parts.settings)
     counts = {name: r.between_chunks(carry.control.marks[name])[0] for name, r in recorders.items()}
     staying = {name: recorders[name].rows(carry.records[name]) for name, count in counts.items() if count is None}
-    return Packed.of((carry, ends_of(parts, parts_of(carry)[0]), counts, staying), limit=64)
+    return Packed.of((carry, ends_of(parts, *parts_of(carry)), counts, staying), limit=64)
 
 
 def _in_chunks(plan: Plan, arrays: Arrays) -> Solution | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdiffeq.engine.log import Held, Log, Marks, WindowMarks
-from jaxdiffeq.gradients.rule import Active, Constants, Outputs, parts_of, plain, pull_instant
+from jaxdiffeq.gradients.rule import Active, Constants, Outputs, is_real, joined, parted, parts_of, plain, pull_instant
 from jaxdiffeq.primitives.fused_region import fused_region
 from jaxdiffeq.primitives.row_buffer import read, rows
 from jaxdiffeq.primitives.scan import scan
@@ -94,7 +95,7 @@ class EqualReplay:
         def run(inputs, settings):
             carry, rows = integration.trips(inputs, settings, self.blocks)
             outputs, constants = parts_of(carry)
-            real, rest = _parted(rows)
+            real, rest = parted(rows)
             return (outputs, real), (constants, rest)
 
         (outputs, real), (constants, rest) = fused_region(run, inputs, settings, derivative=False)
@@ -117,28 +118,13 @@ class _Cotangents(NamedTuple):
     inputs: list[jax.Array]
 
 
-def _is_real(x: Any) -> bool:
-    return jnp.issubdtype(x.dtype, jnp.inexact)
-
-
-def _parted(tree: PyTree) -> tuple[list, list]:
-    """The leaves that are real numbers, and the others."""
-    leaves = jax.tree.leaves(tree)
-    return [x for x in leaves if _is_real(x)], [x for x in leaves if not _is_real(x)]
-
-
-def _joined(like: PyTree, real: list, rest: list) -> PyTree:
-    real_left, rest_left = iter(real), iter(rest)
-    return jax.tree.map(lambda x: next(real_left if _is_real(x) else rest_left), like)
-
-
 def _real(state: State) -> list[jax.Array]:
-    return _parted((state.memory, state.stops, state.events))[0]
+    return parted((state.memory, state.stops, state.events))[0]
 
 
 def _with_real(state: State, t: jax.Array, y: jax.Array, real: list) -> State:
     rest = state.memory, state.stops, state.events
-    return State(t, y, *_joined(rest, real, _parted(rest)[1]))
+    return State(t, y, *joined(rest, real, parted(rest)[1]))
 
 
 @dataclass(frozen=True)
@@ -169,23 +155,25 @@ class _Pull:
         """Of every recorder, the last row that it wrote: cursors to begin with."""
         return {name: mark - 1 for name, mark in self.constants.marks.items()}
 
-    def _pull_records(self, bars: _Cotangents, cursors: dict, passage: StepView, dense: PyTree) -> tuple:
-        """Let every recorder add its cotangents: around the step, to its dense output, to the inputs."""
+    def _pull_records(
+        self, bars: _Cotangents, cursors: dict, passage: StepView, dense: PyTree, here: Active
+    ) -> tuple:
+        """Let every recorder add its cotangents: around the step, to its dense output, to the active inputs `here`."""
         nothing = jax.tree.map(jnp.zeros_like, (passage.estimates, passage.chain))
         around = StepCotangents(jnp.zeros_like(bars.state.t), bars.state, None, bars.inputs, *nothing)
         pull = None
         if dense is not None:
 
             def polynomial(dense, leaves):
-                return self.integration.polynomial(self.active.fill(leaves), passage, dense, passage.taken)
+                return self.integration.polynomial(here.fill(leaves), passage, dense, passage.taken)
 
-            coefficients, pull = jax.vjp(polynomial, dense, self.active.leaves())
+            coefficients, pull = jax.vjp(polynomial, dense, here.leaves())
             passage = passage._replace(coefficients=coefficients)
             around = around._replace(coefficients=jnp.zeros_like(coefficients))
         moved = {}
         for name, recorder in self.integration.recorders.items():
             out = self.bars.records[name]
-            around, moved[name] = recorder.vjp(around, cursors[name], passage, self.active, out)
+            around, moved[name] = recorder.vjp(around, cursors[name], passage, here, out)
         if not self.time:
             around = around._replace(
                 before_t=jnp.zeros_like(bars.state.t), after=around.after._replace(t=jnp.zeros_like(bars.state.t))
@@ -225,7 +213,7 @@ class _Backward(_Pull):
     def sweep(self) -> list[jax.Array]:
         first = read(self.slots, jnp.zeros((), jnp.int32))
         bars = _Cotangents(
-            State(self.bars.t, self.bars.y, jax.tree.map(jnp.zeros_like, _real(first))),
+            State(self.bars.t, self.bars.y, self._of_end(first)),
             [jnp.zeros_like(x) for x in self.active.leaves()],
         )
 
@@ -249,6 +237,11 @@ class _Backward(_Pull):
             window = window._replace(made=made)
         (bars, _), _ = frozen_while(running, trip, (bars, states), (self.constants.counts.steps - 1, cursors, window))
         return self._pull_start(bars)
+
+    def _of_end(self, first: State) -> list[jax.Array]:
+        """Cotangents of what else is real in the state at the end: last, of the parameters that events have changed."""
+        real = [jnp.zeros_like(x) for x in _real(first)]
+        return [*real[: len(real) - len(self.bars.changed)], *self.bars.changed]
 
     def _before(self, states: State, window: Any, n: jax.Array, live: jax.Array) -> tuple:
         """The state before step n and its size, from the log or, where that was thinned, from a window replayed.
@@ -290,13 +283,31 @@ class _Backward(_Pull):
             forward, self._moves(start), self.active.leaves(), has_aux=True
         )
         passage = StepView(start, after, end, None, made, live, n, estimates, chain)
-        around, d_dense, cursors = self._pull_records(bars, cursors, passage, dense)
+        here, changed = self._here(start)
+        so_far = dict(zip(self.active.where, bars.inputs, strict=True))
+        kept = here.where[: len(here.where) - len(changed)]
+        there = [so_far[i] for i in kept] + [jnp.zeros_like(x) for x in here.leaves()[len(kept) :]]
+        around, d_dense, cursors = self._pull_records(bars._replace(inputs=there), cursors, passage, dense, here)
         after = around.after
         d_after = (after.t, after.y, after.memory) if self.time else (after.y, after.memory)
         d_moves, more = pull((d_after, d_dense, around.estimates, around.chain))
-        d_leaves = [a + b for a, b in zip(around.inputs, more, strict=True)]
         d_start = State(*(d_moves if self.time else (bars.state.t, *d_moves)))
+        if changed:  # the last of what is real in the state
+            own = [a + b for a, b in zip(d_start.memory[-len(changed) :], around.inputs[len(kept) :], strict=True)]
+            d_start = d_start._replace(memory=[*d_start.memory[: -len(changed)], *own])
+        found = so_far | dict(zip(kept, around.inputs, strict=False))
+        d_leaves = [found[i] + new for i, new in zip(self.active.where, more, strict=True)]
         return _Cotangents(d_start._replace(t=d_start.t + around.before_t), d_leaves), cursors
+
+    def _here(self, start: State) -> tuple[Active, Sequence[int]]:
+        """The active inputs in a step, last those that events have changed, which are the state's; and which these are."""
+        inputs, integration = self.active.inputs, self.integration
+        if integration.events is None:
+            return self.active, ()
+        flat, tree = jax.tree.flatten(inputs)
+        changed = integration.events.changing(tree.unflatten(range(len(flat))).args)
+        here = self.active.within(integration.inputs_at(inputs, start), changed)
+        return here, [i for i in changed if is_real(flat[i])]
 
     def _moves(self, state: State) -> tuple:
         moves = state.t, state.y, _real(state)
@@ -318,7 +329,7 @@ class _EqualBackward(_Pull):
     def sweep(self) -> list[jax.Array]:
         integration, inputs = self.integration, self.active.inputs
         first = jax.eval_shape(integration.begin, inputs)
-        kept = _joined((first.y, first.memory), self.real, self.rest)
+        kept = joined((first.y, first.memory), self.real, self.rest)
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), _real(first))
         start = vary_like(State(jnp.zeros_like(inputs.t0), self.bars.y, zeros), inputs.y0)
         bars = _Cotangents(start, self._of_end([jnp.zeros_like(x) for x in self.active.leaves()]))
@@ -353,11 +364,11 @@ class _EqualBackward(_Pull):
         return scan(trip, carry, (states, numbers), reverse=True, forward_only=True)[0]
 
     def _pull_step(self, bars: _Cotangents, cursors: dict, at: tuple, i: jax.Array, live: jax.Array) -> tuple:
-        real, rest = _parted(at)
+        real, rest = parted(at)
 
         def forward(real, leaves):
             inputs = self.active.fill(leaves)
-            before, step = self.integration.step(inputs, self.settings, *_joined(at, real, rest), i)
+            before, step = self.integration.step(inputs, self.settings, *joined(at, real, rest), i)
             after = step.after
             estimates = Estimates(step.error, step.spectral_radius) if self.estimated else Estimates()
             out = before.t, after.t, after.y, _real(after), step.dense if self.dense else None, estimates
@@ -365,7 +376,7 @@ class _EqualBackward(_Pull):
 
         (*_, dense, estimates), pull, (before, step) = jax.vjp(forward, real, self.active.leaves(), has_aux=True)
         view = self.integration.view(self.active.inputs, before, step, live, i)._replace(estimates=estimates)
-        around, d_dense, cursors = self._pull_records(bars, cursors, view, dense)
+        around, d_dense, cursors = self._pull_records(bars, cursors, view, dense, self.active)
         d_after = around.after
         d_at, more = pull((around.before_t, d_after.t, d_after.y, d_after.memory, d_dense, around.estimates))
         leaves = [a + b for a, b in zip(around.inputs, more, strict=True)]

@@ -26,6 +26,8 @@ class Outputs(NamedTuple):
     t: jax.Array
     y: jax.Array
     records: dict[str, Any]
+    changed: Any = ()
+    """parameters that events have changed, as they are at the end: those that are real numbers"""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,12 @@ class Active:
         for i, value in zip(self.where, values, strict=True):
             flat[i] = value
         return tree.unflatten(flat)
+
+    def within(self, inputs: Inputs, changed: Sequence[int]) -> Active:
+        """With inputs in which the leaves numbered `changed` are others, which are differentiated too, after the rest."""
+        flat = jax.tree.leaves(inputs)
+        kept = (i for i in self.where if i not in changed)
+        return Active(inputs, (*kept, *(i for i in changed if is_real(flat[i]))))
 
     def names(self) -> set[str]:
         """The fields of `Inputs` that have an active leaf."""
@@ -156,6 +164,8 @@ class Constants(NamedTuple):
     counts: Any
     result: jax.Array
     marks: dict[str, Any]
+    changed: Any = ()
+    """parameters that events have changed: those that are not"""
 
 
 def plain(integration: Any, inputs: Inputs, settings: Settings) -> tuple[Outputs, Constants]:
@@ -166,8 +176,25 @@ def plain(integration: Any, inputs: Inputs, settings: Settings) -> tuple[Outputs
 def parts_of(carry: Any) -> tuple[Outputs, Constants]:
     """What the last carry of a run holds, for users and for gradients."""
     control = carry.control
-    constants = Constants(carry.state.t, control.dt, control.counts, control.result, control.marks)
-    return Outputs(carry.state.t, carry.state.y, carry.records), constants
+    real, rest = parted(carry.state.events.changed if carry.state.events else ())
+    constants = Constants(carry.state.t, control.dt, control.counts, control.result, control.marks, rest)
+    return Outputs(carry.state.t, carry.state.y, carry.records, real), constants
+
+
+def is_real(x: Any) -> bool:
+    return jnp.issubdtype(x.dtype, jnp.inexact)
+
+
+def parted(tree: PyTree) -> tuple[list, list]:
+    """The leaves that are real numbers, and the others."""
+    leaves = jax.tree.leaves(tree)
+    return [x for x in leaves if is_real(x)], [x for x in leaves if not is_real(x)]
+
+
+def joined(like: PyTree, real: Sequence[Any], rest: Sequence[Any]) -> PyTree:
+    """A tree from its `parted` leaves."""
+    real_left, rest_left = iter(real), iter(rest)
+    return jax.tree.map(lambda x: next(real_left if is_real(x) else rest_left), like)
 
 
 # ---- a span of no length: no step is taken, through which the times could be felt
@@ -192,7 +219,8 @@ def _drift(integration: Any, active: Active, leaves: list, like: Outputs) -> Out
         return jax.tree.map(lambda x, zero: zero.at[:-1].set(x), change, zeros)
 
     records = {name: rows(r, like.records[name]) for name, r in integration.recorders.items()}
-    return Outputs(jnp.where(still, inputs.t1 - inputs.t0, 0), at(inputs.t1) - fixed.y0, records)
+    still_changed = jax.tree.map(jnp.zeros_like, like.changed)
+    return Outputs(jnp.where(still, inputs.t1 - inputs.t0, 0), at(inputs.t1) - fixed.y0, records, still_changed)
 
 
 def _parts(integration: Any, active: Active) -> bool:

@@ -37,7 +37,7 @@ def bounces(h, e, count):
 
 METHODS = [
     *(None, jde.Tsit5(), jde.Vern7(), jde.Rosenbrock23(), jde.Rodas5P(), jde.KenCarp4(), jde.RadauIIA5()),
-    *(jde.BDF(), jde.Adams(), jde.Auto(jde.BS3(), jde.BDF())),
+    *(jde.BDF(), jde.Adams(), jde.Auto(jde.Tsit5(), jde.BDF())),
 ]
 
 
@@ -90,7 +90,7 @@ def test_a_thermostat_changes_parameters():
     assert count == np.sum(times < 6)
     np.testing.assert_allclose(sol.events.ts[:count], times[:count], rtol=1e-7)
     np.testing.assert_array_equal(sol.events.which[:count], np.arange(count) % 2)
-    assert sol.ys[0] == count % 2 == 0 or sol.ys[0] == 0, "what is saved sees the parameters as they are"
+    assert sol.ys[0] == (count % 2 == 0), "what is saved sees the parameters as they are"
 
 
 # ---- which, when, and how often
@@ -116,7 +116,8 @@ def test_events_at_one_time_act_in_the_order_of_the_list():
     for events, end in (([add, triple], 6.0), ([triple, add], 4.0)):
         sol = jde.solve(STRAIGHT, jde.Tsit5(), events=events, saveat=END)
         assert sol.ys[0, 1] == end
-        np.testing.assert_array_equal(sol.events.ts[:2], 0.5)
+        np.testing.assert_allclose(sol.events.ts[:2], 0.5, rtol=1e-14)
+        assert sol.events.ts[0] == sol.events.ts[1]
         np.testing.assert_array_equal(sol.events.which[:2], [0, 1])
         np.testing.assert_array_equal(sol.events.before[1], sol.events.after[0])
 
