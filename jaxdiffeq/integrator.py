@@ -99,7 +99,7 @@ def _step(plan: Plan, arrays: Arrays, state: IntegratorState) -> IntegratorState
 
     made = read(found.control.marks["window"].made, jnp.zeros((), jnp.int32))
     made = jax.tree.map(lambda new, old: jnp.where(taken, new, old), made, begun)
-    after, *_ = integration.moved(inputs, parts.settings, carry.state, made, taken, before.counts.steps)
+    *_, after = integration.moved(inputs, parts.settings, carry.state, made, taken, before.counts.steps)
     kept = jax.tree.map(lambda new, old: jnp.where(taken, new, old), after, carry.state)
     return _state(plan, Carry(kept, {}, found.control._replace(marks={})))
 

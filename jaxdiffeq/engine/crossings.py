@@ -60,6 +60,8 @@ class Aim(NamedTuple):
     moved: jax.Array
     """how far the last correction went"""
     tries: jax.Array
+    scale: jax.Array
+    """the size of every condition in the step that was cut short for it, per unit of time, [conditions]"""
 
 
 class Left(NamedTuple):
@@ -84,9 +86,9 @@ class Found(NamedTuple):
     """they hardly cross"""
 
 
-def no_aim(t: jax.Array, y: jax.Array) -> Aim:
-    far, zero = jnp.full_like(t, jnp.inf), jnp.zeros((), jnp.int32)
-    return Aim(far, zero, jnp.zeros((), jnp.finfo(y.dtype).dtype), far, far, jnp.array(False), far, zero)
+def no_aim(n: int, t: jax.Array, y: jax.Array) -> Aim:
+    far, zero, real = jnp.full_like(t, jnp.inf), jnp.zeros((), jnp.int32), jnp.finfo(y.dtype).dtype
+    return Aim(far, zero, jnp.zeros((), real), far, far, jnp.array(False), far, zero, jnp.zeros(n, real))
 
 
 def nothing_left(n: int, y: jax.Array) -> Left:
@@ -189,38 +191,40 @@ class Look:
         at = jnp.where(apart <= unit, t1, t0 + way * far)
         chosen = jax.tree.map(lambda a, b: jnp.where(crosses, a, b), (first.index, first.sign), (aim.index, aim.sign))
         sure, tries = landed & (crosses | aim.sure), jnp.where(same, aim.tries, 0) + 1
-        aim = Aim(at, *chosen, t0 + way * low, t0 + way * high, sure, apart, tries)
+        scale = jnp.max(jnp.abs(values), 0) / size.astype(values.dtype)
+        scale = jnp.where(landed, aim.scale, scale)
+        aim = Aim(at, *chosen, t0 + way * low, t0 + way * high, sure, apart, tries, scale)
         floor = 2 * unit.astype(rates.dtype) * jnp.abs(rates)
         passed = (jnp.abs(values[-1]) <= floor) & (signs[-2] * jnp.sign(rates) < 0)
         passed &= self._wanted(jnp.sign(rates)[None])[0]
         passed |= (jnp.arange(len(self.directions), dtype=jnp.int32) == aim.index) | jnp.any(crossed, 0)
-        return self._landed(aim, ~fires & ~lost, fires & passed, values, rates, floor)
+        return self._landed(aim, ~fires & ~lost, fires & passed, values[-1], rates, floor)
 
     def _bracket(
         self, aim: Aim, landed: jax.Array, same: jax.Array, values: jax.Array, rates: jax.Array, found: tuple
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """How far from t₀ the root seems to be, and between which distances it is.
 
-        Where this step has not crossed, as far on as the rate at its end says.
+        Where this step was to land on it, as far on, or back, as the rate at its end says: its interpolant is rounded.
         """
         t0, size = self.step.before.t, jnp.abs(self.width)
         crosses, share, first, unit = found
         rate = rates[aim.index]
-        beyond = jnp.where(aim.sign * rate < 0, -values[-1][aim.index] / rate, jnp.inf).astype(size.dtype)
-        far = jnp.where(crosses, jnp.maximum(share * size, unit), size + beyond)
+        newton = size - (values[-1][aim.index] / rate).astype(size.dtype)
+        seen = jnp.where(crosses, jnp.maximum(share * size, unit), jnp.inf)
+        far = jnp.where(same & (aim.sign * rate < 0), newton, seen)
         low = jnp.where(landed & ~crosses, size, jnp.where(same, jnp.abs(aim.low - t0), 0))
         high = jnp.where(crosses, size, jnp.abs(aim.high - t0))
         high = jnp.where(landed, high, jnp.abs(first.high - t0))
         return jnp.clip(far, low, high), low, high
 
     def _landed(
-        self, aim: Aim, again: jax.Array, fired: jax.Array, values: jax.Array, rates: jax.Array, floor: jax.Array
+        self, aim: Aim, again: jax.Array, fired: jax.Array, last: jax.Array, rates: jax.Array, floor: jax.Array
     ) -> Found:
         """With what is left behind at the end."""
-        last, to = values[-1], jnp.sign(rates)
+        to = jnp.sign(rates)
         left = Left(jnp.where(fired, jnp.maximum(floor, 2 * jnp.abs(last)), floor), jnp.where(fired, 0, to))
-        scale = jnp.max(jnp.abs(values), 0) / jnp.abs(self.width).astype(last.dtype)
-        return Found(again, aim, fired, left, fired & (jnp.abs(rates) < GRAZING * scale))
+        return Found(again, aim, fired, left, fired & (jnp.abs(rates) < GRAZING * aim.scale))
 
     def _first(self, signs: jax.Array, crossed: jax.Array, unit: jax.Array) -> tuple[jax.Array, jax.Array, Aim]:
         """Whether anything crosses, the first root as a share of the step, and what its aim says of it."""
@@ -242,5 +246,5 @@ class Look:
         size = jnp.abs(self.width)
         share = root(any_past, low, high, unit / jnp.where(size == 0, 1, size))
         index = jnp.argmax(past(share)).astype(jnp.int32)
-        aim = no_aim(self.step.after.t, self.step.end)
+        aim = no_aim(len(self.directions), self.step.after.t, self.step.end)
         return crosses, share, aim._replace(index=index, sign=sign[index], high=self.step.before.t + high * self.width)

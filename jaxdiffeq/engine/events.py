@@ -118,7 +118,7 @@ class Events:
     def watch(self, inputs: Inputs) -> Watch:
         zero = jnp.zeros((), jnp.int32)
         left = nothing_left(len(self.directions), inputs.y0)
-        return Watch(no_aim(inputs.t0, inputs.y0), left, zero, jnp.zeros(len(self.timers), jnp.int32))
+        return Watch(no_aim(len(self.directions), inputs.t0, inputs.y0), left, zero, jnp.zeros(len(self.timers), jnp.int32))
 
     def _later(self, inputs: Inputs, time: Any, t: jax.Array) -> jax.Array:
         """A time ahead, or never."""
@@ -160,7 +160,7 @@ class Events:
         result = jnp.where(full, Result.event_limit_reached, result).astype(jnp.int32)
         fired = fired & ~full
         ticks = watch.ticks + fired[fired.size - len(self.timers) :].astype(jnp.int32)
-        new = Watch(no_aim(t1, step.end), found.left, watch.count + jnp.where(full, 0, more), ticks)
+        new = Watch(no_aim(len(self.directions), t1, step.end), found.left, watch.count + jnp.where(full, 0, more), ticks)
         old = watch._replace(aim=jax.tree.map(lambda a, b: jnp.where(accepted, a, b), found.aim, watch.aim))
         watch = jax.tree.map(lambda a, b: jnp.where(ends, a, b), new, old)
         return Seen(found.again, fired, jnp.any(found.grazing), result, watch)

@@ -90,6 +90,11 @@ class Integration:
         """Times that are landed on may move with the inputs, whichever of these do."""
         return self.room_for_stops > 0 or self.events is not None
 
+    @property
+    def nothing_fired(self) -> Any:
+        """`Sizing.fired` of a step at whose end no event acts."""
+        return () if self.events is None else self.events.nothing
+
     def restarts(self, inputs: Inputs) -> bool:
         """Whether f, or the state, may be another one after some step."""
         return bool(inputs.stops.size or self.room_for_stops or self.events)
@@ -251,8 +256,8 @@ class Integration:
         start = self.begin(inputs)
         _, f = self.ahead(inputs, start, START)
         controller = settings.controller.init(inputs.t0.dtype)
-        watch, fired = ((), ()) if self.events is None else (self.events.watch(inputs), self.events.nothing)
-        made = Sizing(lax.stop_gradient(self._first_step(f, inputs, settings)), controller, watch, fired)
+        watch = () if self.events is None else self.events.watch(inputs)
+        made = Sizing(lax.stop_gradient(self._first_step(f, inputs, settings)), controller, watch, self.nothing_fired)
         held = self.held(inputs, start, made)
         result = jnp.where(inputs.t0 == inputs.t1, Result.success, Result.running)
         if settings.begins is not None:
@@ -327,6 +332,9 @@ class Integration:
         moved, chain = self.restarted(inputs, settings, step, view)  # move
         after = jax.tree.map(lambda new, old: jnp.where(view.taken, new, old), moved, before)
         view = view._replace(after=moved, chain=chain)
+        if self.events is not None:
+            lost = view.taken & ~jnp.all(jnp.isfinite(moved.y))
+            step = step._replace(result=jnp.where(lost, Result.nonfinite, step.result))
         held, dense = self.recorded(inputs, Held(records, control.marks), view, step.dense)  # record
 
         # a step cut short to land says nothing about the size that the solution allows

@@ -229,6 +229,19 @@ RESOLVED_GAP, CLEAR_GAP = 64, 1e5
 """units of rounding of t: events less apart than the first are at one instant, the ratio of two of the second is clear"""
 
 
+def event_not_finite(plan: Plan, arrays: Arrays, solution: Solution) -> str:
+    """The event whose affect has made the state NaN or infinite; empty if none has."""
+    if solution.events is None or int(solution.events.count) == 0:
+        return ""
+    last = int(solution.events.count) - 1
+    after = [np.asarray(x)[last] for x in jax.tree.leaves(solution.events.after)]
+    if all(np.all(np.isfinite(x)) for x in after):
+        return ""
+    event = plan.parts.join(arrays.parts)[2][int(solution.events.which[last])]
+    named = f" {event.name!r}" if event.name else ""
+    return f"the affect of {type(event).__name__}{named} returned NaN or infinity"
+
+
 def too_many_events(solution: Solution) -> tuple[str, str]:
     """Whether events came faster and faster, towards an instant, or again and again at one; and what to do."""
     log = solution.events

@@ -76,7 +76,9 @@ def raise_if_failed(plan: Plan, arrays: Arrays, solution: Solution) -> None:
 def _blamed(plan: Plan, arrays: Arrays, solution: Solution) -> tuple[str, str]:
     """Why, and what to do, where more can be said than its code says."""
     result, why, advice = Result(int(solution.result)), "", ""
-    if result is Result.nonfinite:
+    if result is Result.nonfinite and (culprit := blame.event_not_finite(plan, arrays, solution)):
+        why, advice = culprit, "Look at what it is given: the last row of `solution.events` has the state before it."
+    elif result is Result.nonfinite:
         why, advice = blame.not_finite(plan, arrays, solution, _moves(solution))
         explicit = int(solution.stats.jac_evals) == 0 and int(solution.stats.accepted) > 0
         advice = advice or ADVICE[result][1]

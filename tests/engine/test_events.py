@@ -48,7 +48,7 @@ def test_a_ball_bounces_by_every_kind_of_method(method):
     assert sol.events is not None and int(sol.events.count) == int(sol.stats.events) == 3
     accurate = 1e-6 if isinstance(method, type(jde.BDF())) or "BDF" in repr(method) else 1e-11
     np.testing.assert_allclose(sol.events.ts[:3], bounces(50.0, 0.8, 3), rtol=accurate)
-    np.testing.assert_allclose(sol.events.before[:3, 0], 0, atol=1e-12)
+    np.testing.assert_allclose(sol.events.before[:3, 0], 0, atol=1e-11)  # rounding of a step
     np.testing.assert_allclose(sol.events.after[:3, 1], -0.8 * sol.events.before[:3, 1], rtol=1e-14)
     assert np.all(np.isnan(sol.events.ts[3:])) and not np.any(sol.events.mask[3:])
     assert not np.any(sol.events.grazing)
@@ -90,7 +90,7 @@ def test_a_thermostat_changes_parameters():
     assert count == np.sum(times < 6)
     np.testing.assert_allclose(sol.events.ts[:count], times[:count], rtol=1e-7)
     np.testing.assert_array_equal(sol.events.which[:count], np.arange(count) % 2)
-    assert sol.ys[0] == (count % 2 == 0), "what is saved sees the parameters as they are"
+    assert bool(sol.ys[0]) == (count % 2 == 0), "what is saved sees the parameters as they are"
 
 
 # ---- which, when, and how often
@@ -177,7 +177,7 @@ def test_info_has_the_slope_the_step_and_the_count():
 
     def counted(t, y, args, info):
         assert info.y_before.shape == y.shape
-        return y * (2.0 + 0 * info.dt * info.t_before) ** (info.count == 1)
+        return jnp.where(info.count == 1, 2 * y + 0 * info.dt * info.t_before, y)
 
     peak = jde.Event(lambda t, y, args, info: info.dy[0], counted)
     sol = jde.solve(problem, jde.Tsit5(), events=peak, saveat=END, **TIGHT)
@@ -344,8 +344,8 @@ def test_a_touching_event_is_flagged():
 
 def test_an_affect_that_is_not_finite_names_its_event():
     bad = at(0.5, lambda t, y, args: y / 0.0, name="division")
-    with pytest.raises(jde.SolveError, match="division"):
-        jde.solve(STRAIGHT, jde.Tsit5(), events=bad, saveat=END)
+    with pytest.raises(jde.SolveError, match=r"nonfinite at t = 0\.5: the affect of Event 'division' returned"):
+        jde.solve(STRAIGHT, jde.Tsit5(), events=[at(0.2), bad], saveat=END)
 
 
 # ---- wrong ones

@@ -162,7 +162,7 @@ def test_the_log_keeps_every_strideth_step(size):
             if number is None:
                 continue
             assert number == slot * stride <= n
-            kept = read((moving, *fixed.made), count(slot))
+            kept = read((moving, *fixed.made[:2]), count(slot))
             jax.tree.map(np.testing.assert_array_equal, kept, (state(number / 64), 1 / 64, 100 + number))
         assert sum(number is not None for number in model) == n // stride + 1 > min(n, size // 2 - 1)
     assert log.thins is (size < 64) and stride == 64 // size

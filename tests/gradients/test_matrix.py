@@ -119,6 +119,18 @@ def energy_true(x):
     return END / 2 * jnp.sum(weights * (x[0] * truth(x, t) * jnp.cos(x[1] * t)) ** 2)
 
 
+def happening(x, strategy):
+    """Where y crosses a level that depends on b, it gains what depends on a."""
+    gain = jde.Event(lambda t, y, args: y["y"][0] - 0.7 * args[1], lambda t, y, args: {"y": y["y"] + 0.5 * args[0]})
+    return at_times(x, strategy, events=gain)
+
+
+def happening_true(x):
+    when = jnp.arcsin(x[1] * jnp.log(0.7 * x[1] / x[2]) / x[0]) / x[1]
+    after = (0.7 * x[1] + 0.5 * x[0]) * jnp.exp(x[0] * (jnp.sin(x[1] * TIMES) - jnp.sin(x[1] * when)) / x[1])
+    return jnp.sum(WEIGHTS * jnp.where(TIMES < when, truth(x, TIMES), after) ** 2)
+
+
 def complex_field(t, y, args):
     return (1 + 2j) * args[0] * y * jnp.cos(args[1] * jnp.asarray(t, complex)) + 0.3 * jnp.conj(y)
 
@@ -177,6 +189,7 @@ OPTIONS = {
     "stops": (stopped, stopped_true),
     "FixedSteps": (fixed, at_times_true),
     "regularisers": (energy, energy_true),
+    "events": (happening, happening_true),
 }
 
 

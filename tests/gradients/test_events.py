@@ -1,0 +1,164 @@
+"""Derivatives across events, against closed forms: of their times, of states after them, of what affects depend on."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxdiffeq as jde
+
+STRATEGIES = [jde.ReverseAD(), jde.ForwardAD(), jde.ReverseAD(memory=2)]
+TIGHT = {"rtol": 1e-10, "atol": 1e-10}
+G = 9.8
+
+
+def bounce(args):
+    return jde.Event(
+        lambda t, y, args: y[0], lambda t, y, args: jnp.stack([0.0 * y[0], -args["e"] * y[1]]), direction=-1
+    )
+
+
+def ball(x, strategy, count=20):
+    """Times of the first bounces and velocities after them, of x: restitution, height, gravity."""
+    problem = jde.ODEProblem(
+        lambda t, y, args: jnp.stack([y[1], -args["g"]]),
+        jnp.stack([x[1], 0.0]),
+        (0.0, 40.0),
+        {"e": x[0], "g": x[2]},
+    )
+    options = {"saveat": jde.SaveAt(t1=True), "gradient": strategy, "max_events": 40, "throw": False}
+    log = jde.solve(problem, jde.Tsit5(), events=bounce(None), **options, **TIGHT).events
+    return jnp.stack([log.ts[:count], log.after[:count, 1]])
+
+
+def ball_true(x, count=20):
+    e, h, g = x
+    first = jnp.sqrt(2 * h / g)
+    flights = 2 * first * e ** jnp.arange(1.0, count)
+    return jnp.stack(
+        [first + jnp.append(0.0, jnp.cumsum(flights)), g * first * e ** jnp.arange(1.0, count + 1)]
+    )
+
+
+X = jnp.array([0.85, 20.0, G])
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=str)
+def test_after_each_of_twenty_bounces(strategy):
+    pick = jax.random.normal(jax.random.key(0), (2, 20))  # one cotangent for all: forty columns are forty programs
+    gradient = jax.jit(jax.grad(lambda x: jnp.sum(pick * ball(x, strategy))))(X)
+    np.testing.assert_allclose(gradient, jax.grad(lambda x: jnp.sum(pick * ball_true(x)))(X), rtol=1e-8)
+
+
+def test_each_row_has_its_own():
+    """All rows, forward: any mix of them above could have hidden one."""
+    np.testing.assert_allclose(
+        jax.jit(jax.jacfwd(lambda x: ball(x, jde.ReverseAD())))(X), jax.jacfwd(ball_true)(X), rtol=1e-8, atol=1e-9
+    )
+
+
+def test_second_derivatives():
+    found = jax.jit(jax.hessian(lambda x: jnp.sum(ball(x, jde.ReverseAD(), 4))))(X)
+    np.testing.assert_allclose(found, jax.hessian(lambda x: jnp.sum(ball_true(x, 4)))(X), rtol=1e-7, atol=1e-9)
+
+
+def test_lanes_have_their_own():
+    xs = jnp.stack([X, X.at[0].set(0.6), X.at[1].set(2.0)])
+    loss = lambda x: jnp.sum(ball(x, jde.ReverseAD(), 5))
+    found = jax.jit(jax.vmap(jax.grad(loss)))(xs)
+    np.testing.assert_allclose(found, jax.vmap(jax.grad(lambda x: jnp.sum(ball_true(x, 5))))(xs), rtol=1e-8)
+
+
+@pytest.mark.parametrize("rtol", [1e-3, 1e-8])
+@pytest.mark.parametrize(
+    "method", [jde.BS3(), jde.Tsit5(), jde.Vern7(), jde.Rodas5P(), jde.KenCarp4(), jde.BDF()], ids=str
+)
+def test_the_time_of_a_linear_crossing_is_exact(method, rtol):
+    """u′ = 1 crosses p at t = p, whatever the tolerance: the theorem is applied to the step that was taken."""
+    problem = jde.ODEProblem(lambda t, y, args: jnp.ones(1), jnp.zeros(1), (0.0, 1.0), 0.7)
+    at = jde.Event(lambda t, y, args: y[0] - args, terminate=True)
+    time = lambda p: jde.solve(problem, method, args=p, events=at, saveat=jde.SaveAt(t1=True), rtol=rtol).events.ts[0]
+    value, slope = jax.value_and_grad(time)(0.7)
+    np.testing.assert_allclose([value, slope], [0.7, 1.0], rtol=1e-11)
+
+
+def test_parameters_that_events_change():
+    """y′ = −k·y; where y = c, k is multiplied by m. Saved between steps by a method whose interpolant asks f again."""
+    change = jde.Event(lambda t, y, args: y[0] - args["c"], affect_args=lambda t, y, a: {**a, "k": a["k"] * a["m"]})
+    ts = jnp.linspace(0.0, 3.0, 8)
+
+    def solve(x, strategy):
+        args = {"k": x[0], "m": x[1], "c": x[2]}
+        problem = jde.ODEProblem(lambda t, y, args: -args["k"] * y, jnp.ones(1), (0.0, 3.0), args)
+        saveat = jde.SaveAt(ts=ts, t1=True, fn=lambda t, y, args: y[0] * args["k"])
+        return jde.solve(problem, jde.Vern7(), events=change, saveat=saveat, gradient=strategy, **TIGHT).ys
+
+    def true(x):
+        k, m, c = x
+        at = -jnp.log(c) / k
+        rate = lambda t: jnp.where(t < at, k, k * m)
+        return jax.vmap(lambda t: jnp.where(t < at, jnp.exp(-k * t), c * jnp.exp(-k * m * (t - at))) * rate(t))(
+            jnp.append(ts, 3.0)
+        )
+
+    x = jnp.array([0.7, 2.5, 0.5])
+    for strategy in STRATEGIES:
+        value, slopes = solve(x, strategy), jax.jit(jax.jacrev(lambda x, s=strategy: solve(x, s)))(x)
+        np.testing.assert_allclose(value, true(x), rtol=1e-9)
+        np.testing.assert_allclose(slopes, jax.jacobian(true)(x), rtol=1e-8, atol=1e-9)
+
+
+@functools.cache
+def dosed(strategy):
+    """The end of y′ = −k·y with doses at two times, one every third of a unit, and one when y tells."""
+
+    def solve(x):
+        k, first, second, amount, every = x
+        events = [
+            jde.PresetTimes(jnp.stack([first, second]), lambda t, y, args: y + args["a"]),
+            jde.Periodic(every, lambda t, y, args: y + 0.1),
+            jde.NextTime(lambda t, y, args: t + 0.4 * y[0], lambda t, y, args: 0.9 * y),
+        ]
+        problem = jde.ODEProblem(lambda t, y, args: -args["k"] * y, jnp.ones(1), (0.0, 2.0), {"k": k, "a": amount})
+        saveat = jde.SaveAt(ts=jnp.array([0.31, 1.2, 2.0]))
+        sol = jde.solve(problem, jde.Tsit5(), events=events, saveat=saveat, gradient=strategy, **TIGHT)
+        return jnp.sum(sol.ys[:, 0] * jnp.array([1.0, -0.5, 2.0]))
+
+    return jax.jit(solve), jax.jit(jax.grad(solve))
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES[:2], ids=str)
+def test_times_of_timers(strategy):
+    """Against central differences of the solve, which has no error of its own that depends on the step."""
+    x, h = jnp.array([0.6, 0.2, 0.9, 1.5, 0.43]), 1e-5
+    value, gradient = dosed(strategy)
+    central = [(value(x + h * e) - value(x - h * e)) / (2 * h) for e in jnp.eye(5)]
+    np.testing.assert_allclose(gradient(x), central, rtol=1e-6)
+
+
+def test_events_at_one_time():
+    """Both act at the root of the first, and their order matters."""
+    add = jde.Event(lambda t, y, args: y[0] - args, lambda t, y, args: y.at[1].add(args))
+    times = jde.Event(lambda t, y, args: y[0] - args, lambda t, y, args: y.at[1].multiply(t))
+
+    def end(p, events):
+        problem = jde.ODEProblem(lambda t, y, args: jnp.array([2.0, 0.0]), jnp.array([0.0, 1.0]), (0.0, 1.0), p)
+        return jde.solve(problem, jde.Tsit5(), events=events, saveat=jde.SaveAt(t1=True)).ys[0, 1]
+
+    found = [jax.grad(end)(0.5, events) for events in ([add, times], [times, add])]
+    np.testing.assert_allclose(found, [(1 + 2 * 0.5) / 2, 0.5 + 1], rtol=1e-12)  # (1 + p)·p/2 and p/2 + p
+
+
+def test_what_does_not_act_has_no_part():
+    """An affect that is NaN wherever it does not act, in one of two lanes."""
+    root = jde.Event(lambda t, y, args: y[0] - 2.0, lambda t, y, args: jnp.sqrt(y - 2.0 + 1e-3))
+
+    def end(rate):
+        problem = jde.ODEProblem(lambda t, y, args: args * jnp.ones(1), jnp.zeros(1), (0.0, 1.0), rate)
+        return jde.solve(problem, jde.Tsit5(), events=root, saveat=jde.SaveAt(t1=True)).ys[0, 0]
+
+    value, slope = jax.jit(jax.vmap(jax.value_and_grad(end)))(jnp.array([1.0, 3.0]))
+    np.testing.assert_allclose(value, [1.0, 1e-3**0.5 + 1.0], rtol=1e-9)
+    np.testing.assert_allclose(slope, [1.0, 1.0], rtol=1e-9)
