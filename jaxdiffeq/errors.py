@@ -284,7 +284,7 @@ def tolerance_shape(tol: PyTree, y0: PyTree, name: str) -> None:
             )
 
 
-def one_of(given: Any, name: str, choices: Sequence[str]) -> None:
+def one_of(given: Any, name: str, choices: Sequence[Any]) -> None:
     if given not in choices:
         raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}, but is {given!r}.")
 

@@ -95,7 +95,9 @@ def _sample(interpolant: Interpolant, t: Any, what: str) -> PyTree:
     return jax.tree.map(lambda x: x.reshape(*t.shape, *x.shape[1:]), jax.vmap(at)(t.reshape(-1)))
 
 
-class EventLog(NamedTuple):
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class EventLog:
     """Events in the order in which they happened. Shapes: [max_events, ...], NaN and zero after the last.
 
     `before` and `after` are the state on both sides of each; of several at one time, each begins where the one before

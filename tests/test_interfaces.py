@@ -2,12 +2,14 @@
 
 import types
 
+import numpy as np
 import pytest
 
 import jaxdiffeq as jde
 from jaxdiffeq import interfaces, methods
 from jaxdiffeq.algebra import structure
 from jaxdiffeq.algebra.krylov import Krylov
+from jaxdiffeq.engine.events import Events, SaveEvents
 from jaxdiffeq.engine.log import Log, Window
 from jaxdiffeq.engine.recorders import RecorderDefaults, SaveSteps, SaveTimes
 from jaxdiffeq.engine.regularisers import RegulariserSums
@@ -20,7 +22,8 @@ def observe(t, y, args):
 
 
 VALUES: list[interfaces.ValueRecorder] = [SaveTimes(observe), SaveSteps(observe, 4)]
-SAVING: list[interfaces.SavingRecorder] = [*VALUES, RegulariserSums(("error",))]
+NO_EVENTS = Events((), None, np.zeros(0), None, (), lambda args: [], lambda args, new: args, 4, False)
+SAVING: list[interfaces.SavingRecorder] = [*VALUES, RegulariserSums(("error",)), SaveEvents(NO_EVENTS)]
 RECORDERS: list[interfaces.Recorder] = [
     *SAVING, Log(4, 64), Window(4), Checkpoints(4, 64), Polynomials(), Quadrature(lambda t, z, args: [z], (), 3)
 ]  # fmt: skip

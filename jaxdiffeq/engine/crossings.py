@@ -48,8 +48,8 @@ class Aim(NamedTuple):
 
     at: jax.Array
     """its time, infinity if there is none"""
-    index: jax.Array
-    """the condition whose root that is"""
+    condition: jax.Array
+    """the number of the condition whose root that is"""
     sign: jax.Array
     """of it before the root"""
     low: jax.Array
@@ -178,26 +178,26 @@ class Look:
         unit = ULPS * jnp.finfo(t1.dtype).eps * jnp.maximum(jnp.abs(t0), jnp.abs(t1))
         rates = self.rate(1.0)
         crosses, share, first = self._first(signs, crossed, unit)
-        same = landed & (~crosses | (first.index == aim.index))
+        same = landed & (~crosses | (first.condition == aim.condition))
         far, low, high = self._bracket(aim, landed, same, values, rates, (crosses, share, first, unit))
         apart = jnp.abs(far - size)
         stalled, tired = (aim.tries >= 4) & (apart > STALLED * aim.moved), aim.tries >= TRIES
-        along = jnp.abs(values[:, aim.index])  # where rounding is all that is left of it, it is at its root
+        along = jnp.abs(values[:, aim.condition])  # where rounding is all that is left of it, it is at its root
         small = crosses | (along[-1] <= jnp.sqrt(jnp.finfo(values.dtype).eps) * jnp.max(along))
         tight = ~crosses & (high - size <= unit)
         fires = landed & ((apart <= unit) | (stalled | tired) & small | tight & aim.sure)
         lost = landed & ~fires & (stalled | tired | tight)  # the interpolant crosses, the method does not
 
         at = jnp.where(apart <= unit, t1, t0 + way * far)
-        chosen = jax.tree.map(lambda a, b: jnp.where(crosses, a, b), (first.index, first.sign), (aim.index, aim.sign))
+        chosen = jax.tree.map(lambda a, b: jnp.where(crosses, a, b), (first.condition, first.sign), (aim.condition, aim.sign))
         sure, tries = landed & (crosses | aim.sure), jnp.where(same, aim.tries, 0) + 1
         scale = jnp.max(jnp.abs(values), 0) / size.astype(values.dtype)
         scale = jnp.where(landed, aim.scale, scale)
-        aim = Aim(at, *chosen, t0 + way * low, t0 + way * high, sure, apart, tries, scale)
+        aim = Aim(at, chosen[0], chosen[1], t0 + way * low, t0 + way * high, sure, apart, tries, scale)
         floor = 2 * unit.astype(rates.dtype) * jnp.abs(rates)
         passed = (jnp.abs(values[-1]) <= floor) & (signs[-2] * jnp.sign(rates) < 0)
         passed &= self._wanted(jnp.sign(rates)[None])[0]
-        passed |= (jnp.arange(len(self.directions), dtype=jnp.int32) == aim.index) | jnp.any(crossed, 0)
+        passed |= (jnp.arange(len(self.directions), dtype=jnp.int32) == aim.condition) | jnp.any(crossed, 0)
         return self._landed(aim, ~fires & ~lost, fires & passed, values[-1], rates, floor)
 
     def _bracket(
@@ -209,14 +209,14 @@ class Look:
         """
         t0, size = self.step.before.t, jnp.abs(self.width)
         crosses, share, first, unit = found
-        rate = rates[aim.index]
-        newton = size - (values[-1][aim.index] / rate).astype(size.dtype)
-        seen = jnp.where(crosses, jnp.maximum(share * size, unit), jnp.inf)
+        rate = rates[aim.condition]
+        newton = size - (values[-1][aim.condition] / rate).astype(size.dtype)
+        seen = jnp.where(crosses, share * size, jnp.inf)
         far = jnp.where(same & (aim.sign * rate < 0), newton, seen)
         low = jnp.where(landed & ~crosses, size, jnp.where(same, jnp.abs(aim.low - t0), 0))
         high = jnp.where(crosses, size, jnp.abs(aim.high - t0))
         high = jnp.where(landed, high, jnp.abs(first.high - t0))
-        return jnp.clip(far, low, high), low, high
+        return jnp.maximum(jnp.clip(far, low, high), unit), low, high  # the clock must move
 
     def _landed(
         self, aim: Aim, again: jax.Array, fired: jax.Array, last: jax.Array, rates: jax.Array, floor: jax.Array
@@ -247,4 +247,4 @@ class Look:
         share = root(any_past, low, high, unit / jnp.where(size == 0, 1, size))
         index = jnp.argmax(past(share)).astype(jnp.int32)
         aim = no_aim(len(self.directions), self.step.after.t, self.step.end)
-        return crosses, share, aim._replace(index=index, sign=sign[index], high=self.step.before.t + high * self.width)
+        return crosses, share, aim._replace(condition=index, sign=sign[index], high=self.step.before.t + high * self.width)

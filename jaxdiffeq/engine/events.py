@@ -22,7 +22,7 @@ class Watch(NamedTuple):
 
     aim: Aim
     left: Left
-    count: jax.Array
+    happened: jax.Array
     """events so far"""
     ticks: jax.Array
     """how often each timer has acted, [timers]"""
@@ -142,7 +142,7 @@ class Events:
     def look(self, inputs: Inputs, step: StepView, accepted: jax.Array) -> Seen:
         """What happens in a step, if it is accepted."""
         watch, t1, none = step.made.watch, step.after.t, jnp.zeros(0, bool)
-        along = Look(self.conditions or _no_conditions, self.directions, inputs, step, watch.count)
+        along = Look(self.conditions or _no_conditions, self.directions, inputs, step, watch.happened)
         found = Found(jnp.array(False), watch.aim, none, watch.left, none)
         if self.conditions is not None:
             found = along.find(watch.aim, watch.left, accepted)
@@ -155,12 +155,12 @@ class Events:
             acts = jnp.any(member.of(fired))
             more += acts.astype(jnp.int32) * int(member.counts)
             ended |= acts & member.terminates
-        full = watch.count + more > self.limit
+        full = watch.happened + more > self.limit
         result = jnp.where(ended, Result.terminated, Result.running)
         result = jnp.where(full, Result.event_limit_reached, result).astype(jnp.int32)
         fired = fired & ~full
         ticks = watch.ticks + fired[fired.size - len(self.timers) :].astype(jnp.int32)
-        new = Watch(no_aim(len(self.directions), t1, step.end), found.left, watch.count + jnp.where(full, 0, more), ticks)
+        new = Watch(no_aim(len(self.directions), t1, step.end), found.left, watch.happened + jnp.where(full, 0, more), ticks)
         old = watch._replace(aim=jax.tree.map(lambda a, b: jnp.where(accepted, a, b), found.aim, watch.aim))
         watch = jax.tree.map(lambda a, b: jnp.where(ends, a, b), new, old)
         return Seen(found.again, fired, jnp.any(found.grazing), result, watch)
@@ -176,7 +176,7 @@ class Events:
     def act(self, inputs: Inputs, step: StepView, after: State) -> tuple[State, jax.Array]:
         """The state after all that act, in turn, and y before and after each, [events + 1, *state]."""
         fired, t, ahead = step.made.fired, after.t, after.events
-        info = Look(_no_conditions, self.directions, inputs, step, step.made.watch.count).info(jnp.ones_like(t))
+        info = Look(_no_conditions, self.directions, inputs, step, step.made.watch.happened).info(jnp.ones_like(t))
         chain, changed = [after.y], ahead.changed
         for member in self.members:
             which = member.of(fired)

@@ -162,7 +162,7 @@ class Integration:
                 view = StepView(start, step.after, step.after.y, None, made, jnp.array(True), number)
                 if self.events.asks:
                     view = view._replace(coefficients=self.stepper.polynomial(f, step.dense, inputs.args))
-                return self.events.condition(inputs, view, made.watch.count, made.watch.aim.index)
+                return self.events.condition(inputs, view, made.watch.happened, made.watch.aim.condition)
 
             def moved():
                 _, along = jax.jvp(lambda given: condition(t1, given), (given,), (d_given,))
@@ -334,7 +334,7 @@ class Integration:
         view = view._replace(after=moved, chain=chain)
         if self.events is not None:
             lost = view.taken & ~jnp.all(jnp.isfinite(moved.y))
-            step = step._replace(result=jnp.where(lost, Result.nonfinite, step.result))
+            step = step._replace(result=jnp.where(lost, Result.nonfinite, jnp.asarray(step.result)))
         held, dense = self.recorded(inputs, Held(records, control.marks), view, step.dense)  # record
 
         # a step cut short to land says nothing about the size that the solution allows

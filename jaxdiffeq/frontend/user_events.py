@@ -158,10 +158,10 @@ class _Binding:
         on = lambda f: lambda t, y, leaves, way: f(t, unpack(y), join(leaves), way)
         now, first = (self.programs.close(on(f), t, y, leaves, way) for f in (times.now, times.first))
 
-        def later(ticks, t, y, leaves, t0, way):
+        def following(ticks, t, y, leaves, t0, way):
             return times.next(ticks, t, unpack(y), join(leaves), t0, way)
 
-        later = self.programs.close(later, ticks, t, y, leaves, t, way)
+        later = self.programs.close(following, ticks, t, y, leaves, t, way)
         return Timer(
             lambda t, y, args, way: now(args, t, y, args.leaves, way),
             lambda t, y, args, way: first(args, t, y, args.leaves, way),
