@@ -532,8 +532,18 @@ def spaced_times(count: int, every: float) -> None:
 
 
 def save_at_something(saveat: Any) -> None:
-    if not (saveat.t0 or saveat.t1 or saveat.steps) and saveat.ts is None and saveat.every is None:
-        raise ValueError("`SaveAt()` saves nothing. Give ts=, every=, steps=, t0=True or t1=True.")
+    if not (saveat.t0 or saveat.t1 or saveat.steps or saveat.events) and saveat.ts is None and saveat.every is None:
+        raise ValueError("`SaveAt()` saves nothing. Give ts=, every=, steps=, events=True, t0=True or t1=True.")
+    if saveat.events and saveat.fn is not None:
+        raise ValueError(
+            "`SaveAt(events=True)` saves states, but fn= is given. Solve without one of them: `sol.events.before` and "
+            "`sol.events.after` have the states on both sides of every event whatever is saved."
+        )
+
+
+def saved_events(saveat: Any, events: Any) -> None:
+    if saveat.events and not events:
+        raise ValueError("`SaveAt(events=True)` saves both sides of every event, but `events` is empty.")
 
 
 def is_dense(solution: Any) -> None:

@@ -11,8 +11,9 @@ from jax import lax
 
 from jaxdiffeq.engine.integration import Carry
 from jaxdiffeq.engine.log import Window, WindowMarks
+from jaxdiffeq.events import listed
 from jaxdiffeq.frontend.options import Options
-from jaxdiffeq.frontend.plan import Arrays, Plan, build, prepare
+from jaxdiffeq.frontend.plan import Arrays, Built, Plan, build, prepare
 from jaxdiffeq.frontend.saveat import SaveAt
 from jaxdiffeq.primitives.row_buffer import read, rows
 from jaxdiffeq.problems.definitions import terms_of
@@ -48,9 +49,13 @@ class Integrator:
         controller: Any = None,
         max_steps: int = 100_000,
         stops: Any = (),
+        events: Any = (),
+        max_events: int = 100,
     ):
         terms = terms_of(problem)
-        asked = Options(method, SaveAt(t1=True), False, rtol, atol, first_step, controller, max_steps, stops)
+        steering = rtol, atol, first_step, controller, max_steps, stops
+        happen = {"events": listed(events), "max_events": max_events}
+        asked = Options(method, SaveAt(t1=True), False, *steering, **happen)
         self.plan, self.arrays = prepare(terms, asked.settled(terms))
 
     def init(self) -> IntegratorState:
@@ -66,26 +71,32 @@ class Integrator:
         return _run(self.plan, self.arrays, state, jnp.asarray(steps, jnp.int32))
 
 
+def _built(plan: Plan, arrays: Arrays) -> Built:
+    """Without a log of events: a state is as large after every step."""
+    parts = build(plan, arrays, 1)
+    return parts._replace(integration=parts.integration.with_recorders())
+
+
 def _state(plan: Plan, carry: Carry) -> IntegratorState:
     return IntegratorState(carry.state.t, plan.ravel.unpack(carry.state.y), carry.control.result, carry)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _init(plan: Plan, arrays: Arrays) -> IntegratorState:
-    parts = build(plan, arrays, 1)
+    parts = _built(plan, arrays)
     return _state(plan, parts.integration.start(parts.inputs, parts.settings))
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _run(plan: Plan, arrays: Arrays, state: IntegratorState, steps: jax.Array) -> IntegratorState:
-    parts = build(plan, arrays, 1)
+    parts = _built(plan, arrays)
     return _state(plan, parts.integration.run(parts.inputs, parts.settings, state.carry, steps))
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _step(plan: Plan, arrays: Arrays, state: IntegratorState) -> IntegratorState:
     """The size of the step is found first, as a constant to differentiation; then the step is taken once more."""
-    parts = build(plan, arrays, 1)
+    parts = _built(plan, arrays)
     integration, inputs, carry = parts.integration, parts.inputs, state.carry
     before = carry.control
     begun = Sizing(before.dt, None, before.watch, integration.nothing_fired)

@@ -48,6 +48,8 @@ class Interpolant:
     count: jax.Array
     """how many of the steps are real"""
     ravel: Ravel = field(metadata={"static": True})
+    jumps: bool = field(default=False, metadata={"static": True})
+    """the state may be another one at the end of a step; there, it is that after the jump"""
 
     def _locate(self, t: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
         last = self.times[self.count]
@@ -55,7 +57,8 @@ class Interpolant:
         t = self._snapped(t, last)
         real = jnp.arange(self.times.size, dtype=jnp.int32) <= self.count
         knots = jnp.where(real, direction * self.times, jnp.inf)
-        step = jnp.searchsorted(knots, direction * t).astype(jnp.int32) - 1
+        side = "right" if self.jumps else "left"
+        step = jnp.searchsorted(knots, direction * t, side=side).astype(jnp.int32) - 1
         i = jnp.clip(step, 0, jnp.maximum(jnp.asarray(self.count, jnp.int32) - 1, 0))
         width = self.times[i + 1] - self.times[i]
         theta = (t - self.times[i]) / jnp.where(width == 0, 1, width)
@@ -74,7 +77,10 @@ class Interpolant:
             t = self._snapped(t, self.times[0])
             return self.ravel.unpack(jnp.where(t == self.times[0], self.y_end, jnp.nan))
         coefficients, theta, _, inside = self._locate(t)
-        y = jnp.where(self.count > 0, interpolant.evaluate(coefficients, theta), self.y_end)
+        at_end = self.count == 0
+        if self.jumps:
+            at_end |= self._snapped(t, self.times[self.count]) == self.times[self.count]
+        y = jnp.where(at_end, self.y_end, interpolant.evaluate(coefficients, theta))
         return self.ravel.unpack(jnp.where(inside, y, jnp.nan))
 
     def slope(self, t: jax.Array) -> PyTree:

@@ -30,9 +30,11 @@ class Row(NamedTuple):
     """in units of the tolerance, at most one if accepted; NaN with equal steps"""
     accepted: Any
     cause: Any
-    """the code of `Result` that a rejection stands for"""
+    """the code of `Result` that a rejection stands for; `running`: it found an event, and is taken again to land on it"""
     worst: Any
     """the number of the component with the largest error, or the first that is not finite"""
+    events: Any
+    """how many happen at its end"""
     work: Work
 
 
@@ -79,17 +81,18 @@ class Trace:
     def table(self, first: int | None = None, last: int | None = None) -> str:
         """Rows `first` up to `last`, the last twenty if neither is given, as text."""
         chosen = slice(-20, None) if first is None and last is None else slice(first, last)
-        head = ("attempt", "t", "dt", "error", "refused", "worst", "f", "J", "LU", "solves", "Newton")
+        head = ("attempt", "t", "dt", "error", "refused", "worst", "events", "f", "J", "LU", "solves", "Newton")
         lines = [head, *(self._line(i) for i in range(len(self))[chosen])]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         return "\n".join("  ".join(x.rjust(w) for x, w in zip(line, widths, strict=True)) for line in lines)
 
     def _line(self, i: int) -> tuple[str, ...]:
         row = jax.tree.map(lambda x: x[i], self.rows)
-        refused = "error" if row.cause == Result.step_size_too_small else Result(int(row.cause)).name
+        named = {Result.step_size_too_small: "error", Result.running: "to land"}
+        refused = named.get(row.cause, Result(int(row.cause)).name)
         verdict = "" if row.accepted else refused
         numbers = f"{row.t:.9g}", f"{row.dt:.4g}", f"{row.error:.3g}"
-        return str(i), *numbers, verdict, self.components[row.worst], *(str(int(n)) for n in row.work)
+        return str(i), *numbers, verdict, self.components[row.worst], str(int(row.events)), *(str(int(n)) for n in row.work)
 
     def replay(self, i: int) -> Attempt:
         """Attempt i once more, operation by operation: f is called with numbers, which may be printed or stopped at.
@@ -103,6 +106,7 @@ class Trace:
             parts = build(self._plan, self._arrays, 1, traced=False)
             integration, inputs, settings = parts.integration, parts.inputs, parts.settings
             number = jnp.asarray(np.sum(self.rows.accepted[:i]), jnp.int32)
+            inputs = integration.inputs_at(inputs, start)
             step = integration.advance(inputs, settings, start, Sizing(jnp.asarray(abs(self.rows.dt[i]))), number)
             slope = functools.partial(integration.field, args=inputs.args)
             error = jnp.full_like(start.y, jnp.nan) if step.error is None else step.error
@@ -114,7 +118,8 @@ class Trace:
 def trace(problem: Any, method: Any = None, **options: Any) -> Trace:
     """Solve, and keep what every attempted step did: to see why a solve is slow, or fails. For looking, not for `jit`.
 
-    Options are those of `solve` that steer its steps: `rtol`, `atol`, `first_step`, `controller`, `max_steps`, `stops`.
+    Options are those of `solve` that steer its steps: `rtol`, `atol`, `first_step`, `controller`, `max_steps`, `stops`,
+    `events`.
     A failure is no error here. Memory: all states, accepted or not.
     """
     integrator = Integrator(problem, method, **options)
@@ -135,18 +140,24 @@ def trace(problem: Any, method: Any = None, **options: Any) -> Trace:
 def _attempts(plan: Plan, arrays: Arrays, carry: Carry) -> tuple[Carry, Row, State, jax.Array]:
     """Up to `AT_ONCE` attempts, the states before them, and how many they are."""
     parts = build(plan, arrays, 1)
-    integration, inputs, settings = parts.integration, parts.inputs, parts.settings
+    integration, inputs, settings = parts.integration.with_recorders(), parts.inputs, parts.settings
 
     def one(carry, _):
         before, control = carry.state, carry.control
         live = control.result == Result.running
-        step = integration.advance(inputs, settings, before, Sizing(control.dt, watch=control.watch), control.counts.steps)
+        here = integration.inputs_at(inputs, before)
+        step = integration.advance(here, settings, before, Sizing(control.dt, watch=control.watch), control.counts.steps)
         dt, error = step.after.t - before.t, _error(step, before, settings)
         (state, records), control = integration.trip(inputs, settings, carry, live)
         new, old = control.counts, carry.control.counts
         refused = jnp.where(new.rejected_error > old.rejected_error, Result.step_size_too_small, Result.nonfinite)
         cause = jnp.where(step.ok, refused, Result.nonlinear_solve_failed)
-        row = Row(before.t, dt, error[0], new.steps > old.steps, cause, error[1], _work(integration, old, new))
+        landing, happened = jnp.array(False), jnp.zeros((), jnp.int32)
+        if integration.events is not None:
+            landing = new.located > old.located
+            happened = control.watch.happened - carry.control.watch.happened
+        cause = jnp.where(landing, Result.running, cause)
+        row = Row(before.t, dt, error[0], new.steps > old.steps, cause, error[1], happened, _work(integration, old, new))
         return Carry(state, records, control), (row, before, live)
 
     carry, (rows, states, live) = lax.scan(one, carry, length=AT_ONCE)

@@ -52,6 +52,8 @@ def assemble(xp: Any, plan: Plan, ends: Ends, records: dict[str, Any], constants
         parts.append(_timed(xp, plan.keep.sort, ends, records["times"], marks["times"]))
     if "steps" in records:
         parts.append(_padded(xp, plan.keep.t0, ends, records["steps"], marks["steps"], good))
+    if plan.keep.events:
+        parts.append(_both_sides(xp, records["events"], marks["events"]))
     if plan.keep.t1:
         last = jax.tree.map(lambda x: _if_good(xp, good, x), last)
         parts.append((xp.reshape(ends.t, 1), last, xp.reshape(good, 1)))
@@ -72,6 +74,15 @@ def assemble(xp: Any, plan: Plan, ends: Ends, records: dict[str, Any], constants
         events=_events(xp, plan, records["events"], marks["events"]) if "events" in records else None,
         regularisers=dict(zip(plan.regularisers, sums, strict=True)),
     )
+
+
+def _both_sides(xp: Any, rows: Any, count: Any) -> tuple[Any, PyTree, Any]:
+    """Rows before and after every event, in turn."""
+    pairs = xp.stack([rows.before, rows.after], 1)
+    real = xp.repeat(xp.arange(len(rows.t), dtype=np.int32) < count, 2)
+    values = pairs.reshape(-1, *pairs.shape[2:])
+    nan = lambda x: xp.where(real.reshape(-1, *[1] * (x.ndim - 1)), x, np.nan)
+    return nan(xp.repeat(rows.t, 2)), nan(values), real
 
 
 def _events(xp: Any, plan: Plan, rows: Any, count: Any) -> EventLog:
@@ -118,7 +129,8 @@ def _if_good(xp: Any, good: Any, x: Any) -> Any:
 
 
 def _interpolant(xp: Any, plan: Plan, ends: Ends, rows: Any, count: Any) -> Interpolant:
-    return Interpolant(xp.concatenate([xp.reshape(ends.t0, 1), rows.t]), rows.coefficients, ends.y, count, plan.ravel)
+    times = xp.concatenate([xp.reshape(ends.t0, 1), rows.t])
+    return Interpolant(times, rows.coefficients, ends.y, count, plan.ravel, jumps=plan.max_events > 0)
 
 
 def _stats(plan: Plan, constants: Constants) -> Stats:

@@ -124,6 +124,7 @@ def prepare(terms: Terms, options: Options) -> tuple[Plan, Arrays]:
     given = Given(f, explicit, jac, residual, varying)
     events = options.events if on_whole is None else tuple(e.on_whole(on_whole) for e in options.events)
     errors.positive_integer(options.max_events, "max_events")
+    errors.saved_events(saveat, events)
     parts, arrays = split((given, args, events), at_least_float32(ravel.dtype))
     if not hashable(parts.static):
         errors.static(args, "args")

@@ -18,8 +18,9 @@ from jaxdiffeq import clock, errors
 class SaveAt:
     """What a solve keeps: values at the times `ts` or every `every`, after every `steps`-th step, at t0, at t1.
 
-    `fn(t, y, args)` is saved in place of the state. `steps=True` means every step. Everything asked for comes back in
-    one `sol.ts`, `sol.ys`: first t0, then `ts` in the order given, then steps, then t1.
+    `fn(t, y, args)` is saved in place of the state. `steps=True` means every step, `events=True` the states before and
+    after every event. Everything asked for comes back in one `sol.ts`, `sol.ys`: first t0, then `ts` in the order given,
+    then steps, events, and t1. At the time of an event `ts` and steps have the state after it.
     """
 
     ts: Any = None
@@ -28,6 +29,7 @@ class SaveAt:
     t0: bool = False
     t1: bool = False
     fn: Callable | None = None
+    events: bool = False
 
     def __post_init__(self) -> None:
         if self.steps is not False:
@@ -48,6 +50,7 @@ class Keep:
     order: tuple[int, ...] | None
     """how to put sorted times back; None: they are in the order of travel, or traced (then `sort`)"""
     sort: bool
+    events: bool = False
 
 
 def normalise(saveat: Any) -> SaveAt:
@@ -68,7 +71,7 @@ def times(saveat: SaveAt, t0: Any, t1: Any, dtype: Any) -> tuple[Keep, Any]:
         given = xp.zeros(0, dtype) if ts is None else xp.asarray(ts)
         ts = xp.concatenate([given, spaced(saveat.every, t0, t1)])
     if ts is None:
-        return Keep(int(saveat.steps), saveat.t0, saveat.t1, saveat.fn, None, False), np.zeros(0, dtype)
+        return Keep(int(saveat.steps), saveat.t0, saveat.t1, saveat.fn, None, False, saveat.events), np.zeros(0, dtype)
     errors.times(ts, t0, t1, "saveat")
     clock.apart(ts, dtype, "saveat")
     order, sort = None, False
@@ -79,7 +82,7 @@ def times(saveat: SaveAt, t0: Any, t1: Any, dtype: Any) -> tuple[Keep, Any]:
             ts, order = ts[towards], tuple(int(i) for i in np.argsort(towards, kind="stable"))
     else:
         ts, sort = _snapped(jnp.asarray(ts).astype(dtype), t0, t1), True
-    return Keep(int(saveat.steps), saveat.t0, saveat.t1, saveat.fn, order, sort), ts
+    return Keep(int(saveat.steps), saveat.t0, saveat.t1, saveat.fn, order, sort, saveat.events), ts
 
 
 def _snapped(ts: Any, t0: Any, t1: Any) -> Any:

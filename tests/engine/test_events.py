@@ -376,3 +376,70 @@ def test_a_parameter_that_is_fixed_cannot_be_changed():
     change = jde.Event(lambda t, y, args: y[0] - 0.5, affect_args=lambda t, y, args: {"mode": 2})
     with pytest.raises(ValueError, match=r"jnp\.asarray\(1\)"):
         jde.solve(STRAIGHT, jde.Tsit5(), args={"mode": 1}, events=change)
+
+
+# ---- together with what else a solve can do
+
+
+def test_both_sides_are_saved_and_dense_output_has_each():
+    ts = bounces(50.0, 0.8, 3)
+    saveat = jde.SaveAt(ts=jnp.array([1.0, 4.0]), events=True, t1=True)
+    sol = jde.solve(BALL, jde.Tsit5(), events=BOUNCE, saveat=saveat, dense=True, max_events=4, **TIGHT)
+    np.testing.assert_allclose(sol.ts[2:8], np.repeat(ts, 2), rtol=1e-12)
+    np.testing.assert_array_equal(sol.ys[2:8:2], sol.events.before[:3])
+    np.testing.assert_array_equal(sol.ys[3:8:2], sol.events.after[:3])
+    np.testing.assert_array_equal(np.asarray(sol.mask), [True] * 8 + [False] * 2 + [True])
+    at = sol.events.ts[:3]
+    np.testing.assert_allclose(sol(at), sol.events.after[:3], atol=1e-11)
+    np.testing.assert_allclose(sol(np.nextafter(at, 0.0)), sol.events.before[:3], atol=1e-9)
+    np.testing.assert_allclose(sol.derivative(at)[:, 0], sol.events.after[:3, 1], rtol=1e-7)
+    np.testing.assert_allclose(sol(15.0), sol.ys[-1], rtol=1e-12)
+
+
+def test_stops_and_events_and_a_jump_of_f():
+    """f jumps at a stop; the event comes after it, or exactly there."""
+    problem = jde.ODEProblem(lambda t, y, args: jnp.where(t < 0.5, 1.0, 3.0) * jnp.ones(1), jnp.zeros(1), (0.0, 1.0))
+    for height, time in ((1.1, 0.7), (0.5, 0.5)):
+        sol = jde.solve(problem, jde.Tsit5(), events=at(height), stops=[0.5], saveat=END, first_step=1.0)
+        np.testing.assert_allclose(sol.events.ts[0], time, rtol=1e-14)
+        np.testing.assert_allclose(sol.ys[0], 2.0, rtol=1e-14)
+
+
+def test_an_integrator_takes_the_steps_of_solve():
+    sol = jde.solve(BALL, jde.Tsit5(), events=BOUNCE, **TIGHT)
+    integrator = jde.Integrator(BALL, jde.Tsit5(), events=BOUNCE, **TIGHT)
+    state, ts = integrator.init(), []
+    while state.result == jde.Result.running:
+        state = integrator.step(state)
+        ts.append(float(state.t))
+    np.testing.assert_allclose(ts, sol.ts[1:], rtol=1e-13)  # another program, rounded otherwise near a root
+    np.testing.assert_allclose(state.y, sol.ys[-1], rtol=1e-10)
+
+
+def test_a_trace_shows_what_was_taken_again_to_land():
+    trace = jde.trace(BALL, jde.Tsit5(), events=BOUNCE, **TIGHT)
+    assert np.sum(trace.events) == 3 and "to land" in trace.table()
+    landed = trace.t[1:][trace.events[:-1] == 1]
+    np.testing.assert_allclose(landed, bounces(50.0, 0.8, 3), rtol=1e-12)
+    i = int(np.argmax(trace.events))
+    attempt = trace.replay(i)
+    np.testing.assert_allclose(attempt.t1, bounces(50.0, 0.8, 1)[0], rtol=1e-12)
+    np.testing.assert_allclose(attempt.y1[0], 0, atol=1e-11)
+
+
+def test_networks_and_closures_in_events():
+    """What an event closes over is differentiated, and seen when it changes."""
+
+    def height(level):
+        up = jde.Event(lambda t, y, args: y[0] - level, lambda t, y, args: y.at[1].set(level))
+        return jde.solve(STRAIGHT, jde.Tsit5(), events=up, saveat=END).ys[0, 1]
+
+    np.testing.assert_allclose([height(0.3), height(0.6)], [0.3, 0.6])
+    np.testing.assert_allclose(jax.grad(lambda x: height(x) ** 2)(0.3), 0.6, rtol=1e-12)
+
+
+@pytest.mark.parametrize("saveat", [None, END, 0.1], ids=["steps", "end", "spacing"])
+def test_without_events_there_is_no_log(saveat):
+    assert jde.solve(STRAIGHT, jde.Tsit5(), saveat=saveat).events is None
+    with pytest.raises(ValueError, match="events"):
+        jde.solve(STRAIGHT, jde.Tsit5(), saveat=jde.SaveAt(events=True))
