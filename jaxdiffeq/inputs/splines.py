@@ -10,13 +10,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdiffeq.problems.ravel import common_dtype, real_dtype
+from jaxdiffeq.problems.ravel import common_dtype
 from jaxdiffeq.types import PyTree
 
 
 def weight(x: Any, like: jax.Array) -> jax.Array:
-    """A real number to multiply with what is like this."""
-    return jnp.asarray(x).astype(real_dtype(like.dtype))
+    """A number to multiply with what is like this."""
+    return jnp.asarray(x).astype(like.dtype)
 
 
 def hermite(v0: Any, m0: Any, v1: Any, m1: Any, share: Any, length: Any) -> jax.Array:
@@ -30,8 +30,10 @@ def slopes_of(kind: str, ts: jax.Array, values: PyTree) -> PyTree:
     """At every knot. Shapes: [n], [n, *shape] ↦ [n, *shape], of every leaf."""
 
     def of(rows):
+        if jnp.iscomplexobj(rows):
+            return lax.complex(of(rows.real), of(rows.imag))
         wide = common_dtype((ts.dtype, rows.dtype))
-        h = jnp.diff(ts.astype(real_dtype(wide)))
+        h = jnp.diff(ts.astype(wide))
         rise = jnp.diff(rows.astype(wide).reshape(rows.shape[0], -1), axis=0)
         found = KINDS[kind](h, rise / h[:, None])
         return found.astype(rows.dtype).reshape(rows.shape)
@@ -60,7 +62,7 @@ def _akima(h: jax.Array, s: jax.Array) -> jax.Array:
     w = jnp.abs(jnp.diff(s, axis=0))
     before, after = w[:-2], w[2:]
     total = before + after
-    flat = total <= 1e-9 * jnp.max(total, axis=0)
+    flat = total <= 1e-9 * jnp.max(total, axis=0, keepdims=True)
     mean = (after * s[1:-2] + before * s[2:-1]) / jnp.where(flat, 1, total)
     return jnp.where(flat, (s[1:-2] + s[2:-1]) / 2, mean)
 

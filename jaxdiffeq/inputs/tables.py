@@ -193,7 +193,7 @@ class Sampled(Input):
 
     `kind` is what lies between: "linear"; "constant", values[i] up to the next time; "cubic", with the slopes of the
     parabola through a value and its neighbours. A solve does not land on the times unless asked to by `land`. `outside`
-    is as in `PiecewiseLinear`; a constant cannot be extended but by itself.
+    is as in `PiecewiseLinear`, with "constant" as in `PiecewiseConstant`.
     Shapes: t0 and dt [], values [n, *shape], or a pytree of such, n ≥ 2; u(t) is [*shape].
     Errors: `ValueError` for a dt that is not positive.
     """
@@ -229,7 +229,7 @@ class Sampled(Input):
         i = jnp.clip(number, 0, n - 2).astype(jnp.int32)
         if self.kind == "constant":
             row = jnp.clip(number, 0, n - 1).astype(jnp.int32)
-            within = jnp.where((number >= 0) & (number < n), 0, -1)
+            within = jnp.minimum(number, 0)  # the last value is held
             return jax.tree.map(lambda rows: _outside(read(rows, row), within, self.outside), self.values)
         share = passed - i.astype(t.dtype)
         if self.kind == "linear" or n == 2:

@@ -61,11 +61,17 @@ class SquareWave(Input):
 
     def at(self, t: jax.Array) -> jax.Array:
         if self.edges is not None:
-            t = t.astype(common_dtype((t.dtype, self.edges.dtype)))
-            return self._either(count_until(jnp.asarray(self.edges), t) % 2 == 1)
-        t = t.astype(common_dtype((t.dtype, self.period.dtype)))
-        passed = (t - self.phase) / self.period
-        return self._either(passed - jnp.floor(passed) < self.duty)
+            edges = jnp.asarray(self.edges)
+            return self._either(count_until(edges, t.astype(common_dtype((t.dtype, edges.dtype)))) % 2 == 1)
+        (period, phase, duty), (t,) = self._clock(t)
+        passed = (t - phase) / period
+        return self._either(passed - jnp.floor(passed) < duty)
+
+    def _clock(self, *times: Any) -> tuple[tuple, tuple]:
+        """Period, phase and duty, and these times, in a dtype that holds them all; numbers stay numbers."""
+        clock = self.period, self.phase, self.duty
+        dtype = common_dtype(tuple(x.dtype for x in (*clock, *times)))
+        return tuple(x.astype(dtype) for x in clock), tuple(x.astype(dtype) for x in times)
 
     def _either(self, is_high: jax.Array) -> jax.Array:
         return jnp.where(is_high, self.high, self.low)
@@ -74,17 +80,17 @@ class SquareWave(Input):
         """All jumps from a period before the span to one after it, as numbers wherever they are known."""
         if not self.land:
             return Prepared(self)
-        # under `grad` and `jvp` alone, these are numbers
-        (period, phase), *ends = known = lax.stop_gradient(((self.period, self.phase), t0, t1))
+        clock, ends = self._clock(t0, t1)
+        (period, phase, _), ends = known = lax.stop_gradient((clock, ends))  # under `grad` alone, these are numbers
         concrete = errors.all_concrete(known)
         xp = np if concrete else jnp
         low, high = xp.minimum(*ends), xp.maximum(*ends)
         count = self._count((high - low) / period if concrete else None)
         first = xp.floor((low - phase) / period) - 1
-        xp = np if errors.all_concrete((self.period, self.phase, self.duty)) and concrete else jnp
-        numbers = first + xp.arange(count)
-        edges = self.phase + self.period * xp.stack([numbers, numbers + self.duty], axis=1)
-        edges = edges.reshape(-1)
+        period, phase, duty = clock
+        xp = np if errors.all_concrete(clock) and concrete else jnp
+        numbers = first + xp.arange(count).astype(first.dtype)
+        edges = (phase + period * xp.stack([numbers, numbers + duty], axis=1)).reshape(-1)
         ready = eqx.tree_at(lambda u: u.edges, self, edges, is_leaf=lambda x: x is None)
         complete = lax.stop_gradient(edges[-1]) >= high
         if concrete:
