@@ -122,7 +122,7 @@ def test_values_of_any_shape_and_kind(make):
     [
         (lambda: PiecewiseLinear([0, 2, 1], [1, 2, 3]), r"must increase, but ts\[2\] = 1.0 follows ts\[1\] = 2.0"),
         (lambda: PiecewiseLinear([0, 1, 1], [1, 2, 3]), r"follows ts\[1\] = 1.0 in float64. Sort them; two values"),
-        (lambda: PiecewiseLinear(np.float32([1, 1 + 1e-9]), [1, 2]), "in float32"),
+        (lambda: PiecewiseLinear(np.array([1, 1 + 1e-9], np.float32), [1, 2]), "in float32"),
         (lambda: PiecewiseConstant([0, np.nan], [1, 2]), r"finite numbers, but ts\[1\] = nan"),
         (lambda: PiecewiseConstant([0, 1, 2], [1, 2]), "3 times and 2 rows of values. What holds from the last time"),
         (lambda: PiecewiseConstant([0, 1], {"a": [1, 2], "b": [1, 2, 3]}), r"`values\['b'\]` has shape \(3,\)"),
