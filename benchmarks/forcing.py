@@ -1,11 +1,13 @@
 """What a table that drives an equation costs: one of 100 000 samples over one of 100, and over a formula.
 
-A pendulum of two states, so that the look-up is a large part of a step. With equal steps both tables take the same ones;
-at a tolerance, each what its kinks ask for, and the first 256 or fewer are landed on. The error is that of the tables.
+A pendulum of two states, so that the look-up is a large part of a step. With equal steps both tables take the same
+ones; at a tolerance, each those that its kinks ask for. The error is that of the table. Times of an uneven table are
+found by a few reads as well, but in places that no cache foresees.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -90,8 +92,9 @@ def contest(table: str, steps: str, gradient: bool) -> dict:
 
 
 def main() -> None:
-    cases = [(table, steps, gradient) for gradient in (False, True) for steps in ("1000 equal", "rtol 1e-6") for table in TABLES]
-    rows = common.gather(contest(*case) for case in cases if case[0] != "PiecewiseLinear, landed on" or case[1] == "rtol 1e-6")
+    cases = itertools.product((False, True), ("1000 equal", "rtol 1e-6"), TABLES)
+    kept = [case for case in cases if case[2] != "PiecewiseLinear, landed on" or case[1] == "rtol 1e-6"]
+    rows = common.gather(contest(table, steps, gradient) for gradient, steps, table in kept)
     common.report("forcing", "Tables that drive an equation", rows)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -55,15 +56,21 @@ def is_input(x: Any) -> bool:
 
 def prepare_all(tree: PyTree, t0: Any, t1: Any) -> Prepared:
     """`tree` with all inputs in it prepared."""
-    leaves, structure = jax.tree.flatten(tree, is_leaf=is_input)
-    if not any(map(is_input, leaves)):
+    if not _has_inputs(jax.tree.structure(tree)):
         return Prepared(tree)
+    leaves, structure = jax.tree.flatten(tree, is_leaf=is_input)
     found = [x.prepared(t0, t1) if is_input(x) else Prepared(x) for x in leaves]
     complete = True
     for one in found:
         complete = one.complete if complete is True else complete & one.complete
     breakpoints = [np.ravel(x) if errors.concrete(x) else x.reshape(-1) for one in found for x in one.breakpoints]
     return Prepared(structure.unflatten([one.taken for one in found]), breakpoints, complete)
+
+
+@functools.lru_cache
+def _has_inputs(structure: Any) -> bool:
+    """Whether there is an input in a pytree: to look at every node in each call would cost more than a small solve."""
+    return any(map(is_input, jax.tree.leaves(structure.unflatten(range(structure.num_leaves)), is_leaf=is_input)))
 
 
 def with_breakpoints(stops: Any, breakpoints: Sequence[Any], dtype: Any) -> Any:
