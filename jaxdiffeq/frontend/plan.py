@@ -119,16 +119,18 @@ def prepare(terms: Terms, options: Options) -> tuple[Plan, Arrays]:
         saveat = replace(saveat, fn=on_whole(saveat.fn))
     keep, ts = times(saveat, t0, t1, dtype)
     varying, mass = (mass, None) if callable(mass) else (None, mass)
-    (given, args), breakpoints, complete = prepare_all((Given(f, explicit, jac, residual, varying), args), t0, t1)
-    stops = sorted_stops(with_breakpoints(stops, breakpoints, dtype), t0, t1, dtype) if breakpoints else stops
+    driven = prepare_all((Given(f, explicit, jac, residual, varying), args), t0, t1)
+    given, args = driven.taken
+    if driven.jumps or driven.kinks:
+        stops = sorted_stops(with_breakpoints(stops, driven, dtype), t0, t1, dtype)
     parts, arrays = split((given, args), at_least_float32(ravel.dtype))
     if not hashable(parts.static):
         errors.static(args, "args")
         errors.static(given, "problem")
     leaves = [as_array(x, d) for x, d in zip(jax.tree.leaves(y0), ravel.dtypes, strict=True)]
     settings = _settings(options, ravel, y0, dtype)
-    if complete is not True:
-        settings = settings._replace(begins=jnp.where(complete, Result.running, Result.event_limit_reached))
+    if driven.complete is not True:
+        settings = settings._replace(begins=jnp.where(driven.complete, Result.running, Result.event_limit_reached))
     names = errors.regularisers(options.regularisers, stepper, tuple(MEANINGS))
     if "stiffness" in names:
         stepper = replace(stepper, measures=True)

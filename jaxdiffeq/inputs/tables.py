@@ -95,7 +95,10 @@ class PiecewiseConstant(Input):
         return jax.tree.map(lambda x: jnp.where(passed > 0, x, jnp.nan), found)
 
     def prepared(self, t0: Any, t1: Any) -> Prepared:
-        return Prepared(self, (self.ts,) if self.land else ())
+        return Prepared(self, jumps=self.ts if self.land else None)
+
+    def moved(self, jumps: Any) -> PiecewiseConstant:
+        return eqx.tree_at(lambda u: u.ts, self, jumps)
 
 
 class PiecewiseLinear(Input):
@@ -123,7 +126,7 @@ class PiecewiseLinear(Input):
 
     def prepared(self, t0: Any, t1: Any) -> Prepared:
         lands = self.ts.shape[0] <= LANDED_ON if self.land is None else self.land
-        return Prepared(self, (self.ts,) if lands else ())
+        return Prepared(self, kinks=self.ts if lands else None)
 
 
 class CubicSpline(Input):
@@ -185,7 +188,7 @@ class CubicSpline(Input):
 
     def prepared(self, t0: Any, t1: Any) -> Prepared:
         lands = self.ts.shape[0] <= LANDED_ON if self.land is None else self.land
-        return Prepared(self.with_slopes(), (self.ts,) if lands else ())
+        return Prepared(self.with_slopes(), kinks=self.ts if lands else None)
 
 
 class Sampled(Input):
@@ -249,5 +252,8 @@ class Sampled(Input):
     def prepared(self, t0: Any, t1: Any) -> Prepared:
         if not self.land:
             return Prepared(self)
-        ready = eqx.tree_at(lambda u: u.times, self, self.ts, is_leaf=lambda x: x is None)
-        return Prepared(ready, (ready.times,))
+        times = self.ts
+        return Prepared(self.moved(times), **{"jumps" if self.kind == "constant" else "kinks": times})
+
+    def moved(self, jumps: Any) -> Sampled:
+        return eqx.tree_at(lambda u: u.times, self, jumps, is_leaf=lambda x: x is None)

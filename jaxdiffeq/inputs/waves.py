@@ -91,11 +91,13 @@ class SquareWave(Input):
         xp = np if errors.all_concrete(clock) and concrete else jnp
         numbers = first + xp.arange(count).astype(first.dtype)
         edges = (phase + period * xp.stack([numbers, numbers + duty], axis=1)).reshape(-1)
-        ready = eqx.tree_at(lambda u: u.edges, self, edges, is_leaf=lambda x: x is None)
         complete = lax.stop_gradient(edges[-1]) >= high
         if concrete:
             checks.periods(bool(complete), self.count, (high - low) / period)
-        return Prepared(ready, (edges,), True if concrete else complete)
+        return Prepared(self.moved(edges), jumps=edges, complete=True if concrete else complete)
+
+    def moved(self, jumps: Any) -> SquareWave:
+        return eqx.tree_at(lambda u: u.edges, self, jumps, is_leaf=lambda x: x is None)
 
     def _count(self, held: Any) -> int:
         """How many periods to look at; the span holds so many, or None if that is not known."""

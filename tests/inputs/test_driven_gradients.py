@@ -148,6 +148,25 @@ def test_every_number_of_a_wave():
             np.testing.assert_allclose(found[name], true[name], rtol=1e-7, err_msg=name)
 
 
+@named
+def test_breakpoints_at_one_time_have_derivatives_of_their_own(strategy):
+    """Two jumps and a kink at 0.4, in different inputs, next to a stop there."""
+    at = jnp.array([0.4, 0.4])
+
+    def loss(at):
+        pulses = [
+            PiecewiseConstant(jnp.append(jnp.zeros(1), x[None]), jnp.array([h, 0.0])) for x, h in zip(at, (2.0, 5.0))
+        ]
+        line = PiecewiseLinear(jnp.array([0.0, 0.4, 1.0]), jnp.array([1.0, 2.0, 0.0]))
+        f = lambda t, y, u: u[0](t) * (1 + u[2](t)) + u[1](t) - 1.3 * y
+        problem = jde.ODEProblem(f, jnp.zeros(1), (0.0, 1.0), args=[*pulses, line])
+        return jde.solve(problem, jde.Tsit5(), stops=[0.4], gradient=strategy, **OPTIONS).ys[-1, 0]
+
+    # λ·(f before − f after), where the line is 2
+    true = np.exp(-1.3 * 0.6) * np.array([2.0 * 3.0, 5.0])
+    np.testing.assert_allclose(jax.jit(jax.grad(loss))(at), true, rtol=1e-7)
+
+
 def test_an_input_is_a_leaf_like_any_other():
     """A gradient of one is an input of the same kind, and so is what an optimiser makes of it."""
     u = PiecewiseConstant([0.0, 0.15, 0.4], [0.0, 2.0, 0.0])

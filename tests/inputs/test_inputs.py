@@ -98,7 +98,7 @@ def test_a_square_wave():
     at = np.array([-1.6, -1.5, -1.1, -1.0, 0.4, 0.5, 0.9, 1.0, 2.4, 2.5])
     expected = [-1, 3, 3, -1, -1, 3, 3, -1, -1, 3]
     np.testing.assert_array_equal(u(at), expected)
-    taken, (edges,), complete = u.prepared(np.asarray(2.6), np.asarray(-1.7))
+    taken, edges, _, complete = u.prepared(np.asarray(2.6), np.asarray(-1.7))
     np.testing.assert_array_equal(taken(at), expected)
     assert complete is True and np.isin([-1.5, -1.0, 0.5, 1.0, 2.5], edges).all()
 
