@@ -154,9 +154,8 @@ def test_breakpoints_at_one_time_have_derivatives_of_their_own(strategy):
     at = jnp.array([0.4, 0.4])
 
     def loss(at):
-        pulses = [
-            PiecewiseConstant(jnp.append(jnp.zeros(1), x[None]), jnp.array([h, 0.0])) for x, h in zip(at, (2.0, 5.0))
-        ]
+        pulse = lambda x, height: PiecewiseConstant(jnp.append(jnp.zeros(1), x[None]), jnp.array([height, 0.0]))
+        pulses = [pulse(at[0], 2.0), pulse(at[1], 5.0)]
         line = PiecewiseLinear(jnp.array([0.0, 0.4, 1.0]), jnp.array([1.0, 2.0, 0.0]))
         f = lambda t, y, u: u[0](t) * (1 + u[2](t)) + u[1](t) - 1.3 * y
         problem = jde.ODEProblem(f, jnp.zeros(1), (0.0, 1.0), args=[*pulses, line])
