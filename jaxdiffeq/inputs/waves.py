@@ -56,22 +56,16 @@ class SquareWave(Input):
         checks.share(duty, "duty")
         if count is not None:
             errors.positive_integer(count, "count")
-        self.period, self.duty, self.phase = (inexact(x, float) for x in (period, duty, phase))
+        self.period, self.duty, self.phase = (_number(x) for x in (period, duty, phase))
         self.low, self.high, self.count, self.land, self.edges = low, high, count, land, None
 
     def at(self, t: jax.Array) -> jax.Array:
         if self.edges is not None:
             edges = jnp.asarray(self.edges)
             return self._either(count_until(edges, t.astype(common_dtype((t.dtype, edges.dtype)))) % 2 == 1)
-        (period, phase, duty), (t,) = self._clock(t)
+        period, phase, duty, t = _alike(self.period, self.phase, self.duty, t)
         passed = (t - phase) / period
         return self._either(passed - jnp.floor(passed) < duty)
-
-    def _clock(self, *times: Any) -> tuple[tuple, tuple]:
-        """Period, phase and duty, and these times, in a dtype that holds them all; numbers stay numbers."""
-        clock = self.period, self.phase, self.duty
-        dtype = common_dtype(tuple(x.dtype for x in (*clock, *times)))
-        return tuple(x.astype(dtype) for x in clock), tuple(x.astype(dtype) for x in times)
 
     def _either(self, is_high: jax.Array) -> jax.Array:
         return jnp.where(is_high, self.high, self.low)
@@ -80,18 +74,20 @@ class SquareWave(Input):
         """All jumps from a period before the span to one after it, as numbers wherever they are known."""
         if not self.land:
             return Prepared(self)
-        clock, ends = self._clock(t0, t1)
-        (period, phase, _), ends = known = lax.stop_gradient((clock, ends))  # under `grad` alone, these are numbers
+        given = self.period, self.phase, self.duty, t0, t1
+        # under `grad` alone, what is traced is a number
+        known = [x if errors.concrete(x) else lax.stop_gradient(x) for x in given]
         concrete = errors.all_concrete(known)
+        period, phase, _, *ends = _alike(*known)
         xp = np if concrete else jnp
         low, high = xp.minimum(*ends), xp.maximum(*ends)
         count = self._count((high - low) / period if concrete else None)
         first = xp.floor((low - phase) / period) - 1
-        period, phase, duty = clock
-        xp = np if errors.all_concrete(clock) and concrete else jnp
-        numbers = first + xp.arange(count).astype(first.dtype)
+        period, phase, duty, *_ = _alike(*given)
+        numbers = first.astype(period.dtype) + xp.arange(count).astype(period.dtype)
+        xp = np if errors.all_concrete(given) else jnp
         edges = (phase + period * xp.stack([numbers, numbers + duty], axis=1)).reshape(-1)
-        complete = lax.stop_gradient(edges[-1]) >= high
+        complete = (edges[-1] if errors.concrete(edges) else lax.stop_gradient(edges[-1])) >= high
         if concrete:
             checks.periods(bool(complete), self.count, (high - low) / period)
         return Prepared(self.moved(edges), jumps=edges, complete=True if concrete else complete)
@@ -106,3 +102,16 @@ class SquareWave(Input):
         checks.periods_known(held is not None)
         checks.periods(float(held) < MOST, None, held)
         return 1 << math.ceil(math.log2(float(held) + SPARE))  # a new program only now and then
+
+
+def _number(x: Any) -> Any:
+    """A plain number stays one, of which a traced program knows the value."""
+    return float(x) if isinstance(x, int) else x if isinstance(x, float) else inexact(x, float)
+
+
+def _alike(*given: Any) -> list[Any]:
+    """Numbers in one dtype, by numpy if all of them are known, even while something else is traced."""
+    if errors.all_concrete(given):
+        return [np.asarray(x, np.float64) for x in given]
+    dtype = common_dtype(tuple(x.dtype for x in given if not isinstance(x, float)))
+    return [jnp.asarray(x, dtype) if isinstance(x, float) else x.astype(dtype) for x in given]
