@@ -57,6 +57,12 @@ CLAIMS = (
     ("other gradients", "gradients", "–", lambda r: span(r, "ours / diffrax", lambda row: not saved_101(row))),
     ("gradient of a neural ODE, against diffrax", "neural_ode", "0.9", lambda r: span(r, "ours / diffrax")),
     ("against torchdiffeq", "neural_ode", "0.5", lambda r: span(r, "ours / torchdiffeq")),
+    (
+        "driver of 100 000 samples over one of 100",
+        "forcing",
+        "1.2",
+        lambda r: span(r, "100 000 / 100", lambda row: "uneven" not in row["table"]),
+    ),
     ("lanes under vmap, against diffrax", "lanes", "–", lambda r: span(r, "ours / diffrax", solves)),
     ("their gradients", "lanes", "–", lambda r: span(r, "ours / diffrax", gradients)),
     ("RK4 × 1000 over a hand-written scan", "fixed_steps", "1.15", lambda r: span(r, "ours / scan", solves)),

@@ -1,5 +1,6 @@
 """Differential equations in JAX, where any solve is a layer of a neural network."""
 
+from jaxdiffeq import inputs as inputs
 from jaxdiffeq import nn as nn
 from jaxdiffeq.algebra.detect import Detected as Detected
 from jaxdiffeq.algebra.krylov import MatrixFree as MatrixFree

@@ -13,6 +13,16 @@ from jaxdiffeq import errors
 RESOLVED = 256  # units of rounding of its own times, which a span has to be longer than
 
 
+def beside(t: jax.Array, towards: jax.Array) -> jax.Array:
+    """The next time that can be told from t, in the direction of the sign of `towards`.
+
+    From zero that is the smallest number that keeps all its digits: lesser ones are taken for zero on the way.
+    """
+    far = jnp.where(towards < 0, -jnp.inf, jnp.inf).astype(t.dtype)
+    least = jnp.where(towards < 0, -1, 1).astype(t.dtype) * jnp.finfo(t.dtype).tiny
+    return jnp.where(t == 0, least, jnp.nextafter(t, far))
+
+
 def _cure(dtype: Any) -> str:
     if jnp.dtype(dtype).itemsize >= 8:
         return "Shift the origin of time: integrate over (0, t1 - t0) and let f add t0."

@@ -64,7 +64,7 @@ def _static(default: Any) -> Any:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Event(EventDefaults):
-    """Acts where `condition(t, y, args)` crosses zero: where it rises along the way (`direction` 1), falls (−1), or both.
+    """Acts where `condition(t, y, args)` crosses zero: where it rises along the way (`direction` 1), falls (−1), both.
 
     `affect(t, y, args)` returns the new state, `affect_args(t, y, args)` the new parameters, which hold from there on;
     both see the state before. Without either, the event is logged. `terminate` ends the solve there. A condition that
@@ -164,7 +164,7 @@ class PresetTimes(EventDefaults):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Periodic(EventDefaults):
-    """Acts at start, start + every, start + 2·every …, in the direction of the solve; `start` is t₀ + every if left out.
+    """Acts at start, start + every, start + 2·every …, in the direction of the solve; `start` is t₀ + every by default.
 
     The rest is as in `PresetTimes`.
     """
@@ -192,6 +192,9 @@ class Periodic(EventDefaults):
             passed = jnp.where(behind < 0, 0, jnp.floor(behind) + 1).astype(t0.dtype)
             return start + way * passed * every
 
+        def after(ticks, t0, way):
+            return first(t0, way) + way * ticks.astype(t0.dtype) * jnp.asarray(self.every, t0.dtype)
+
         def now(t0, y, args, way):
             if self.start is None:
                 return jnp.array(False)
@@ -201,7 +204,7 @@ class Periodic(EventDefaults):
             times=Times(
                 now=now,
                 first=lambda t0, y, args, way: first(t0, way),
-                next=lambda ticks, t, y, args, t0, way: first(t0, way) + way * ticks.astype(t.dtype) * jnp.asarray(self.every, t.dtype),
+                next=lambda ticks, t, y, args, t0, way: after(ticks, t0, way),
             )
         )
 
@@ -241,10 +244,10 @@ class NextTime(EventDefaults):
 
 def _is_event(given: Any) -> None:
     if isinstance(given, type) or not isinstance(given, EventDefaults):
-        raise TypeError(
-            f"`events` must be events ({', '.join(__all__)}) or a list of them, but {given!r} is among them."
-            f"{errors.call_it(given) if isinstance(given, type) else ' Write Event(condition).' if callable(given) else ''}"
-        )
+        cure = " Write Event(condition)." if callable(given) else ""
+        cure = errors.call_it(given) if isinstance(given, type) else cure
+        kinds = ", ".join(__all__)
+        raise TypeError(f"`events` must be events ({kinds}) or a list of them, but {given!r} is among them.{cure}")
 
 
 def _takes_what_it_is_given(given: Any) -> None:
@@ -309,8 +312,8 @@ def affected_args(new: Any, old: Any, leaves: list, like: list, given: Any) -> N
     changed = [(a, b) for a, b in zip(new.static, old.static, strict=True) if a != b]
     if changed:
         raise ValueError(
-            f"{name} changes {changed[0][1]!r} to {changed[0][0]!r}, which is no array, so it is fixed when the solve is "
-            f"compiled. Make it an array in args: jnp.asarray({changed[0][1]!r})."
+            f"{name} changes {changed[0][1]!r} to {changed[0][0]!r}, which is no array, so it is fixed when the solve "
+            f"is compiled. Make it an array in args: jnp.asarray({changed[0][1]!r})."
         )
     shapes = [[np.shape(x) for x in xs] for xs in (leaves, like)]
     if shapes[0] != shapes[1]:

@@ -30,7 +30,7 @@ class Row(NamedTuple):
     """in units of the tolerance, at most one if accepted; NaN with equal steps"""
     accepted: Any
     cause: Any
-    """the code of `Result` that a rejection stands for; `running`: it found an event, and is taken again to land on it"""
+    """the code of `Result` that a rejection stands for; `running`: it is taken again, to land on an event"""
     worst: Any
     """the number of the component with the largest error, or the first that is not finite"""
     events: Any
@@ -92,7 +92,8 @@ class Trace:
         refused = named.get(row.cause, Result(int(row.cause)).name)
         verdict = "" if row.accepted else refused
         numbers = f"{row.t:.9g}", f"{row.dt:.4g}", f"{row.error:.3g}"
-        return str(i), *numbers, verdict, self.components[row.worst], str(int(row.events)), *(str(int(n)) for n in row.work)
+        counts = (str(int(n)) for n in (row.events, *row.work))
+        return str(i), *numbers, verdict, self.components[row.worst], *counts
 
     def replay(self, i: int) -> Attempt:
         """Attempt i once more, operation by operation: f is called with numbers, which may be printed or stopped at.
@@ -146,7 +147,8 @@ def _attempts(plan: Plan, arrays: Arrays, carry: Carry) -> tuple[Carry, Row, Sta
         before, control = carry.state, carry.control
         live = control.result == Result.running
         here = integration.inputs_at(inputs, before)
-        step = integration.advance(here, settings, before, Sizing(control.dt, watch=control.watch), control.counts.steps)
+        made = Sizing(control.dt, watch=control.watch)
+        step = integration.advance(here, settings, before, made, control.counts.steps)
         dt, error = step.after.t - before.t, _error(step, before, settings)
         (state, records), control = integration.trip(inputs, settings, carry, live)
         new, old = control.counts, carry.control.counts
@@ -157,7 +159,8 @@ def _attempts(plan: Plan, arrays: Arrays, carry: Carry) -> tuple[Carry, Row, Sta
             landing = new.located > old.located
             happened = control.watch.happened - carry.control.watch.happened
         cause = jnp.where(landing, Result.running, cause)
-        row = Row(before.t, dt, error[0], new.steps > old.steps, cause, error[1], happened, _work(integration, old, new))
+        accepted, work = new.steps > old.steps, _work(integration, old, new)
+        row = Row(before.t, dt, error[0], accepted, cause, error[1], happened, work)
         return Carry(state, records, control), (row, before, live)
 
     carry, (rows, states, live) = lax.scan(one, carry, length=AT_ONCE)

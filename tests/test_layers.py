@@ -18,7 +18,7 @@ LAYERS = (  # from the bottom; a folder without files of its own here stands for
     {"interfaces", "progress", "habits", "primitives.jax_internals"},
     {"errors", "primitives.cpu_kernel", "primitives.dataflow", "primitives.varying_axes"},
     {"clock", "primitives.constant_matmul", "primitives.linear_call", "primitives.row_buffer", "primitives.while_loop"},
-    {"primitives.fused_region", "primitives.scan", "primitives.both_ways"},
+    {"primitives.fused_region", "primitives.scan", "primitives.both_ways", "primitives.search"},
     {
         "algebra.norm",
         "algebra.order",
@@ -29,7 +29,7 @@ LAYERS = (  # from the bottom; a folder without files of its own here stands for
         "frontend.saveat",
         "frontend.packed",
     },
-    {"algebra.blocks", "algebra.bracket"},
+    {"algebra.blocks", "algebra.bracket", "inputs"},
     {"algebra.structure"},
     {"algebra.conserved", "algebra.detect", "algebra.krylov", "algebra.newton"},
     {"implicit.consistent"},

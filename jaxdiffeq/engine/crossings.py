@@ -170,9 +170,7 @@ class Look:
         found = lambda: self._found(aim, landed, values, signs, crossed)
         return lax.cond(looks, found, lambda: vary_like(nothing, self.step.end))
 
-    def _found(
-        self, aim: Aim, landed: jax.Array, values: jax.Array, signs: jax.Array, crossed: jax.Array
-    ) -> Found:
+    def _found(self, aim: Aim, landed: jax.Array, values: jax.Array, signs: jax.Array, crossed: jax.Array) -> Found:
         """Whether a step in which something crosses, or that was to land, is at the root; and if not, where to aim."""
         t0, t1, size, way = self.step.before.t, self.step.after.t, jnp.abs(self.width), jnp.sign(self.width)
         unit = ULPS * jnp.finfo(t1.dtype).eps * jnp.maximum(jnp.abs(t0), jnp.abs(t1))
@@ -189,11 +187,11 @@ class Look:
         lost = landed & ~fires & (stalled | tired | tight)  # the interpolant crosses, the method does not
 
         at = jnp.where(apart <= unit, t1, t0 + way * far)
-        chosen = jax.tree.map(lambda a, b: jnp.where(crosses, a, b), (first.condition, first.sign), (aim.condition, aim.sign))
+        which, sign = (jnp.where(crosses, a, b) for a, b in zip(first[1:3], aim[1:3], strict=True))
         sure, tries = landed & (crosses | aim.sure), jnp.where(same, aim.tries, 0) + 1
         scale = jnp.max(jnp.abs(values), 0) / size.astype(values.dtype)
         scale = jnp.where(landed, aim.scale, scale)
-        aim = Aim(at, chosen[0], chosen[1], t0 + way * low, t0 + way * high, sure, apart, tries, scale)
+        aim = Aim(at, which, sign, t0 + way * low, t0 + way * high, sure, apart, tries, scale)
         floor = 2 * unit.astype(rates.dtype) * jnp.abs(rates)
         passed = (jnp.abs(values[-1]) <= floor) & (signs[-2] * jnp.sign(rates) < 0)
         passed &= self._wanted(jnp.sign(rates)[None])[0]
@@ -247,4 +245,5 @@ class Look:
         share = root(any_past, low, high, unit / jnp.where(size == 0, 1, size))
         index = jnp.argmax(past(share)).astype(jnp.int32)
         aim = no_aim(len(self.directions), self.step.after.t, self.step.end)
-        return crosses, share, aim._replace(condition=index, sign=sign[index], high=self.step.before.t + high * self.width)
+        end = self.step.before.t + high * self.width
+        return crosses, share, aim._replace(condition=index, sign=sign[index], high=end)

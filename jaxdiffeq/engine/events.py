@@ -14,7 +14,7 @@ from jax import lax
 from jaxdiffeq.engine.crossings import Aim, Found, Info, Left, Look, no_aim, nothing_left
 from jaxdiffeq.engine.recorders import RecorderDefaults
 from jaxdiffeq.primitives.row_buffer import read, rows, write
-from jaxdiffeq.types import Ahead, Inputs, PyTree, Result, Shapes, Sizing, State, StepCotangents, StepView
+from jaxdiffeq.types import Ahead, Inputs, PyTree, Result, Shapes, State, StepCotangents, StepView
 
 
 class Watch(NamedTuple):
@@ -116,9 +116,8 @@ class Events:
         return Ahead(_stacked(times, t.dtype), self.changing(args))
 
     def watch(self, inputs: Inputs) -> Watch:
-        zero = jnp.zeros((), jnp.int32)
-        left = nothing_left(len(self.directions), inputs.y0)
-        return Watch(no_aim(len(self.directions), inputs.t0, inputs.y0), left, zero, jnp.zeros(len(self.timers), jnp.int32))
+        n, zero, ticks = len(self.directions), jnp.zeros((), jnp.int32), jnp.zeros(len(self.timers), jnp.int32)
+        return Watch(no_aim(n, inputs.t0, inputs.y0), nothing_left(n, inputs.y0), zero, ticks)
 
     def _later(self, inputs: Inputs, time: Any, t: jax.Array) -> jax.Array:
         """A time ahead, or never."""
@@ -160,7 +159,8 @@ class Events:
         result = jnp.where(full, Result.event_limit_reached, result).astype(jnp.int32)
         fired = fired & ~full
         ticks = watch.ticks + fired[fired.size - len(self.timers) :].astype(jnp.int32)
-        new = Watch(no_aim(len(self.directions), t1, step.end), found.left, watch.happened + jnp.where(full, 0, more), ticks)
+        aim, happened = no_aim(len(self.directions), t1, step.end), watch.happened + jnp.where(full, 0, more)
+        new = Watch(aim, found.left, happened, ticks)
         old = watch._replace(aim=jax.tree.map(lambda a, b: jnp.where(accepted, a, b), found.aim, watch.aim))
         watch = jax.tree.map(lambda a, b: jnp.where(ends, a, b), new, old)
         return Seen(found.again, fired, jnp.any(found.grazing), result, watch)

@@ -366,9 +366,7 @@ class Integration:
         went_on = seen.result == Result.running
         result = seen.result if step.result is None else jnp.where(went_on, step.result, seen.result)
         step = step._replace(restart=acts if step.restart is None else step.restart | acts, result=result)
-        view = view._replace(
-            made=made._replace(fired=seen.fired), taken=view.taken & ~seen.again, grazing=seen.grazing
-        )
+        view = view._replace(made=made._replace(fired=seen.fired), taken=view.taken & ~seen.again, grazing=seen.grazing)
         return step, Verdict(accept, dt, memory, cause, stop), view, seen.watch
 
     def recorded(self, inputs: Inputs, held: Held, step: StepView, dense: PyTree) -> tuple[Held, jax.Array]:

@@ -12,6 +12,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxdiffeq import clock
+from jaxdiffeq.primitives.row_buffer import read
+from jaxdiffeq.primitives.search import count_until
 from jaxdiffeq.types import Context, Inputs, State
 
 
@@ -22,26 +25,23 @@ def direction_of(inputs: Inputs) -> jax.Array:
 def next_stop(inputs: Inputs, field: Any, at: State, context: Context) -> tuple[jax.Array, Any]:
     """The next time to land on, and f on the way there.
 
-    Between two stops f is asked only for times strictly between them: a jump of f at a stop is seen from the side
-    on which the step lies, whether f says `t < stop` or `t <= stop`.
+    Between two stops f is asked only for times strictly between them, and so it is between the ends of the span and a
+    stop: a jump of f is seen from the side on which the step lies, whether f says `t < stop` or `t <= stop`.
     """
     stops, asked = inputs.stops, at.stops
     if stops.size == 0 and not len(asked):
         return inputs.t1, field.at(None, context)
     direction = direction_of(inputs)
-    passed = jnp.sum(direction * stops <= direction * at.t)
-    targets = jnp.append(stops, inputs.t1)
-    target = targets[passed]
-    far = jnp.array(jnp.inf, at.t.dtype)
-    last = jnp.where(passed > 0, targets[passed - 1], -direction * far)
-    jumps = passed < stops.size
+    last, target = inputs.t0, inputs.t1
+    if stops.size:
+        passed = count_until(stops, at.t, direction)
+        last = jnp.where(passed > 0, read(stops, jnp.maximum(passed - 1, 0)), last)
+        target = jnp.where(passed < stops.size, read(stops, jnp.minimum(passed, stops.size - 1)), target)
     if len(asked):
-        sooner = direction * asked[1] < direction * target
-        target, jumps = jnp.where(sooner, asked[1], target), jumps | sooner
+        target = jnp.where(direction * asked[1] < direction * target, asked[1], target)
         last = jnp.where(direction * asked[0] > direction * last, asked[0], last)
     ends = lax.stop_gradient((last, target))  # bounds for a clip that is constant; nextafter has no derivative
-    first, final = jnp.nextafter(ends[0], direction * far), jnp.nextafter(ends[1], -direction * far)
-    final = jnp.where(jumps, final, target)
+    first, final = clock.beside(ends[0], direction), clock.beside(ends[1], -direction)
     low, high = jnp.minimum(first, final), jnp.maximum(first, final)
 
     def one_sided(t):

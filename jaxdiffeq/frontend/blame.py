@@ -226,7 +226,7 @@ def _structure(plan: Plan, arrays: Arrays, solution: Any) -> str:
 
 
 RESOLVED_GAP, CLEAR_GAP = 64, 1e5
-"""units of rounding of t: events less apart than the first are at one instant, the ratio of two of the second is clear"""
+"""units of rounding of t: events less apart than the first are at one instant; of the second, two have a clear ratio"""
 
 
 def event_not_finite(plan: Plan, arrays: Arrays, solution: Solution) -> str:
@@ -267,7 +267,7 @@ def too_many_events(solution: Solution) -> tuple[str, str]:
             "sides of the surface f points back to it, along which it should be sliding"
         )
         return why, (
-            "Let the affects switch to an f that stays on the surface (Filippov's), give the switch some hysteresis, or "
-            "terminate there."
+            "Let the affects switch to an f that stays on the surface (Filippov's), give the switch some hysteresis, "
+            "or terminate there."
         )
     return f"{count} events happened, and then another one: `max_events` are exceeded", "Raise `max_events`."

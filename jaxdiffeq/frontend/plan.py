@@ -21,6 +21,7 @@ from jaxdiffeq.frontend.options import Options
 from jaxdiffeq.frontend.saveat import Keep, normalise, one_array, sorted_times, times
 from jaxdiffeq.frontend.user_events import bound
 from jaxdiffeq.implicit.system import like, make_consistent
+from jaxdiffeq.inputs.base import prepare_all, with_breakpoints
 from jaxdiffeq.primitives.jax_internals import plain_path
 from jaxdiffeq.primitives.varying_axes import match_varying_axes
 from jaxdiffeq.problems.definitions import Terms
@@ -121,16 +122,21 @@ def prepare(terms: Terms, options: Options) -> tuple[Plan, Arrays]:
         saveat = replace(saveat, fn=on_whole(saveat.fn))
     keep, ts = times(saveat, t0, t1, dtype)
     varying, mass = (mass, None) if callable(mass) else (None, mass)
-    given = Given(f, explicit, jac, residual, varying)
     events = options.events if on_whole is None else tuple(e.on_whole(on_whole) for e in options.events)
     errors.positive_integer(options.max_events, "max_events")
     errors.saved_events(saveat, events)
+    driven = prepare_all((Given(f, explicit, jac, residual, varying), args, events), t0, t1)
+    given, args, events = driven.taken
+    if driven.jumps or driven.kinks:
+        stops = sorted_stops(with_breakpoints(stops, driven, dtype), t0, t1, dtype)
     parts, arrays = split((given, args, events), at_least_float32(ravel.dtype))
     if not hashable(parts.static):
         errors.static(args, "args")
         errors.static(given, "problem")
     leaves = [as_array(x, d) for x, d in zip(jax.tree.leaves(y0), ravel.dtypes, strict=True)]
     settings = _settings(options, ravel, y0, dtype)
+    if driven.complete is not True:
+        settings = settings._replace(begins=jnp.where(driven.complete, Result.running, Result.event_limit_reached))
     names = errors.regularisers(options.regularisers, stepper, tuple(MEANINGS))
     if "stiffness" in names:
         stepper = replace(stepper, measures=True)
@@ -275,17 +281,20 @@ def _bounded(settings: Settings, inputs: Inputs, span_known: bool) -> Settings:
     made of another."""
     tolerance, least = settings.tolerance, jnp.finfo(inputs.y0.dtype)
     tolerance = Tolerance(jnp.maximum(tolerance.rtol, 10 * least.eps), jnp.maximum(tolerance.atol, least.tiny))
-    settings = settings._replace(tolerance=tolerance, begins=None if span_known else _begins(inputs))
+    settings = settings._replace(tolerance=tolerance, begins=_begins(settings, inputs, span_known))
     size = settings.controller.fixed_size(jnp.abs(inputs.t1 - inputs.t0))
     return settings if size is None else settings._replace(first_step=lax.stop_gradient(size))
 
 
-def _begins(inputs: Inputs) -> jax.Array:
-    """The code that a solve over this span begins with."""
+def _begins(settings: Settings, inputs: Inputs, span_known: bool) -> jax.Array | None:
+    """The code that a solve over this span begins with, if there is one."""
+    if span_known:
+        return settings.begins
     t0, t1 = lax.stop_gradient((inputs.t0, inputs.t1))
     span, unit = jnp.abs(t1 - t0), jnp.finfo(t0.dtype).eps * jnp.maximum(jnp.abs(t0), jnp.abs(t1))
     short = (span > 0) & (span < clock.RESOLVED * unit)
-    return jnp.where(short, Result.step_size_too_small, Result.running)
+    otherwise = Result.running if settings.begins is None else settings.begins
+    return jnp.where(short, Result.step_size_too_small, otherwise)
 
 
 def _recorders(plan: Plan, arrays: Arrays, observe: Any, capacity: int) -> dict[str, Any]:

@@ -19,8 +19,8 @@ class SaveAt:
     """What a solve keeps: values at the times `ts` or every `every`, after every `steps`-th step, at t0, at t1.
 
     `fn(t, y, args)` is saved in place of the state. `steps=True` means every step, `events=True` the states before and
-    after every event. Everything asked for comes back in one `sol.ts`, `sol.ys`: first t0, then `ts` in the order given,
-    then steps, events, and t1. At the time of an event `ts` and steps have the state after it.
+    after every event. Everything asked for comes back in one `sol.ts`, `sol.ys`: first t0, then `ts` in the order
+    given, then steps, events, and t1. At the time of an event `ts` and steps have the state after it.
     """
 
     ts: Any = None

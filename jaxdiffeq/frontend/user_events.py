@@ -58,7 +58,7 @@ class _Binding:
         self.shapes: dict[int, tuple] = {}
 
     def bound(self, limit: int) -> tuple[Events, list]:
-        kinds = [next(kind for kind, given in trigger._asdict().items() if given is not None) for trigger in self.triggers]
+        kinds = [next(kind for kind, x in trigger._asdict().items() if x is not None) for trigger in self.triggers]
         conditions, sizes = self.values(kinds, "crosses")
         flags, flag_sizes = self.values(kinds, "holds")
         sizes = sizes | flag_sizes | {i: 1 for i, kind in enumerate(kinds) if kind == "times"}
@@ -70,13 +70,14 @@ class _Binding:
             Member(int(first[i]), int(sizes[i]), _carrying(affect, carried), event.terminate, event.counts)
             for i, (event, (affect, _)) in enumerate(zip(self.events, affects, strict=True))
         )
-        directions = [np.full(sizes[i], event.direction) for i, event in enumerate(self.events) if kinds[i] == "crosses"]
+        crossing = [i for i in order if kinds[i] == "crosses"]
+        directions = [np.full(sizes[i], self.events[i].direction) for i in crossing]
         found = Events(
             members=members,
             conditions=conditions,
             directions=np.concatenate([np.zeros(0), *directions]),
             flags=flags,
-            timers=tuple(self.timer(trigger.times) for trigger, kind in zip(self.triggers, kinds, strict=True) if kind == "times"),
+            timers=tuple(self.timer(self.triggers[i].times) for i in order if kinds[i] == "times"),
             changing=lambda args: [args.leaves[j] for j in carried],
             changed=lambda args, new: args._replace(leaves=_put(args.leaves, carried, new)),
             limit=limit,
@@ -147,9 +148,7 @@ class _Binding:
         """New parameters as leaves like the old ones."""
         rest, new = split(args)
         user.affected_args(rest, self.on.rest, new, leaves, event)
-        return [
-            a if a is b else jnp.asarray(a).astype(jnp.asarray(b).dtype) for a, b in zip(new, leaves, strict=True)
-        ]
+        return [a if a is b else jnp.asarray(a).astype(jnp.asarray(b).dtype) for a, b in zip(new, leaves, strict=True)]
 
     def timer(self, times: Any) -> Timer:
         unpack, join = self.on.ravel.unpack, self.on.rest.join

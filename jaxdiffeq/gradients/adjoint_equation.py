@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxdiffeq import clock
 from jaxdiffeq.algebra import structure
 from jaxdiffeq.algebra.vectors import like, real_vector
 from jaxdiffeq.gradients.packing import Parts
@@ -137,11 +138,10 @@ class Trajectory:
         stops, towards = lax.stop_gradient((self.inputs.stops, self.direction))
         if stops.size == 0:
             return t
-        far = towards * jnp.inf
-        low = jnp.where(passed >= 0, jnp.nextafter(stops[jnp.maximum(passed, 0)], far), -far)
-        after = stops[jnp.minimum(passed + 1, stops.size - 1)]
-        real = (passed + 1 < stops.size) & (towards * after < towards * self.inputs.t1)
-        high = jnp.where(real, jnp.nextafter(after, -far), far)
+        ends = lax.stop_gradient((self.inputs.t0, self.inputs.t1))
+        last = jnp.where(passed >= 0, stops[jnp.maximum(passed, 0)], ends[0])
+        after = jnp.where(passed + 1 < stops.size, stops[jnp.minimum(passed + 1, stops.size - 1)], ends[1])
+        low, high = clock.beside(last, towards), clock.beside(after, -towards)
         low, high = jnp.minimum(low, high), jnp.maximum(low, high)
         return t + lax.stop_gradient(jnp.clip(t, low, high) - t)
 

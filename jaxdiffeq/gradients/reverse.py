@@ -155,9 +155,7 @@ class _Pull:
         """Of every recorder, the last row that it wrote: cursors to begin with."""
         return {name: mark - 1 for name, mark in self.constants.marks.items()}
 
-    def _pull_records(
-        self, bars: _Cotangents, cursors: dict, passage: StepView, dense: PyTree, here: Active
-    ) -> tuple:
+    def _pull_records(self, bars: _Cotangents, cursors: dict, passage: StepView, dense: PyTree, here: Active) -> tuple:
         """Let every recorder add its cotangents: around the step, to its dense output, to the active inputs `here`."""
         nothing = jax.tree.map(jnp.zeros_like, (passage.estimates, passage.chain))
         around = StepCotangents(jnp.zeros_like(bars.state.t), bars.state, None, bars.inputs, *nothing)
@@ -300,7 +298,7 @@ class _Backward(_Pull):
         return _Cotangents(d_start._replace(t=d_start.t + around.before_t), d_leaves), cursors
 
     def _here(self, start: State) -> tuple[Active, Sequence[int]]:
-        """The active inputs in a step, last those that events have changed, which are the state's; and which these are."""
+        """The active inputs in a step, last those that events have changed, which are the state's; and which these."""
         inputs, integration = self.active.inputs, self.integration
         if integration.events is None:
             return self.active, ()

@@ -49,7 +49,7 @@ class Active:
         return tree.unflatten(flat)
 
     def within(self, inputs: Inputs, changed: Sequence[int]) -> Active:
-        """With inputs in which the leaves numbered `changed` are others, which are differentiated too, after the rest."""
+        """With inputs whose leaves numbered `changed` are others, which are differentiated too, after the rest."""
         flat = jax.tree.leaves(inputs)
         kept = (i for i in self.where if i not in changed)
         return Active(inputs, (*kept, *(i for i in changed if is_real(flat[i]))))

@@ -43,7 +43,7 @@ METHODS = [
 
 @pytest.mark.parametrize("method", METHODS, ids=str)
 def test_a_ball_bounces_by_every_kind_of_method(method):
-    """The step to a bounce is taken to its root by the method itself, which has no error here but for multistep ones."""
+    """The step to a bounce is taken to its root by the method itself, which has no error here unless it is multistep."""
     sol = jde.solve(BALL, method, events=[BOUNCE], saveat=END, **TIGHT)
     assert sol.events is not None and int(sol.events.count) == int(sol.stats.events) == 3
     accurate = 1e-6 if isinstance(method, type(jde.BDF())) or "BDF" in repr(method) else 1e-11
@@ -83,7 +83,8 @@ def test_a_thermostat_changes_parameters():
     ]
     args = {"on": jnp.array(True), "high": 22.0}
     problem = jde.ODEProblem(heat, jnp.array([15.0]), (0.0, 6.0), args)
-    sol = jde.solve(problem, jde.Tsit5(), events=events, saveat=jde.SaveAt(t1=True, fn=lambda t, y, a: a["on"]), **TIGHT)
+    saveat = jde.SaveAt(t1=True, fn=lambda t, y, args: args["on"])
+    sol = jde.solve(problem, jde.Tsit5(), events=events, saveat=saveat, **TIGHT)
     off, on = math.log(12 / 8) / 0.5, math.log(12 / 8)
     times = math.log(15 / 8) + np.append(0.0, np.cumsum([off, on] * 4))
     count = int(sol.events.count)
@@ -294,7 +295,8 @@ def test_complex_and_tree_states():
 
 def test_lanes_have_their_own_events():
     def ball(e):
-        return jde.solve(BALL, jde.Tsit5(), args={"e": e}, events=BOUNCE, saveat=END, throw=False, max_events=12, **TIGHT)
+        options = {"saveat": END, "throw": False, "max_events": 12, **TIGHT}
+        return jde.solve(BALL, jde.Tsit5(), args={"e": e}, events=BOUNCE, **options)
 
     es = jnp.array([0.3, 0.6, 0.9])
     lanes = jax.vmap(ball)(es)

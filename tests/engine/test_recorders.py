@@ -102,7 +102,8 @@ def test_the_polynomial_is_wanted_where_a_time_is_due():
 
 
 def test_at_an_instant_every_time_is_the_start():
-    moving, fixed = SaveTimes(observe).init(inputs([0.5, 0.5, 0.7], (0.5, 0.5)), state(0.5), Shapes(None, Sizing(jnp.zeros(()))))
+    given = inputs([0.5, 0.5, 0.7], (0.5, 0.5))
+    moving, fixed = SaveTimes(observe).init(given, state(0.5), Shapes(None, Sizing(jnp.zeros(()))))
     np.testing.assert_array_equal(moving["t"], [0.5, 0.5, np.nan, np.nan])
     assert fixed == 0
 

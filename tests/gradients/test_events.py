@@ -37,9 +37,7 @@ def ball_true(x, count=20):
     e, h, g = x
     first = jnp.sqrt(2 * h / g)
     flights = 2 * first * e ** jnp.arange(1.0, count)
-    return jnp.stack(
-        [first + jnp.append(0.0, jnp.cumsum(flights)), g * first * e ** jnp.arange(1.0, count + 1)]
-    )
+    return jnp.stack([first + jnp.append(0.0, jnp.cumsum(flights)), g * first * e ** jnp.arange(1.0, count + 1)])
 
 
 X = jnp.array([0.85, 20.0, G])

@@ -128,7 +128,7 @@ def happening(x, strategy):
 def happening_true(x):
     when = jnp.arcsin(x[1] * jnp.log(0.7 * x[1] / x[2]) / x[0]) / x[1]
     after = (0.7 * x[1] + 0.5 * x[0]) * jnp.exp(x[0] * (jnp.sin(x[1] * TIMES) - jnp.sin(x[1] * when)) / x[1])
-    return jnp.sum(WEIGHTS * jnp.where(TIMES < when, truth(x, TIMES), after) ** 2)
+    return jnp.sum(WEIGHTS * jnp.where(when > TIMES, truth(x, TIMES), after) ** 2)
 
 
 def complex_field(t, y, args):
