@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxdiffeq import errors
 from jaxdiffeq.engine.integration import Carry
 from jaxdiffeq.engine.log import Window, WindowMarks
 from jaxdiffeq.frontend.options import Options
@@ -17,6 +18,8 @@ from jaxdiffeq.frontend.saveat import SaveAt
 from jaxdiffeq.primitives.row_buffer import read, rows
 from jaxdiffeq.problems.definitions import terms_of
 from jaxdiffeq.types import PyTree, Result
+
+OPTIONS = "method", "rtol", "atol", "first_step", "controller", "max_steps", "stops"
 
 
 class IntegratorState(NamedTuple):
@@ -48,7 +51,9 @@ class Integrator:
         controller: Any = None,
         max_steps: int = 100_000,
         stops: Any = (),
+        **others: Any,
     ):
+        errors.no_other_options(others, "Integrator", OPTIONS)
         terms = terms_of(problem)
         asked = Options(method, SaveAt(t1=True), False, rtol, atol, first_step, controller, max_steps, stops)
         self.plan, self.arrays = prepare(terms, asked.settled(terms))
