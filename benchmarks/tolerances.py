@@ -245,11 +245,7 @@ def picture(rows: list[dict[str, Any]]) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    panels = {
-        "explicit": ("explicit", "auto"),
-        "rosenbrock": ("rosenbrock", "multistep"),
-        "dirk": ("dirk", "collocation"),
-    }
+    panels = ("explicit", "auto"), ("rosenbrock", "multistep"), ("dirk", "collocation")
     figure, all_axes = plt.subplots(1, len(panels), figsize=(15, 9), sharex=True, layout="constrained")
     for axes, several in zip(all_axes, panels, strict=True):
         chosen = [row for row in rows if row["family"] in several][::-1]
