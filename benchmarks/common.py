@@ -156,8 +156,10 @@ def _cpu() -> str:
     return platform.processor() or platform.machine()
 
 
-def report(name: str, title: str, rows: list[dict[str, Any]], notes: Sequence[str] = ()) -> None:
-    """Print the table, and keep it as JSON and as markdown under results/; without rows and notes, nothing."""
+def report(
+    name: str, title: str, rows: list[dict[str, Any]], notes: Sequence[str] = (), details: dict[str, Any] | None = None
+) -> None:
+    """Print the table, and keep it as JSON, with `details`, and as markdown under results/; of nothing, nothing."""
     if not rows and not notes:
         return
     RESULTS.mkdir(exist_ok=True)
@@ -172,6 +174,7 @@ def report(name: str, title: str, rows: list[dict[str, Any]], notes: Sequence[st
     print(text)
     (RESULTS / f"{name}.md").write_text(text)
     record = {"title": title, "environment": where, "rows": rows, "notes": list(notes)}
+    record |= {} if details is None else {"details": details}
     (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
 
 

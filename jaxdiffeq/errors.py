@@ -128,6 +128,15 @@ def known_fields(changes: Iterable[str], fields: Sequence[str], owner: str, opti
         raise TypeError(f"{owner} has no field {name!r}. Its fields are {', '.join(fields)}{rest}.{hint}")
 
 
+def no_other_options(others: Iterable[str], owner: str, options: Sequence[str]) -> None:
+    """Options of other libraries, and misspelt ones."""
+    for name in others:
+        if name in habits.OPTIONS:
+            raise TypeError(f"{owner} has no option {name!r}, which another library has: {habits.OPTIONS[name]}.")
+        hint = habits.option(name, options) or " What `solve` has besides belongs to `solve`." * (name in habits.OURS)
+        raise TypeError(f"{owner} has no option {name!r}. Its options are {', '.join(options)}.{hint}")
+
+
 def time_span(tspan: Any) -> tuple[Any, Any]:
     try:
         t0, t1 = tspan

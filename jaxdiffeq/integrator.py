@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxdiffeq import errors
 from jaxdiffeq.engine.integration import Carry
 from jaxdiffeq.engine.log import Window, WindowMarks
 from jaxdiffeq.events import listed
@@ -18,6 +19,8 @@ from jaxdiffeq.frontend.saveat import SaveAt
 from jaxdiffeq.primitives.row_buffer import read, rows
 from jaxdiffeq.problems.definitions import terms_of
 from jaxdiffeq.types import PyTree, Result, Sizing
+
+OPTIONS = "method", "rtol", "atol", "first_step", "controller", "max_steps", "stops", "events", "max_events"
 
 
 class IntegratorState(NamedTuple):
@@ -51,7 +54,9 @@ class Integrator:
         stops: Any = (),
         events: Any = (),
         max_events: int = 100,
+        **others: Any,
     ):
+        errors.no_other_options(others, "Integrator", OPTIONS)
         terms = terms_of(problem)
         steering = rtol, atol, first_step, controller, max_steps, stops
         happen = {"events": listed(events), "max_events": max_events}

@@ -6,8 +6,10 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from jaxdiffeq.algebra.detect import Detected
 from jaxdiffeq.events import listed
 from jaxdiffeq.frontend.assemble import Account
+from jaxdiffeq.frontend.blame import held_up
 from jaxdiffeq.frontend.diagnose import raise_if_failed
 from jaxdiffeq.frontend.execute import execute
 from jaxdiffeq.frontend.options import Options
@@ -44,12 +46,13 @@ def solve(
 
     An `ODEProblem`, `SplitODEProblem` or `DAEProblem`; of a `SteadyStateProblem` the solution is a state, found with
     `rtol`, `atol`, `max_steps`, `gradient` and `throw`, and other options are refused.
-    `method` is chosen by tolerance, size and structure when left out: `recommend(problem)` says which and why. `saveat`
-    is None for every accepted step, an array of times, a spacing, or a `SaveAt`. An error of one is rtol·|y| + atol;
-    both may be pytrees like y0. `first_step`, the tolerances, the times and the controller's numbers are dynamic: a new
-    value does not recompile. `stops` are times to land on exactly, where f may jump; `events`, an `Event` or a list of
-    such, are found on the way, at most `max_events` of them; see `jaxdiffeq.events`. `regularisers` are names out of
-    "error", "stiffness", "energy", for `sol.regularisers`; see `jaxdiffeq.engine.regularisers`. `gradient` is the
+    `method` is chosen by tolerance, size and structure when left out: `recommend(problem)` says which and why. Outside
+    of `jit` a large stiff system that an explicit one could not solve is begun again, with ∂f/∂y's pattern read off f.
+    `saveat` is None for every accepted step, an array of times, a spacing, or a `SaveAt`. An error of one is rtol·|y| +
+    atol; both may be pytrees like y0. `first_step`, the tolerances, the times and the controller's numbers are dynamic:
+    a new value does not recompile. `stops` are times to land on exactly, where f may jump; `events`, an `Event` or a
+    list of such, are found on the way, at most `max_events` of them; see `jaxdiffeq.events`. `regularisers` are names
+    out of "error", "stiffness", "energy", for `sol.regularisers`; see `jaxdiffeq.engine.regularisers`. `gradient` is the
     strategy for derivatives. `progress` shows a bar, or gives reports to a function; see `jaxdiffeq.progress`.
     `replacements` are fields of the problem: `solve(problem, args=p)`.
     Units: `first_step`, `stops` and `saveat` are in the unit of t, `atol` in that of y.
@@ -66,6 +69,10 @@ def solve(
     terms = terms_of(problem)
     plan, arrays = prepare(terms, asked.settled(terms))
     plan, solution = execute(plan, arrays)
+    if method is None and held_up(plan, arrays, solution):
+        terms = terms._replace(structure=Detected())
+        plan, arrays = prepare(terms, asked.settled(terms))
+        plan, solution = execute(plan, arrays)
     account = Account(plan, method is not None, None if controller is None else type(controller))
     solution = dataclasses.replace(solution, account=account)
     if throw:

@@ -235,3 +235,22 @@ def test_what_is_traced_is_not_checked():
 def test_real_numbers():
     assert all(map(errors.real_number, [1, 1.0, True, np.float32(1), np.arange(2), jnp.ones(2), [1, 2.0]]))
     assert not any(map(errors.real_number, [1j, "1", None, np.ones(2, complex), [None]]))
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: jde.Integrator(PLAIN, reltol=1e-6), r"Integrator has no option 'reltol'.*`rtol=` here"),
+        (lambda: jde.Integrator(PLAIN, rtoll=1e-6), r"Did you mean `rtol=`\?"),
+        (lambda: jde.Integrator(PLAIN, saveat=0.1), r"'saveat'\. Its options are .*belongs to `solve`"),
+        (lambda: jde.nn.NeuralODE(jnp.tanh, dt0=0.1), r"NeuralODE has no option 'dt0'.*`first_step=` here"),
+        (lambda: jde.nn.AugmentedNeuralODE(jnp.tanh, 2, abstol=1), r"AugmentedNeuralODE has no option 'abstol'"),
+        (lambda: jde.nn.SolveLayer(PLAIN, saveat=0.1, adjoint=1), r"SolveLayer has no option 'adjoint'.*`gradient=`"),
+    ],
+)
+def test_options_of_other_libraries_where_solve_is_not_called(make, words):
+    with pytest.raises(TypeError, match=words):
+        make()
+
+
+PLAIN = jde.ODEProblem(lambda t, y, args: -y, 1.0, (0.0, 1.0))

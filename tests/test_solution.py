@@ -233,6 +233,9 @@ def test_explain_says_what_was_done_and_why():
     assert "success at t = 2" in text and "steps tried" in text
     text = dense().explain()
     assert "Tsit5" in text and "as given" in text and "the default of this method" in text
+    assert "order 5 with an embedded solution of order 4, dense output of order 4" in text
+    text = jde.solve(problem, jde.Trapezoid(), saveat=[2.0]).explain()
+    assert "order 2 with an estimate of its own error, dense output of order 2" in text
     said = []
 
     def traced(y0):

@@ -99,6 +99,8 @@ class _At(NamedTuple):
     z: Vector
     size: jax.Array
     rate: jax.Array
+    slowest: jax.Array
+    """of the rates so far: the last one may be small by accident, and is no promise to another iteration"""
     tried: jax.Array
     going: jax.Array
     ok: jax.Array
@@ -135,7 +137,7 @@ def root(
         chord = lambda z: algebra.solve(start.factors, residual(z))
         if not to_rounding:
             at = _iterate(chord, _to_tolerance(newton, start), start.z, start.rate)
-            return Found(at.z, at.ok, at.tried, jnp.where(at.ok, at.rate, jnp.inf))
+            return Found(at.z, at.ok, at.tried, jnp.where(at.ok, at.slowest, jnp.inf))
         anew = lambda z: algebra.solve(algebra.factor(exact(z)), residual(z))
         return _to_rounding(newton, chord, anew, start)
 
@@ -227,10 +229,11 @@ def _iterate(increment: Callable, rules: _Rules, z: Vector, rate: jax.Array, ok:
         else:
             hopeless, done = False, done | (seen & (theta >= 0.5) & rules.noise(dz, at.z))
         lost = ~jnp.isfinite(size) | (left <= 0) | hopeless
-        new = _At(at.z + dz, size, rate, at.tried + 1, ~(done | lost), done & jnp.isfinite(size))
+        slowest = jnp.where(at.tried > 1, jnp.maximum(at.slowest, rate), rate)
+        new = _At(at.z + dz, size, rate, slowest, at.tried + 1, ~(done | lost), done & jnp.isfinite(size))
         return (), jax.tree.map(lambda a, b: jnp.where(at.going, a, b), new, at)
 
     ok = jnp.asarray(ok)
-    first = _At(z, jnp.zeros((), z.dtype), rate, jnp.zeros((), jnp.int32), ~ok, ok)
+    first = _At(z, jnp.zeros((), z.dtype), rate, rate, jnp.zeros((), jnp.int32), ~ok, ok)
     _, last = frozen_while(lambda _, at: at.going, improve, (), first)
     return last

@@ -179,9 +179,9 @@ class Account:
         if self.plan is None:
             return self.said
         stepper = self.plan.stepper
-        how_small = (
-            f"order {stepper.order}, error estimate of order {stepper.error_order}, dense output {stepper.dense_order}"
-        )
+        beside, own = stepper.embedded_order, " with an estimate of its own error," if stepper.error_order else ","
+        seen = own if beside is None else f" with an embedded solution of order {beside},"
+        how_small = f"order {stepper.order}{seen} dense output of order {stepper.dense_order}"
         why = "as given" if self.method_given else "chosen for the tolerance, as no method was given"
         default, given = type(stepper.controller), self.controller
         how = f"{default.__name__}, the default of this method" if given is None else f"{given.__name__}, as given"

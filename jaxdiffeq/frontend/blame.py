@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiffeq import errors
 from jaxdiffeq.algebra.detect import detect
 from jaxdiffeq.algebra.structure import Sparse
 from jaxdiffeq.algebra.vectors import real_vector
@@ -17,7 +18,7 @@ from jaxdiffeq.frontend.plan import Arrays, Plan, build
 from jaxdiffeq.implicit.consistent import onto
 from jaxdiffeq.implicit.system import make_consistent
 from jaxdiffeq.solution import Solution
-from jaxdiffeq.types import PyTree
+from jaxdiffeq.types import PyTree, Result
 
 FEW = 512  # unknowns up to which each is looked at by itself
 ROUNDS = 30  # of the power iteration
@@ -186,6 +187,21 @@ def _radius(plan: Plan, arrays: Arrays, t: Any, y: PyTree) -> jax.Array:
     return jnp.linalg.norm(jax.lax.fori_loop(0, ROUNDS, again, start).reshape(-1))
 
 
+def _held(plan: Plan, arrays: Arrays, solution: Any) -> float:
+    """dt·|λ| of the next step."""
+    return float(solution.next_step) * float(_radius(plan, arrays, solution.t_end, solution.y_end))
+
+
+def held_up(plan: Plan, arrays: Arrays, solution: Any) -> bool:
+    """Whether an explicit method gave up on a large stiff system whose Jacobian was not known to be sparse, and is."""
+    ended = solution.result, solution.t_end, solution.y_end, solution.next_step
+    if plan.stepper.takes_mass or plan.structure is not None or not errors.all_concrete(ended):
+        return False
+    if np.ndim(solution.result) or solution.result != Result.max_steps_reached or int(solution.stats.jac_evals) > 0:
+        return False
+    return _held(plan, arrays, solution) > HELD_UP and bool(_structure(plan, arrays, solution))
+
+
 def too_many_steps(plan: Plan, arrays: Arrays, solution: Any) -> str:
     """What to do about steps that are too small or too many, which depends on what was done."""
     if int(solution.stats.jac_evals) > 0:
@@ -193,7 +209,7 @@ def too_many_steps(plan: Plan, arrays: Arrays, solution: Any) -> str:
             f"{plan.stepper.name} is implicit here, so that stability is no reason: give looser tolerances or a larger "
             "max_steps; name times where f jumps in `stops`, and look for fast oscillations."
         )
-    held = float(solution.next_step) * float(_radius(plan, arrays, solution.t_end, solution.y_end))
+    held = _held(plan, arrays, solution)
     if not held > HELD_UP:
         return (
             f"The steps have the size that accuracy takes (dt·|λ| = {held:.2g}): give looser tolerances, a larger "

@@ -19,6 +19,8 @@ from jaxdiffeq.problems.definitions import ODEProblem
 from jaxdiffeq.solve import solve
 from jaxdiffeq.types import PyTree
 
+OPTIONS = "method", "saveat", "rtol", "atol", "gradient", "max_steps"
+
 
 class NeuralODE(eqx.Module):
     """y0 ↦ y(t₁), or with `saveat` the trajectory y(saveat), of dy/dt = func(y), func(t, y) or func(t, y, args).
@@ -48,7 +50,9 @@ class NeuralODE(eqx.Module):
         atol: float = 1e-6,
         gradient: Any = ReverseAD(),
         max_steps: int = 4096,
+        **others: Any,
     ):
+        errors.no_other_options(others, type(self).__name__, OPTIONS)
         self.func = func
         self.tspan = float(tspan[0]), float(tspan[1])
         self.method = Tsit5() if method is None else method
@@ -108,7 +112,9 @@ class SolveLayer(eqx.Module):
         atol: float = 1e-6,
         gradient: Any = ReverseAD(),
         max_steps: int = 4096,
+        **others: Any,
     ):
+        errors.no_other_options(others, type(self).__name__, (*OPTIONS, "select"))
         self.problem = problem
         self.method = Tsit5() if method is None else method
         self.saveat = _frozen(saveat)

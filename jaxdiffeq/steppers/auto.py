@@ -79,6 +79,10 @@ class Auto(StepperDefaults):
         return min(self.nonstiff.error_order, self.stiff.error_order)
 
     @property
+    def embedded_order(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.nonstiff.embedded_order
+
+    @property
     def dense_order(self) -> int:
         return min(self.nonstiff.dense_order, self.stiff.dense_order)
 

@@ -24,6 +24,8 @@ class StepperDefaults:
     """those whose derivative is exact; see `jaxdiffeq.engine.regularisers`"""
     controller: ClassVar[Any] = PredictiveController()
     """what sizes the steps unless the user says otherwise"""
+    embedded_order: ClassVar[Any] = None
+    """that of the solution beside the method's own that estimates its error; None: there is none"""
     costs: ClassVar[Any] = NO_WORK
     """what every attempted step takes besides its `evaluations` of f"""
     work: Any = ()
@@ -75,6 +77,10 @@ class OfTableau(StepperDefaults):
         """The power of dt in the error estimate of one step; None: no estimate, fixed steps only."""
         tableau = self.tableau
         return None if tableau.embedded_order is None else min(tableau.order, tableau.embedded_order) + 1
+
+    @property
+    def embedded_order(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.tableau.embedded_order
 
     @property
     def dense_order(self) -> int:

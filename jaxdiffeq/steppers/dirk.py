@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -152,7 +152,7 @@ class Operands(NamedTuple):
     args: PyTree
 
 
-def solve_stage(method: Any, system: VectorField, begin: Start, operands: Operands) -> Found:
+def solve_stage(newton: Newton, system: VectorField, begin: Start, operands: Operands, equal: bool) -> Found:
     """z such that base + z has the slope c·z at t."""
 
     def residual(z, at):
@@ -162,13 +162,13 @@ def solve_stage(method: Any, system: VectorField, begin: Start, operands: Operan
         return system.matrix(at.c, at.args, system.tangent(at.t, at.base + z, at.c * z, at.c, at.args))
 
     return root(
-        method.newton,
+        newton,
         residual,
         system.algebra,
         exact,
         begin,
         operands,
-        to_rounding=method.equal,
+        to_rounding=equal,
         algebraic=system.algebraic,
     )
 
@@ -224,6 +224,7 @@ class _DirkStages:
         self.chord, self.work = jacobian_reuse.renewed(kept, matrix, 1 / dt, self.width, alike, system.at_slope)
         self.factors = dict(zip(method.diagonals, self.chord.factors, strict=True))
         self.scale, self.floor = judged(tolerance, start.y, method.equal)
+        self.newton = replace(method.newton, kappa=method.newton.kappa / method.tableau.amplification)
 
     def step(self) -> Step:
         tableau = self.method.tableau
@@ -280,7 +281,8 @@ class _DirkStages:
             guess = jnp.where(row.predicted, combined(row.predictor, so_far.slopes), guess)
         begin = Start(guess * (diagonal * self.dt), self.factors[diagonal], self.scale, self.floor, so_far.rate)
         shift = 1 / (diagonal * self.dt)
-        found = solve_stage(self.method, self.system, begin, Operands(t, base, shift, self.args))
+        operands = Operands(t, base, shift, self.args)
+        found = solve_stage(self.newton, self.system, begin, operands, self.method.equal)
         rate = lax.stop_gradient(jnp.maximum(found.rate, jnp.finfo(found.rate.dtype).eps) ** 0.8)
         ok, iterations = so_far.ok & found.ok, so_far.iterations + found.iterations
         renewed = None if so_far.renewed is None else so_far.renewed + found.renewed
@@ -342,7 +344,7 @@ class _DirkStages:
         slopes, explicit_slopes, ends, memory = lax.stop_gradient((slopes, explicit_slopes, ends, self.start.memory))
         dt = lax.stop_gradient(self.dt)
         if tableau.e is not None:
-            error = dt * combine(tableau.e, slopes)
+            error = tableau.caution * dt * combine(tableau.e, slopes)
         elif own is None:
             return None
         else:
@@ -353,7 +355,7 @@ class _DirkStages:
                 bend = ((k1 - k0) / dt - real_vector(past.slope)) / (dt + past.width.astype(dt.dtype))
                 error = error + own.bend * dt**3 * bend
         if self.pair is not None and self.pair.e is not None:
-            error = error + dt * combine(self.pair.e, explicit_slopes)
+            error = error + tableau.caution * dt * combine(self.pair.e, explicit_slopes)
         if tableau.filtered:
             gamma, factors = list(self.factors.items())[-1]
             right = self.system.inertia(*self.fixed, error)

@@ -122,7 +122,7 @@ class IMEXMultistep(OfTableau):
         used, made = jacobian_reuse.renewed(memory.chord, matrix, lax.stop_gradient(shift), width)
         scale, floor = judged(tolerance, start.y, self.equal)
         begin = Start(guess, used.factors, scale, floor, memory.rate)
-        found = solve_stage(self, system, begin, Operands(t1, base, shift, args))
+        found = solve_stage(self.newton, system, begin, Operands(t1, base, shift, args), self.equal)
 
         y1 = like(base + found.z, start.y)
         after = (like(shift * found.z, start.y), *(() if explicit is None else (explicit(t1, y1, args),)))
