@@ -156,6 +156,11 @@ class _Pull:
         return any(r.reads_interpolant for r in self.integration.recorders.values())
 
     @property
+    def small(self) -> Any:
+        """What takes a step again, as a small program."""
+        return self.integration
+
+    @property
     def time(self) -> bool:
         """Whether the clock moves."""
         return self.active.time or self.integration.room_for_stops > 0
@@ -177,7 +182,7 @@ class _Pull:
         if dense is not None:
 
             def polynomial(dense, leaves):
-                return self.integration.polynomial(self.active.fill(leaves), passage, dense, passage.taken)
+                return self.small.polynomial(self.active.fill(leaves), passage, dense, passage.taken)
 
             coefficients, pull = jax.vjp(polynomial, dense, self.active.leaves())
             passage = passage._replace(coefficients=coefficients)
@@ -221,6 +226,10 @@ class _Backward(_Pull):
     log: Log
     slots: State
     marks: Marks
+
+    @property
+    def small(self) -> Any:
+        return self.integration.compact
 
     def sweep(self) -> list[jax.Array]:
         first = read(self.slots, jnp.zeros((), jnp.int32))
@@ -279,7 +288,7 @@ class _Backward(_Pull):
     ) -> tuple:
         def forward(moves, leaves):
             inputs = self.active.fill(leaves)
-            integration = self.integration.compact
+            integration = self.small
             step = integration.advance(inputs, self.settings, self._with(start, moves), dt, n)
             after = integration.restarted(inputs, self.settings, step, live, n)
             estimates = Estimates(step.error, step.spectral_radius) if self.estimated else Estimates()

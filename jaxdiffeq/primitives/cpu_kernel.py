@@ -20,7 +20,7 @@ OPERATIONS = {
     *("concatenate", "conj", "convert_element_type", "copy", "copy_p", "cos", "cosh", "device_put", "div"),
     *("dynamic_slice", "dynamic_update_slice", "eq", "erf", "exp", "exp2", "expm1", "floor", "gather", "ge", "gt"),
     *("imag", "integer_pow", "iota", "is_finite", "le", "log", "log1p", "logistic", "lt", "max", "min", "mul"),
-    *("ne", "neg", "nextafter", "not", "or", "pad", "pow", "real", "reduce_and", "reduce_max", "reduce_min"),
+    *("ne", "neg", "nextafter", "not", "optimization_barrier", "or", "pad", "pow", "real", "reduce_and", "reduce_max", "reduce_min"),
     *("reduce_or", "reduce_prod", "reduce_sum", "rem", "reshape", "rev", "round", "rsqrt", "select_n", "sign"),
     *("sin", "sinh", "slice", "split", "sqrt", "square", "squeeze", "stack", "stop_gradient", "sub", "tan", "tanh"),
     *("transpose", "unstack", "xor"),

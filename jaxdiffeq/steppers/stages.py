@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from jaxdiffeq.engine.interpolant import combine
 from jaxdiffeq.primitives.scan import scan
@@ -34,8 +35,9 @@ def table(rows: Sequence[Sequence[float]], stages: int, dtype: Any) -> tuple[np.
 
 
 def combined(weights: Sequence[jax.Array], slopes: Slopes) -> jax.Array:
-    """Σᵢ weightsᵢ slopesᵢ."""
-    return functools.reduce(operator.add, [w * k for w, k in zip(weights, slopes, strict=True)])
+    """Σᵢ weightsᵢ slopesᵢ, computed once: without a fence XLA does so for each number that f makes of it."""
+    terms = [w * k for w, k in zip(weights, slopes, strict=True)]
+    return lax.optimization_barrier(functools.reduce(operator.add, terms))
 
 
 def put_first(slopes: Slopes, latest: jax.Array) -> Slopes:
