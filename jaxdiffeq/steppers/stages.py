@@ -52,15 +52,15 @@ Numbers = tuple[Sequence[float], Any]  # one for each stage, and the dtype they 
 
 
 def in_turn(
-    stage: Callable, first: Sequence[jax.Array], numbers: Sequence[Numbers], triangles: Sequence, looped: bool
+    stage: Callable, first: Sequence[jax.Array], numbers: Sequence[Numbers], triangles: Sequence, form: Any
 ) -> tuple[list[jax.Array], Any]:
     """The first k and then kᵢ, what else a stage gives = stage(i, its numbers, its sums); the k, and the rest of each.
 
     A sum is a function () ↦ Σⱼ rows[i][j] kⱼ, j < i, for each of the `triangles`, None where there is nothing to add.
-    In a loop all stages are alike, i is None and every sum is there.
+    In a loop, which the `form` of the method says, all stages are alike, i is None and every sum is there.
     """
     given, n = len(first), len(triangles[0])
-    if not looped:
+    if not form.looped:
         done, rest = list(first), []
         for i in range(given, n):
             sums = [functools.partial(_written_out, rows[i][:i], done) for rows in triangles]
@@ -76,7 +76,7 @@ def in_turn(
     below = lambda rows: table([row[:i] for i, row in enumerate(rows)][given:], n, first[0].dtype)
     rows = [np.array(x[given:], dtype) for x, dtype in numbers], [below(rows) for rows in triangles]
     before = functools.reduce(put_first, first, nothing_yet(n, first[0]))
-    done, rest = scan(trip, before, rows, written_out=True)
+    done, rest = scan(trip, before, rows, written_out=not form.rolled)
     return in_order(done), rest
 
 
