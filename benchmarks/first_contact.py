@@ -31,7 +31,7 @@ from stiff import reference as stiff_reference
 
 import jaxdiffeq as jde
 
-REPEATS, ROUNDS = 3, 11
+REPEATS, ROUNDS = 2, 11
 GRID = 10.0 ** np.arange(-2.0, -13.1, -0.5)
 ATOL = 1e-2  # over rtol
 EXPLICIT = {"Tsit5": jde.Tsit5, "Vern7": jde.Vern7, "Vern9": jde.Vern9}
