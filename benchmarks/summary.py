@@ -44,6 +44,10 @@ def used_again(row: dict) -> bool:
     return row["chosen"] == "again"
 
 
+def contact(rows: Rows, table: str) -> str:
+    return span(rows, "ratio", lambda row: row["table"] == table)
+
+
 CLAIMS = (
     ("small solve at equal error, against diffrax", "small_solves", "0.6", lambda r: span(r, "ours / diffrax")),
     (
@@ -76,6 +80,10 @@ CLAIMS = (
     ("compile time of Kvaerno5, against diffrax", "stiff", "0.5", lambda r: span(r, f"compile, {KVAERNO5}")),
     ("Jacobians used again, where chosen", "chords", "–", lambda r: span(r, "again / anew", used_again)),
     ("factor and six solves, n = 1 to 200, over LAPACK", "linear_algebra", "–", lambda r: span(r, "chosen / LAPACK")),
+    ("first contact: compile time, against diffrax", "first_contact", "0.5; 0.7; 1", lambda r: contact(r, "compile")),
+    ("no method given, over the best explicit one", "first_contact", "1.6", lambda r: contact(r, "default, not stiff")),
+    ("eager solve, against diffrax", "first_contact", "0.7", lambda r: contact(r, "eager")),
+    ("a second process, JAX's cache on disk", "first_contact", "0.35", lambda r: contact(r, "second process")),
     ("parameters up to 1000: forward over reverse", "forward_or_reverse", "–", lambda r: span(r, "forward / reverse")),
 )
 
