@@ -55,6 +55,10 @@ def half_of_them(rows: Rows) -> str:
     return "; ".join(show(statistics.median(row[key] for row in rows if row[key])) for key in ACHIEVED)
 
 
+def contact(rows: Rows, table: str) -> str:
+    return span(rows, "ratio", lambda row: row["table"] == table)
+
+
 CLAIMS = (
     ("small solve at equal error, against diffrax", "small_solves", "0.6", lambda r: span(r, "ours / diffrax")),
     (
@@ -96,6 +100,10 @@ CLAIMS = (
     ("failures of all methods, four DAEs, 13 tolerances", "daes", "0", failures),
     ("failures of 1000 random networks, three tolerances", "stiff_networks", "–", lambda r: span(r, "fail")),
     ("factor and six solves, n = 1 to 200, over LAPACK", "linear_algebra", "–", lambda r: span(r, "chosen / LAPACK")),
+    ("first contact: compile time, against diffrax", "first_contact", "0.5; 0.7; 1", lambda r: contact(r, "compile")),
+    ("no method given, over the best explicit one", "first_contact", "1.6", lambda r: contact(r, "default, not stiff")),
+    ("eager solve, against diffrax", "first_contact", "0.7", lambda r: contact(r, "eager")),
+    ("a second process, JAX's cache on disk", "first_contact", "0.35", lambda r: contact(r, "second process")),
     ("parameters up to 1000: forward over reverse", "forward_or_reverse", "–", lambda r: span(r, "forward / reverse")),
 )
 

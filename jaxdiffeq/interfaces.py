@@ -153,6 +153,11 @@ class Stepper(Protocol):
         ...
 
     @property
+    def smallest(self) -> Any:
+        """The same method, up to rounding, as the smallest program, for one that may never run."""
+        ...
+
+    @property
     def on_equal_steps(self) -> Any:
         """The same method where every step has the same size, and none is refused."""
         ...

@@ -22,7 +22,7 @@ def test_the_quick_demonstration(tmp_path, capsys, monkeypatch, loose_dtypes):
     rows = [line.split() for line in text.splitlines() if line.strip().startswith(("ReverseAD", "ForwardAD"))]
     assert [row[1] for row in rows] == ["4324.598", "4324.598"]
     assert all(float(row[6]) < 1e-7 for row in rows)
-    assert "NOT below 0.001" in text  # so few steps do not suffice, and it says so
+    assert "NOT below 1e-06" in text  # so few steps do not suffice, and it says so
 
 
 def test_the_spiral_is_the_spiral():

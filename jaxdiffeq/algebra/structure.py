@@ -23,6 +23,7 @@ from jaxdiffeq import errors
 from jaxdiffeq.algebra import lu
 from jaxdiffeq.algebra.blocks import Blocks, factor, matrix_vector, substitute
 from jaxdiffeq.algebra.order import bandwidth, colours, entries, groups, reverse_cuthill_mckee
+from jaxdiffeq.primitives.scan import scan
 from jaxdiffeq.primitives.varying_axes import vary_like
 
 Vector = jax.Array  # [n]
@@ -72,15 +73,18 @@ def solve(algebra: Any, w: Any, factors: Any, b: Vector) -> Vector:
 def radius(algebra: Any, jacobian: Any, n: int) -> jax.Array:
     """About the largest |eigenvalue| of a Jacobian, from below: the growth in the last two of six power iterations."""
     x = jnp.cos(jnp.arange(n, dtype=jax.tree.leaves(jacobian)[0].dtype))
-    sizes = []
-    for _ in range(6):
+
+    def iterate(carry, _):
+        x, (_, before) = carry
         x = algebra.times(jacobian, x)
         largest = jnp.max(jnp.abs(x))
         x = x / jnp.where(largest > 0, largest, 1)  # first, lest the squares over- or underflow
         length = jnp.sqrt(jnp.sum(x * x))
-        sizes.append(largest * length)
-        x = x / jnp.where(length > 0, length, 1)
-    return jnp.sqrt(sizes[-1]) * jnp.sqrt(sizes[-2])
+        return (x / jnp.where(length > 0, length, 1), (before, largest * length)), None
+
+    one = jnp.ones_like(x[0])
+    (_, (before, last)), _ = scan(iterate, (x, (one, one)), np.zeros(6))
+    return jnp.sqrt(last) * jnp.sqrt(before)
 
 
 class Structure:

@@ -142,6 +142,11 @@ class _Pull:
         return any(r.reads_interpolant for r in self.integration.recorders.values())
 
     @property
+    def small(self) -> Any:
+        """What takes a step again, as a small program."""
+        return self.integration
+
+    @property
     def time(self) -> bool:
         """Whether the clock moves."""
         return self.active.time or self.integration.moves_clock
@@ -163,7 +168,7 @@ class _Pull:
         if dense is not None:
 
             def polynomial(dense, leaves):
-                return self.integration.polynomial(here.fill(leaves), passage, dense, passage.taken)
+                return self.small.polynomial(here.fill(leaves), passage, dense, passage.taken)
 
             coefficients, pull = jax.vjp(polynomial, dense, here.leaves())
             passage = passage._replace(coefficients=coefficients)
@@ -207,6 +212,10 @@ class _Backward(_Pull):
     log: Log
     slots: State
     marks: Marks
+
+    @property
+    def small(self) -> Any:
+        return self.integration.compact
 
     def sweep(self) -> list[jax.Array]:
         first = read(self.slots, jnp.zeros((), jnp.int32))
@@ -270,9 +279,8 @@ class _Backward(_Pull):
         self, bars: _Cotangents, cursors: dict, n: jax.Array, start: State, made: Sizing, live: jax.Array
     ) -> tuple:
         def forward(moves, leaves):
-            integration = self.integration.compact
             inputs, start_ = self.active.fill(leaves), self._with(start, moves)
-            step, view, after = integration.moved(inputs, self.settings, start_, made, live, n)
+            step, view, after = self.small.moved(inputs, self.settings, start_, made, live, n)
             estimates = view.estimates if self.estimated else Estimates()
             out = self._moves(after), step.dense if self.dense else None, estimates, view.chain
             return out, (after, view.end)

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from jaxdiffeq.primitives.cpu_kernel import OPERATIONS
 from jaxdiffeq.primitives.jax_internals import Zero, aval_of, define, is_common, plain_path, symbolic_zero
@@ -24,7 +25,7 @@ def constant_matmul(matrix: Any, rows: jax.Array) -> jax.Array:
     """Σⱼ matrix[i][j] rows[j] for every i. Shapes: [p, m], [m, …] ↦ [p, …]; a matrix [m] counts as [1, m]."""
     matrix = tuple(map(tuple, np.atleast_2d(matrix).tolist()))
     ours = not plain_path() and is_common(jax.typeof(rows))
-    return (constant_matmul_p.bind if ours else _plain)(rows, matrix=matrix)
+    return (constant_matmul_p.bind if ours else _plain)(rows, matrix=matrix, apart=False)
 
 
 def total(rows: jax.Array) -> jax.Array:
@@ -37,32 +38,35 @@ def blend(weights: jax.Array, rows: jax.Array) -> jax.Array:
     return functools.reduce(operator.add, [w * row for w, row in zip(list(weights), list(rows), strict=True)])
 
 
-def _plain(rows: jax.Array, *, matrix: tuple) -> jax.Array:
+def _plain(rows: jax.Array, *, matrix: tuple, apart: bool) -> jax.Array:
     table = np.asarray(matrix, rows.dtype)
     columns = table.T.reshape(*table.T.shape, *[1] * (rows.ndim - 1))
     terms = [column * rows[j][None] for j, column in enumerate(columns) if column.any()]
-    return functools.reduce(operator.add, terms) if terms else jnp.zeros((len(table), *rows.shape[1:]), rows.dtype)
+    out = functools.reduce(operator.add, terms) if terms else jnp.zeros((len(table), *rows.shape[1:]), rows.dtype)
+    return lax.optimization_barrier(out) if apart else out
 
 
-def _jvp(primals: Any, tangents: Any, *, matrix: tuple) -> tuple:
-    out, (d,) = constant_matmul_p.bind(*primals, matrix=matrix), tangents
-    return out, symbolic_zero(out) if type(d) is Zero else constant_matmul_p.bind(d, matrix=matrix)
+def _jvp(primals: Any, tangents: Any, **how: Any) -> tuple:
+    out, (d,) = constant_matmul_p.bind(*primals, **how), tangents
+    return out, symbolic_zero(out) if type(d) is Zero else constant_matmul_p.bind(d, **how)
 
 
-def _batch(lanes: Any, operands: Any, dims: Any, *, matrix: tuple) -> tuple[jax.Array, int]:
+def _batch(lanes: Any, operands: Any, dims: Any, **how: Any) -> tuple[jax.Array, int]:
     (rows,), (axis,) = operands, dims
-    return constant_matmul_p.bind(jnp.moveaxis(rows, 0, 1) if axis == 0 else rows, matrix=matrix), max(axis, 1)
+    return constant_matmul_p.bind(jnp.moveaxis(rows, 0, 1) if axis == 0 else rows, **how), max(axis, 1)
 
 
-def _transpose(bar: Any, rows: Any, *, matrix: tuple) -> list:
+def _transpose(bar: Any, rows: Any, *, matrix: tuple, apart: bool) -> list:
+    """What comes out is taken apart again, into the cotangent of each row: without a fence XLA computes all of it for
+    every one of them, and a gradient by Vern7 takes twice as long to compile."""
     back = tuple(zip(*matrix, strict=True))
-    return [Zero(aval_of(rows)) if type(bar) is Zero else constant_matmul_p.bind(bar, matrix=back)]
+    return [Zero(aval_of(rows)) if type(bar) is Zero else constant_matmul_p.bind(bar, matrix=back, apart=True)]
 
 
 constant_matmul_p = define(
     "constant_matmul",
     _plain,
-    abstract=lambda rows, matrix: rows.update(shape=(len(matrix), *rows.shape[1:])),
+    abstract=lambda rows, matrix, apart: rows.update(shape=(len(matrix), *rows.shape[1:])),
     jvp=_jvp,
     batch=_batch,
     transpose=_transpose,

@@ -6,6 +6,7 @@ that goes with its Jacobian. Nobody else asks which kind it is.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, ClassVar, Self
@@ -52,6 +53,11 @@ class VectorField:
     """components of y may have no derivative of their own: they have to be consistent, and dy/dt is not f"""
     at_slope: ClassVar[bool] = False
     """derivatives depend on dy/dt where they are taken, hence those of a step on its size"""
+
+    @functools.cached_property
+    def programs(self) -> dict[Any, Callable]:
+        """What was traced with this field, by whoever wants to find it again."""
+        return {}
 
     def __call__(self, t: jax.Array, y: jax.Array, args: PyTree) -> jax.Array:
         return self.f(t, y, args)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from jax import lax
 
 from jaxdiffeq import errors
 from jaxdiffeq.algebra.norm import rms
+from jaxdiffeq.primitives.jax_internals import plain_path
 from jaxdiffeq.primitives.varying_axes import vary_like
 from jaxdiffeq.problems.vector_field import VectorField
 from jaxdiffeq.steppers.base import NO_WORK, StepperDefaults
@@ -106,11 +108,11 @@ class Auto(StepperDefaults):
 
     def step(self, f: VectorField, start: State, t1: jax.Array, args: PyTree, tolerance: Any) -> Step:
         memory = start.memory
-        methods = replace(self.nonstiff, measures=True), replace(self.stiff, measures=True)
+        methods = replace(self.nonstiff, measures=True), replace(self.stiff.smallest, measures=True)
 
         def attempt(which: int) -> Step:
             carried = (memory.nonstiff, memory.stiff)[which]
-            return methods[which].step(f, State(start.t, start.y, carried), t1, args, tolerance)
+            return _step(methods[which], f)(State(start.t, start.y, carried), t1, args, tolerance)
 
         shapes = [jax.eval_shape(lambda k=k: attempt(k)) for k in (NONSTIFF, STIFF)]
 
@@ -193,6 +195,14 @@ class Auto(StepperDefaults):
             return jnp.pad(coefficients, room)
 
         return lax.cond(mode == STIFF, lambda: of(STIFF), lambda: of(NONSTIFF))
+
+
+def _step(method: Any, f: VectorField) -> Callable:
+    """`method.step(f, …)`, traced once, and not for its shapes, for the solve, with a log and for a replay."""
+    key = method, plain_path()
+    if key not in f.programs:
+        f.programs[key] = jax.jit(lambda *given: method.step(f, *given), inline=True)
+    return f.programs[key]
 
 
 def _zeros(shapes: PyTree, y: jax.Array) -> PyTree:

@@ -37,6 +37,11 @@ class StepperDefaults:
         return self
 
     @property
+    def smallest(self) -> Self:
+        """The same method, up to rounding, as the smallest program, for one that may never run."""
+        return self.compact
+
+    @property
     def on_equal_steps(self) -> Self:
         """The same method where every step has the same size, and none is refused."""
         return self
@@ -100,7 +105,13 @@ class InTurn(OfTableau):
 
     looped: bool = field(default=False, kw_only=True)
     """they are a loop in place of written out; see `stages`"""
+    rolled: bool = field(default=False, kw_only=True)
+    """and outside of kernels too"""
 
     @property
     def compact(self) -> Self:
         return replace(self, looped=True)
+
+    @property
+    def smallest(self) -> Self:
+        return replace(self, looped=True, rolled=True)

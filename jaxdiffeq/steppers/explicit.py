@@ -78,7 +78,7 @@ class ExplicitRK(InTurn):
             return f(t + c * width, state, args), state if self.measures else None
 
         numbers = [(tableau.c, t.dtype)]
-        slopes, states = in_turn(stage, [start.memory], numbers, [tableau.a], self.looped)
+        slopes, states = in_turn(stage, [start.memory], numbers, [tableau.a], self)
         y1 = y + dt * combine(tableau.b, slopes)
         k1 = slopes[-1] if tableau.fsal else f(t1, y1, args)
         after, dense = State(t1, y1, k1), (y, y1, dt, t, width, tuple(slopes), k1)
@@ -124,7 +124,7 @@ class ExplicitRK(InTurn):
             return f(t + c * width, y + dt * moved(), args), None
 
         numbers = [((*tableau.c, *interpolant.c), t.dtype)]
-        slopes, _ = in_turn(stage, known, numbers, [(*tableau.a, *interpolant.a)], self.looped)
+        slopes, _ = in_turn(stage, known, numbers, [(*tableau.a, *interpolant.a)], self)
         return jnp.concatenate([y[None], dt * powers(interpolant, slopes)])
 
 

@@ -83,7 +83,7 @@ class Rosenbrock(InTurn):
 
         first = increment(f0, None, tableau.d[0] or None)
         numbers = [(tableau.c, width.dtype), (tableau.d, y.dtype)]
-        us, _ = in_turn(stage, [first], numbers, [tableau.a, tableau.g], self.looped)
+        us, _ = in_turn(stage, [first], numbers, [tableau.a, tableau.g], self)
         y1 = like(y + combine(tableau.m, us), start.y)
         error = None if tableau.e is None else like(combine(tableau.e, us), start.y)
         dense = start.y, y1, t1, width, tuple(us), f0

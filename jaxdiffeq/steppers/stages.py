@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from jaxdiffeq.engine.interpolant import combine
 from jaxdiffeq.primitives.scan import scan
@@ -34,8 +35,9 @@ def table(rows: Sequence[Sequence[float]], stages: int, dtype: Any) -> tuple[np.
 
 
 def combined(weights: Sequence[jax.Array], slopes: Slopes) -> jax.Array:
-    """Σᵢ weightsᵢ slopesᵢ."""
-    return functools.reduce(operator.add, [w * k for w, k in zip(weights, slopes, strict=True)])
+    """Σᵢ weightsᵢ slopesᵢ, computed once: without a fence XLA does so for each number that f makes of it."""
+    terms = [w * k for w, k in zip(weights, slopes, strict=True)]
+    return lax.optimization_barrier(functools.reduce(operator.add, terms))
 
 
 def put_first(slopes: Slopes, latest: jax.Array) -> Slopes:
@@ -50,15 +52,15 @@ Numbers = tuple[Sequence[float], Any]  # one for each stage, and the dtype they 
 
 
 def in_turn(
-    stage: Callable, first: Sequence[jax.Array], numbers: Sequence[Numbers], triangles: Sequence, looped: bool
+    stage: Callable, first: Sequence[jax.Array], numbers: Sequence[Numbers], triangles: Sequence, form: Any
 ) -> tuple[list[jax.Array], Any]:
     """The first k and then kᵢ, what else a stage gives = stage(i, its numbers, its sums); the k, and the rest of each.
 
     A sum is a function () ↦ Σⱼ rows[i][j] kⱼ, j < i, for each of the `triangles`, None where there is nothing to add.
-    In a loop all stages are alike, i is None and every sum is there.
+    In a loop, which the `form` of the method says, all stages are alike, i is None and every sum is there.
     """
     given, n = len(first), len(triangles[0])
-    if not looped:
+    if not form.looped:
         done, rest = list(first), []
         for i in range(given, n):
             sums = [functools.partial(_written_out, rows[i][:i], done) for rows in triangles]
@@ -74,7 +76,7 @@ def in_turn(
     below = lambda rows: table([row[:i] for i, row in enumerate(rows)][given:], n, first[0].dtype)
     rows = [np.array(x[given:], dtype) for x, dtype in numbers], [below(rows) for rows in triangles]
     before = functools.reduce(put_first, first, nothing_yet(n, first[0]))
-    done, rest = scan(trip, before, rows, written_out=True)
+    done, rest = scan(trip, before, rows, written_out=not form.rolled)
     return in_order(done), rest
 
 

@@ -43,7 +43,7 @@ METHODS = [
 
 @pytest.mark.parametrize("method", METHODS, ids=str)
 def test_a_ball_bounces_by_every_kind_of_method(method):
-    """The step to a bounce is taken to its root by the method itself, which has no error here unless it is multistep."""
+    """The step to a bounce is taken to its root by the method itself, which, but for multistep ones, has no error."""
     sol = jde.solve(BALL, method, events=[BOUNCE], saveat=END, **TIGHT)
     assert sol.events is not None and int(sol.events.count) == int(sol.stats.events) == 3
     accurate = 1e-6 if isinstance(method, type(jde.BDF())) or "BDF" in repr(method) else 1e-11
