@@ -147,8 +147,8 @@ class Solution:
     next_step: jax.Array
     """the step size that would have come next: `first_step` for going on"""
     interpolant: Interpolant | None = None
-    events: EventLog | None = None
-    """what happened, of a solve with events"""
+    events: EventLog = None  # pyright: ignore[reportAssignmentType]
+    """what happened; None of a solve without events"""
     regularisers: dict[str, jax.Array] = field(default_factory=dict)
     """the sums asked for, by name; see `jaxdiffeq.engine.regularisers`"""
     account: Any = field(metadata={"static": True}, default=None)

@@ -51,7 +51,7 @@ def solve(
     `saveat` is None for every accepted step, an array of times, a spacing, or a `SaveAt`. An error of one is rtol·|y| +
     atol; both may be pytrees like y0. `first_step`, the tolerances, the times and the controller's numbers are dynamic:
     a new value does not recompile. `stops` are times to land on exactly, where f may jump; `events`, an `Event` or a
-    list of such, are found on the way, at most `max_events` of them; see `jaxdiffeq.events`. `regularisers` are names of
+    list of such, are found on the way, at most `max_events`; see `jaxdiffeq.events`. `regularisers` are names out of
     "error", "stiffness", "energy", for `sol.regularisers`; see `jaxdiffeq.engine.regularisers`. `gradient` is the
     strategy for derivatives. `progress` shows a bar, or gives reports to a function; see `jaxdiffeq.progress`.
     `replacements` are fields of the problem: `solve(problem, args=p)`.

@@ -71,7 +71,7 @@ def assemble(xp: Any, plan: Plan, ends: Ends, records: dict[str, Any], constants
         y_end=plan.ravel.unpack(ends.y),
         next_step=constants.dt,
         interpolant=_interpolant(xp, plan, ends, records["interpolant"], marks["interpolant"]) if plan.dense else None,
-        events=_events(xp, plan, records["events"], marks["events"]) if "events" in records else None,
+        **({"events": _events(xp, plan, records["events"], marks["events"])} if "events" in records else {}),
         regularisers=dict(zip(plan.regularisers, sums, strict=True)),
     )
 

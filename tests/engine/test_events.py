@@ -2,6 +2,7 @@
 
 import functools
 import math
+from typing import Any, cast
 
 import hypothesis.strategies as st
 import jax
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 import jaxdiffeq as jde
 
 G = 9.8
-TIGHT = {"rtol": 1e-8, "atol": 1e-8}
+TIGHT: dict[str, Any] = {"rtol": 1e-8, "atol": 1e-8}
 
 
 def falling(t, y, args):
@@ -356,7 +357,7 @@ def test_an_affect_that_is_not_finite_names_its_event():
 @pytest.mark.parametrize(
     ("make", "error", "said"),
     [
-        (lambda: jde.Event(3.0), TypeError, "must be a function"),
+        (lambda: jde.Event(cast(Any, 3.0)), TypeError, "must be a function"),
         (lambda: jde.Event(lambda y: y), TypeError, "must take 3 arguments"),
         (lambda: jde.Event(lambda y, t, args: y), TypeError, "order"),
         (lambda: jde.Event(lambda t, y, args: y[0], direction=2), ValueError, "direction"),

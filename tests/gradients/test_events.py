@@ -1,6 +1,7 @@
 """Derivatives across events, against closed forms: of their times, of states after them, of what affects depend on."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import pytest
 import jaxdiffeq as jde
 
 STRATEGIES = [jde.ReverseAD(), jde.ForwardAD(), jde.ReverseAD(memory=2)]
-TIGHT = {"rtol": 1e-10, "atol": 1e-10}
+TIGHT: dict[str, Any] = {"rtol": 1e-10, "atol": 1e-10}
 G = 9.8
 
 
