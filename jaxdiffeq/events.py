@@ -16,6 +16,29 @@ from jaxdiffeq import errors, habits
 GIVEN = ("t", "y", "args")
 
 
+def unchecked_tree(kind: type) -> type:
+    """Register a dataclass like `jax.tree_util.register_dataclass`, but what JAX makes of it is not checked again.
+
+    Its leaves may be anything then, numbers in place of functions, say.
+    """
+    fields = dataclasses.fields(kind)
+    data = tuple(f.name for f in fields if not f.metadata.get("static"))
+    fixed = tuple(f.name for f in fields if f.metadata.get("static"))
+
+    def flatten(event):
+        keys = ((jax.tree_util.GetAttrKey(name), getattr(event, name)) for name in data)
+        return tuple(keys), tuple(getattr(event, name) for name in fixed)
+
+    def unflatten(static, leaves):
+        event = object.__new__(kind)
+        for name, value in (*zip(data, leaves, strict=True), *zip(fixed, static, strict=True)):
+            object.__setattr__(event, name, value)
+        return event
+
+    jax.tree_util.register_pytree_with_keys(kind, flatten, unflatten)
+    return kind
+
+
 class Trigger(NamedTuple):
     """When an event acts; one of the three.
 
@@ -61,7 +84,7 @@ def _static(default: Any) -> Any:
     return field(default=default, metadata={"static": True})
 
 
-@jax.tree_util.register_dataclass
+@unchecked_tree
 @dataclass(frozen=True)
 class Event(EventDefaults):
     """Acts where `condition(t, y, args)` crosses zero: where it rises along the way (`direction` 1), falls (−1), both.
@@ -97,7 +120,7 @@ class Event(EventDefaults):
         return Trigger(crosses=self.condition)
 
 
-@jax.tree_util.register_dataclass
+@unchecked_tree
 @dataclass(frozen=True)
 class DiscreteEvent(EventDefaults):
     """Acts at the end of every accepted step where `condition(t, y, args)` is true; the rest is as in `Event`.
@@ -121,7 +144,7 @@ class DiscreteEvent(EventDefaults):
         return Trigger(holds=self.condition)
 
 
-@jax.tree_util.register_dataclass
+@unchecked_tree
 @dataclass(frozen=True)
 class PresetTimes(EventDefaults):
     """Acts at each of `times`, which the solve lands on; at t₀ too, before the first step and without a log.
@@ -147,10 +170,7 @@ class PresetTimes(EventDefaults):
             at = times.astype(t.dtype)
             way = jax.lax.stop_gradient(way)
             lies = way * at > way * jax.lax.stop_gradient(t)
-            if at.size == 0:
-                return jnp.full_like(t, jnp.nan)
-            k = jnp.argmin(jax.lax.stop_gradient(jnp.where(lies, way * at, jnp.inf)))
-            return jnp.where(lies[k], at[k], jnp.nan)
+            return way * jnp.min(jnp.where(lies, way * at, jnp.inf), initial=jnp.inf)
 
         return Trigger(
             times=Times(
@@ -161,7 +181,7 @@ class PresetTimes(EventDefaults):
         )
 
 
-@jax.tree_util.register_dataclass
+@unchecked_tree
 @dataclass(frozen=True)
 class Periodic(EventDefaults):
     """Acts at start, start + every, start + 2·every …, in the direction of the solve; `start` is t₀ + every by default.
@@ -209,7 +229,7 @@ class Periodic(EventDefaults):
         )
 
 
-@jax.tree_util.register_dataclass
+@unchecked_tree
 @dataclass(frozen=True)
 class NextTime(EventDefaults):
     """Acts at times that the state chooses: `choose(t, y, args)` is the next one, asked at t₀ and after each.

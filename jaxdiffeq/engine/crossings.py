@@ -19,6 +19,7 @@ from jax import lax
 
 from jaxdiffeq.algebra.bracket import root
 from jaxdiffeq.engine.interpolant import evaluate, slope
+from jaxdiffeq.primitives.row_buffer import read
 from jaxdiffeq.primitives.varying_axes import vary_like
 from jaxdiffeq.types import Inputs, StepView
 
@@ -84,6 +85,18 @@ class Found(NamedTuple):
     left: Left
     grazing: jax.Array
     """they hardly cross"""
+
+
+def first_true(flags: jax.Array) -> jax.Array:
+    """The number of the first that is true, 0 if none is. A minimum, since no kernel takes `argmax`."""
+    numbers = jnp.arange(flags.size, dtype=jnp.int32)
+    first = jnp.min(jnp.where(flags, numbers, flags.size))
+    return jnp.where(first < flags.size, first, 0)
+
+
+def pick(x: jax.Array, index: jax.Array) -> jax.Array:
+    """x[index] as a sum, whose derivative is no scatter. Shapes: [n], [] ↦ []."""
+    return jnp.sum(jnp.where(jnp.arange(x.size, dtype=jnp.int32) == index, x, 0))
 
 
 def no_aim(n: int, t: jax.Array, y: jax.Array) -> Aim:
@@ -180,7 +193,9 @@ class Look:
         far, low, high = self._bracket(aim, landed, same, values, rates, (crosses, share, first, unit))
         apart = jnp.abs(far - size)
         stalled, tired = (aim.tries >= 4) & (apart > STALLED * aim.moved), aim.tries >= TRIES
-        along = jnp.abs(values[:, aim.condition])  # where rounding is all that is left of it, it is at its root
+        along = jax.vmap(lambda row: pick(jnp.abs(row), aim.condition))(
+            values
+        )  # where rounding is all that is left of it, it is at its root
         small = crosses | (along[-1] <= jnp.sqrt(jnp.finfo(values.dtype).eps) * jnp.max(along))
         tight = ~crosses & (high - size <= unit)
         fires = landed & ((apart <= unit) | (stalled | tired) & small | tight & aim.sure)
@@ -207,8 +222,8 @@ class Look:
         """
         t0, size = self.step.before.t, jnp.abs(self.width)
         crosses, share, first, unit = found
-        rate = rates[aim.condition]
-        newton = size - (values[-1][aim.condition] / rate).astype(size.dtype)
+        rate, last = pick(rates, aim.condition), pick(values[-1], aim.condition)
+        newton = size - (last / rate).astype(size.dtype)
         seen = jnp.where(crosses, share * size, jnp.inf)
         far = jnp.where(same & (aim.sign * rate < 0), newton, seen)
         low = jnp.where(landed & ~crosses, size, jnp.where(same, jnp.abs(aim.low - t0), 0))
@@ -227,9 +242,8 @@ class Look:
     def _first(self, signs: jax.Array, crossed: jax.Array, unit: jax.Array) -> tuple[jax.Array, jax.Array, Aim]:
         """Whether anything crosses, the first root as a share of the step, and what its aim says of it."""
         crosses = jnp.any(crossed)
-        k = jnp.argmax(jnp.any(crossed, 1))
-        mine, sign, where = crossed[k], signs[k], jnp.asarray(WHERE, unit.dtype)
-        low = where[k]
+        k, where = first_true(jnp.any(crossed, 1)), jnp.asarray(WHERE, unit.dtype)
+        mine, sign, low = read((crossed, signs, where), k)
         high = jnp.where(crosses, where[k + 1], low)
         least = -jnp.finfo(signs.dtype).tiny
 
@@ -243,7 +257,8 @@ class Look:
 
         size = jnp.abs(self.width)
         share = root(any_past, low, high, unit / jnp.where(size == 0, 1, size))
-        index = jnp.argmax(past(share)).astype(jnp.int32)
+        there = past(share)
+        index = first_true(there == jnp.max(there))
         aim = no_aim(len(self.directions), self.step.after.t, self.step.end)
         end = self.step.before.t + high * self.width
-        return crosses, share, aim._replace(condition=index, sign=sign[index], high=end)
+        return crosses, share, aim._replace(condition=index, sign=pick(sign, index), high=end)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdiffeq.engine.crossings import Aim, Found, Info, Left, Look, no_aim, nothing_left
+from jaxdiffeq.engine.crossings import Aim, Found, Info, Left, Look, no_aim, nothing_left, pick
 from jaxdiffeq.engine.recorders import RecorderDefaults
 from jaxdiffeq.primitives.row_buffer import read, rows, write
 from jaxdiffeq.types import Ahead, Inputs, PyTree, Result, Shapes, State, StepCotangents, StepView
@@ -169,7 +169,7 @@ class Events:
         """One condition at the end of a step."""
         assert self.conditions is not None
         along = Look(self.conditions, self.directions, inputs, step, count)
-        return along.at(jnp.ones_like(step.after.t), step.end)[index]
+        return pick(along.at(jnp.ones_like(step.after.t), step.end), index)
 
     # ---- what events do
 
@@ -280,7 +280,9 @@ class SaveEvents(RecorderDefaults):
     ) -> tuple[StepCotangents, jax.Array]:
         for number, acts in reversed(self._acting(step)):
             bar = jax.tree.map(lambda x, acts=acts: jnp.where(acts, x, 0), read(out, jnp.maximum(cursor, 0)))
-            chain = bars.chain.at[number].add(bar.before).at[number + 1].add(bar.after)
+            none = jnp.zeros_like(bar.before)
+            add = {number: bar.before, number + 1: bar.after}
+            chain = bars.chain + jnp.stack([add.get(i, none) for i in range(len(bars.chain))])
             after = bars.after._replace(t=bars.after.t + bar.t)
             bars, cursor = bars._replace(chain=chain, after=after), cursor - acts.astype(cursor.dtype)
         return bars, cursor

@@ -215,7 +215,7 @@ class Integration:
             y = new.y
             if beyond.algebraic:  # its components may jump; they stay if that satisfies no equation
                 y, _ = make_consistent(beyond, new.t, y, args, settings.tolerance)
-                chain = chain if chain is None else chain.at[-1].set(y)
+                chain = chain if chain is None else jnp.concatenate([chain[:-1], y[None]])
             return new._replace(y=y, memory=self._memory(beyond, new.t, y, args)), chain
 
         def as_it_is():
