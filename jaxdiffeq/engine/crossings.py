@@ -179,9 +179,10 @@ class Look:
         landed = aim.at == self.step.after.t
         none = jnp.zeros(len(self.directions), bool)
         nothing = Found(jnp.array(False), aim, none, nothing_left(len(none), self.step.end), none)
+        nothing = vary_like(nothing, self.step.end)  # out of the branch: under vmap, JAX forgets there what varies
         looks = accepted & (landed | jnp.any(crossed))
         found = lambda: self._found(aim, landed, values, signs, crossed)
-        return lax.cond(looks, found, lambda: vary_like(nothing, self.step.end))
+        return lax.cond(looks, found, lambda: nothing)
 
     def _found(self, aim: Aim, landed: jax.Array, values: jax.Array, signs: jax.Array, crossed: jax.Array) -> Found:
         """Whether a step in which something crosses, or that was to land, is at the root; and if not, where to aim."""
