@@ -17,12 +17,13 @@ from jaxdiffeq.engine.events import SaveEvents
 from jaxdiffeq.engine.integration import Integration
 from jaxdiffeq.engine.recorders import SaveSteps, SaveTimes
 from jaxdiffeq.engine.regularisers import MEANINGS, RegulariserSums
+from jaxdiffeq.events import suited
 from jaxdiffeq.frontend.options import Options
 from jaxdiffeq.frontend.saveat import Keep, normalise, one_array, sorted_times, times
 from jaxdiffeq.frontend.user_events import bound
 from jaxdiffeq.implicit.system import like, make_consistent
 from jaxdiffeq.primitives.jax_internals import plain_path
-from jaxdiffeq.primitives.varying_axes import match_varying_axes
+from jaxdiffeq.primitives.varying_axes import match_varying_axes, vary_like
 from jaxdiffeq.problems.definitions import Terms
 from jaxdiffeq.problems.ravel import (
     Ravel,
@@ -123,6 +124,7 @@ def prepare(terms: Terms, options: Options) -> tuple[Plan, Arrays]:
     varying, mass = (mass, None) if callable(mass) else (None, mass)
     given = Given(f, explicit, jac, residual, varying)
     events = options.events if on_whole is None else tuple(e.on_whole(on_whole) for e in options.events)
+    suited(events, t0, t1, options.controller.equal)
     errors.positive_integer(options.max_events, "max_events")
     parts, arrays = split((given, args, events), at_least_float32(ravel.dtype))
     if not hashable(parts.static):
@@ -230,7 +232,9 @@ def build(plan: Plan, arrays: Arrays, capacity: int, traced: bool = True) -> Bui
     pack = lambda leaves: ravel.pack(jax.tree.unflatten(ravel.tree, leaves))
     y0, dy0 = pack(arrays.y0), None if arrays.dy0 is None else pack(arrays.dy0)
     t0, t1 = jnp.asarray(arrays.t0), jnp.asarray(arrays.t1)
-    at, on = (t0, y0, leaves), OnArrays(ravel, rest, traced)
+    added = [vary_like(jnp.zeros_like(y0), y0) for event in events if event.adds is not None]
+    leaves = [*leaves, *added]
+    at, on = (t0, y0, leaves), OnArrays(ravel, rest, traced, len(added))
     mass = None if arrays.mass is None else jnp.asarray(arrays.mass)
     field, (of_f, of_explicit, of_jac) = field_of(given, on, plan.structure, mass, at)
     watch, of_fn = close(on.saved(plan.keep.fn), *at)
