@@ -375,4 +375,68 @@ class TerminateAtSteadyState(EventDefaults):
         return Trigger(holds=holds)
 
 
-__all__ = ["Domain", "Doses", "ManifoldProjection", "PositiveDomain", "StepLimit", "TerminateAtSteadyState"]
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Integrate(EventDefaults):
+    """∫ g(t, y, args) dt from t₀ to where the solve ends, in `sol.integrals`, in the order of the list.
+
+    By Gauss's rule on the interpolant of each step, with as many points as keep the order of the method. No part of the
+    error estimate, unlike a component of y: where g varies faster than y does, put it into y.
+    Derivatives: with respect to everything. Shapes: g any pytree, and so the integral. Units: that of g times that of t.
+    """
+
+    g: Callable
+    _: KW_ONLY
+    name: str | None = _static(None)
+
+    counts = False
+
+    def __post_init__(self) -> None:
+        errors.callable_with(self.g, "g", ("t", "y", "args"), silence="write `lambda *given: fn(*given)`")
+
+    @property
+    def integrand(self) -> Callable:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.g
+
+    @property
+    def trigger(self) -> Trigger:
+        return Trigger()
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class CallEach(EventDefaults):
+    """`fn(t, y, args)` is called on the host, with numpy arrays, after every accepted step: to print, to log, to plot.
+
+    What it returns is not used. Under `jit` calls may come late, and under `vmap` in any order of the lanes; a gradient
+    calls it for the steps that it takes forwards. Every step waits for Python then: for watching, not for speed.
+    """
+
+    fn: Callable
+    _: KW_ONLY
+    name: str | None = _static(None)
+
+    counts = False
+
+    def __post_init__(self) -> None:
+        errors.callable_with(self.fn, "fn", ("t", "y", "args"), silence="write `lambda *given: fn(*given)`")
+
+    @property
+    def tells(self) -> Callable:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.fn
+
+    @property
+    def trigger(self) -> Trigger:
+        return Trigger()
+
+
+__all__ = [
+    "CallEach",
+    "Domain",
+    "Doses",
+    "Integrate",
+    "ManifoldProjection",
+    "PositiveDomain",
+    "StepLimit",
+    "TerminateAtSteadyState",
+]

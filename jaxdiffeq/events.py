@@ -55,6 +55,10 @@ class EventDefaults:
     counts: bool = True
     """it is logged in `sol.events`, and counted against `max_events`"""
     name: str | None = None
+    integrand: Callable | None = None
+    """(t, y, args) ↦ what is integrated along the solution"""
+    tells: Callable | None = None
+    """called on the host with (t, y, args) after every accepted step"""
     forwards: bool = False
     """time must go so"""
     sizes: bool = False

@@ -326,3 +326,75 @@ def test_the_end_at_rest():
     assert sol.status == "terminated"
     still = lambda t: 0.4 * np.exp(-0.4 * t) - 1e-4 * (1 + np.exp(-0.4 * t)) - 1e-5
     assert still(float(sol.ts[-1])) <= 0 < still(float(sol.ts[-2]))
+
+
+# ---- integrals
+
+
+@pytest.mark.parametrize(
+    ("method", "strategy"),
+    [(jde.Tsit5(), jde.ForwardAD()), (jde.Vern7(), jde.ReverseAD()), (jde.Rodas5P(), jde.ReverseAD())],
+    ids=str,
+)
+def test_integrals_along_the_solution(method, strategy):
+    """Of y = (y₀ + dose where t > 1)·e^(−k·t), and of its square times t, with derivatives in k, y₀, dose and t₁."""
+
+    def found(x):
+        problem = jde.ODEProblem(lambda t, y, args: -args * y, x["y0"], (0.0, x["t1"]), x["k"])
+        integrals = jde.Integrate(lambda t, y, k: {"y": k * y, "power": t * y[0] ** 2})
+        events = [jde.Doses(1.0, x["dose"], 0), integrals]
+        sol = jde.solve(
+            problem, method, events=events, saveat=jde.SaveAt(t1=True), gradient=strategy, rtol=1e-9, atol=1e-11
+        )
+        (integral,) = sol.integrals
+        return jnp.append(integral["y"], integral["power"])
+
+    def true(x):
+        k, t1 = x["k"], x["t1"]
+        later = x["y0"][0] * jnp.exp(-k) + x["dose"]
+        primitive = lambda t: -jnp.exp(-2 * k * t) * (2 * k * t + 1) / (4 * k**2)  # of t·e^(−2·k·t)
+        power = x["y0"][0] ** 2 * (primitive(1.0) - primitive(0.0))
+        power += (later * jnp.exp(k)) ** 2 * (primitive(t1) - primitive(1.0))
+        return jnp.stack([x["y0"][0] * -jnp.expm1(-k) - later * jnp.expm1(-k * (t1 - 1)), power])
+
+    x = {"k": 0.4, "y0": jnp.array([2.0]), "dose": 1.5, "t1": 3.0}
+    x = jax.tree.map(jnp.asarray, x)
+    np.testing.assert_allclose(found(x), true(x), rtol=1e-7)
+    jacobian = jax.jacrev if isinstance(strategy, jde.ReverseAD) else jax.jacfwd
+    slopes, expected = jax.jit(jacobian(found))(x), jax.jacobian(true)(x)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-8), slopes, expected)
+
+
+def test_integrals_without_jit_and_over_lanes():
+    work = jde.Integrate(lambda t, y, args: jnp.sum(y))
+    one = lambda y0: jde.solve(ONE, jde.Tsit5(), y0=y0, events=work, **TIGHT).integrals[0]
+    expected = -np.expm1(-4.0) / 0.4
+    np.testing.assert_allclose(one(jnp.ones(1)), expected, rtol=1e-8)
+    np.testing.assert_allclose(jax.vmap(one)(jnp.array([[1.0], [2.0]])), [expected, 2 * expected], rtol=1e-8)
+    back = jde.solve(ONE, jde.Tsit5(), y0=jnp.ones(1), tspan=(10.0, 0.0), events=work, **TIGHT).integrals[0]
+    np.testing.assert_allclose(back, -np.expm1(4.0) / 0.4, rtol=1e-8)
+
+
+def test_calls_on_the_host():
+    """In order, with what the solve saves, and again under `jit`, a gradient and `vmap`."""
+    calls: list[tuple[float, float, float]] = []
+    watch = jde.CallEach(lambda t, y, args: calls.append((float(t), float(y["a"][0]), float(args["k"]))))
+    problem = jde.ODEProblem(
+        lambda t, y, args: {"a": -args["k"] * y["a"]}, {"a": jnp.ones(1)}, (0.0, 2.0), {"k": jnp.asarray(0.7), "n": 3}
+    )
+    sol = jde.solve(problem, jde.Tsit5(), events=watch)
+    jax.effects_barrier()
+    np.testing.assert_array_equal(calls, np.stack([sol.ts, sol.ys["a"][:, 0], np.full(len(sol.ts), 0.7)], 1)[1:])
+    n = len(calls)
+    end = lambda y0: jde.solve(problem, jde.Tsit5(), y0={"a": y0}, events=watch, saveat=jde.SaveAt(t1=True)).ys["a"][
+        0, 0
+    ]
+    for run, count in ((jax.jit(end), n), (jax.grad(end), n)):
+        calls.clear()
+        jax.block_until_ready(run(jnp.ones(1)))
+        jax.effects_barrier()
+        assert len(calls) == count
+    calls.clear()
+    jax.block_until_ready(jax.vmap(end)(jnp.array([[1.0], [2.0]])))
+    jax.effects_barrier()
+    assert sorted(y for t, y, _ in calls if t == 2.0) == pytest.approx([np.exp(-1.4), 2 * np.exp(-1.4)], rel=1e-3)

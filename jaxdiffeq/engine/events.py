@@ -94,6 +94,8 @@ class Events:
     """(t, y, args, info) ↦ numbers, none of which a step may make negative"""
     caps: Callable | None = None
     """(t, y, args, info) ↦ how long the next step may be, any of them"""
+    integrands: Callable | None = None
+    """(t, y, args) ↦ what is integrated along the solution, a list"""
 
     # ---- the start
 

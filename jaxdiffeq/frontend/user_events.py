@@ -87,6 +87,7 @@ class _Binding:
             changed=lambda args, new: args._replace(leaves=_put(args.leaves, carried, new)),
             limit=limit,
             domains=domains,
+            integrands=self.integrands(),
             caps=caps,
             asks=any(asks_for_info(t.crosses) or asks_for_info(t.holds) for t in self.triggers)
             or any(asks_for_info(e.affect) or asks_for_info(e.affect_args) for e in self.events),
@@ -114,6 +115,15 @@ class _Binding:
         run = self.programs.close(on_arrays, self.t, self.y, self.leaves, self.info)
         sizes = {i: int(np.prod(self.shapes[i])) for i in mine}
         return lambda t, y, args, info: run(args, t, y, args.leaves, info), sizes
+
+    def integrands(self) -> Callable | None:
+        """What all of them integrate, pytree by pytree."""
+        given = [event.integrand for event in self.events if event.integrand is not None]
+        if not given:
+            return None
+        functions = [self.on.saved(f) for f in given]
+        run = self.programs.close(lambda t, y, leaves: [f(t, y, leaves) for f in functions], self.t, self.y, self.leaves)
+        return lambda t, y, args: run(args, t, y, args.leaves)
 
     def call(self, f: Callable, t: Any, y: Any, leaves: list, info: Info, *more: Any) -> Any:
         """f(t, y, args), with `info` if it asks for that."""
