@@ -382,7 +382,7 @@ class Integrate(EventDefaults):
 
     By Gauss's rule on the interpolant of each step, with as many points as keep the order of the method. No part of the
     error estimate, unlike a component of y: where g varies faster than y does, put it into y.
-    Derivatives: with respect to everything. Shapes: g any pytree, and so the integral. Units: that of g times that of t.
+    Derivatives: with respect to everything. Shapes: g any pytree, the integral too. Units: that of g times that of t.
     """
 
     g: Callable

@@ -342,7 +342,7 @@ class Integration:
 
         # a step cut short to land says nothing about the size that the solution allows
         dt = jnp.where(lands & verdict.accept, jnp.maximum(verdict.dt, control.dt), verdict.dt)
-        if self.events is not None:
+        if self.events is not None and self.events.caps is not None:
             dt = lax.stop_gradient(self.events.longest(self.inputs_at(inputs, after), after, dt))
         counts = outcome.counted(control.counts, verdict, live, dense, step)
         result = outcome.result(inputs, settings, after.t, dt, counts, verdict, step)

@@ -67,8 +67,9 @@ class _Binding:
         conditions, sizes = self.values(kinds, "crosses")
         flags, flag_sizes = self.values(kinds, "holds")
         (domains, _), (caps, _) = (self.values(kinds, kind) for kind in ("stays", "caps"))
-        sizes = sizes | flag_sizes | {i: int(kind == "times") for i, kind in enumerate(kinds) if kind not in ("crosses", "holds")}
-        order = sorted(range(len(kinds)), key=lambda i: ("crosses", "holds", "stays", "caps", "", "times").index(kinds[i]))
+        sizes = {i: int(kind == "times") for i, kind in enumerate(kinds)} | sizes | flag_sizes
+        place = ("crosses", "holds", "stays", "caps", "", "times").index
+        order = sorted(range(len(kinds)), key=lambda i: place(kinds[i]))
         first = dict(zip(order, np.cumsum([0, *(sizes[i] for i in order)]), strict=False))
         affects = [self.affect(i, self.shapes.get(i, ())) for i in range(len(self.events))]
         carried = tuple(sorted({j for _, changes in affects for j in changes}))

@@ -107,7 +107,10 @@ class Quadrature(RecorderDefaults):
 
 @dataclass(frozen=True)
 class Integrals(Quadrature):
-    """The same along the solution itself, for users: differentiable. Shapes: moving, [1, ...]; fixed, a number that nobody reads."""
+    """The same along the solution itself, for users: differentiable.
+
+    Shapes: moving, [1, ...]; fixed, a number that nobody reads.
+    """
 
     tree: Any = None
     """of the list"""

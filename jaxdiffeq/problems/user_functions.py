@@ -155,7 +155,9 @@ def field_of(given: Given, on: OnArrays, structure: Any, mass: Any, at: tuple) -
         if on.added == 0:
             return slope
         more = on.driven(args)
-        return slope + (more if mass is None else times_mass(args.mass.astype(y.dtype), more.reshape(-1)).reshape(y.shape))
+        if mass is not None:
+            more = times_mass(args.mass.astype(y.dtype), more.reshape(-1)).reshape(y.shape)
+        return slope + more
 
     def explicit_part(t, y, args):
         assert second is not None
