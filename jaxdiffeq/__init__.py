@@ -19,6 +19,14 @@ from jaxdiffeq.engine.control import PIController as PIController
 from jaxdiffeq.engine.control import PIDController as PIDController
 from jaxdiffeq.engine.control import PredictiveController as PredictiveController
 from jaxdiffeq.errors import SolveError as SolveError
+from jaxdiffeq.event_library import CallEach as CallEach
+from jaxdiffeq.event_library import Domain as Domain
+from jaxdiffeq.event_library import Doses as Doses
+from jaxdiffeq.event_library import Integrate as Integrate
+from jaxdiffeq.event_library import ManifoldProjection as ManifoldProjection
+from jaxdiffeq.event_library import PositiveDomain as PositiveDomain
+from jaxdiffeq.event_library import StepLimit as StepLimit
+from jaxdiffeq.event_library import TerminateAtSteadyState as TerminateAtSteadyState
 from jaxdiffeq.events import DiscreteEvent as DiscreteEvent
 from jaxdiffeq.events import Event as Event
 from jaxdiffeq.events import NextTime as NextTime

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, NamedTuple
 
@@ -40,15 +40,18 @@ def unchecked_tree(kind: type) -> type:
 
 
 class Trigger(NamedTuple):
-    """When an event acts; one of the three.
+    """When an event acts, or what it asks of steps; one of these, or none.
 
     `crosses` (t, y, args) ↦ numbers: where one becomes zero. `holds` (t, y, args) ↦ a truth value: after a step where
-    it is true. `times`: a `Times`.
+    it is true. `times`: a `Times`. `stays` (t, y, args) ↦ numbers: a step that makes one of them negative is refused.
+    `caps` (t, y, args) ↦ how long the next step may be.
     """
 
     crosses: Callable | None = None
     holds: Callable | None = None
     times: Any = None
+    stays: Callable | None = None
+    caps: Callable | None = None
 
 
 class Times(NamedTuple):
@@ -68,11 +71,21 @@ class EventDefaults:
 
     affect: Callable | None = None
     affect_args: Callable | None = None
+    adds: Callable | None = None
+    """(t, y) ↦ what is added to dy/dt from t on, until it acts again"""
     terminate: bool = False
     direction: Any = 0
     counts: bool = True
     """it is logged in `sol.events`, and counted against `max_events`"""
     name: str | None = None
+    integrand: Callable | None = None
+    """(t, y, args) ↦ what is integrated along the solution"""
+    tells: Callable | None = None
+    """called on the host with (t, y, args) after every accepted step"""
+    forwards: bool = False
+    """time must go so"""
+    sizes: bool = False
+    """it has a say in the sizes of steps"""
 
     def on_whole(self, on: Callable) -> Any:
         """With its functions, of the state as it was given, made functions of numbers alone by `on`."""
@@ -285,6 +298,16 @@ def _takes_what_it_is_given(given: Any) -> None:
             allowed = 1 if name in ("condition", "choose") else 2
             wanted += more[:allowed] if "info" in more or name.startswith("affect") else []
         errors.callable_with(f, name, tuple(wanted), silence="write `lambda *given: fn(*given)`")
+
+
+def suited(events: Sequence[Any], t0: Any, t1: Any, equal: bool) -> None:
+    """The span and the steps of a solve are what its events need."""
+    for event in events:
+        kind = type(event).__name__
+        if event.forwards and errors.all_concrete((t0, t1)) and t1 < t0:
+            raise ValueError(f"{kind} go forwards in time, but the span is from {t0} to {t1}.")
+        if event.sizes and equal:
+            raise ValueError(f"{kind} does not serve equal steps, whose size is given. Take another `controller`.")
 
 
 def _called(function: str, given: Any) -> str:

@@ -151,6 +151,8 @@ class Solution:
     """what happened; None of a solve without events"""
     regularisers: dict[str, jax.Array] = field(default_factory=dict)
     """the sums asked for, by name; see `jaxdiffeq.engine.regularisers`"""
+    integrals: Any = ()
+    """∫g dt for each `Integrate` among the events, in their order"""
     account: Any = field(metadata={"static": True}, default=None)
     """what `explain` knows before the result: method, controller, strategy; of several solutions, the first one's"""
 

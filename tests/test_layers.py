@@ -54,6 +54,7 @@ LAYERS = (  # from the bottom; a folder without files of its own here stands for
     {"gradients.check", "gradients.support"},
     {"solution"},
     {"events"},
+    {"event_library"},
     {"frontend.options", "frontend.user_events"},
     {"frontend.plan"},
     {"engine.fixed_steps", "frontend.steady_state", "frontend.assemble", "frontend.blame"},

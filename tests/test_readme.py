@@ -169,12 +169,16 @@ def test_examples(page, x64):
                 exec(example, names)
                 if "sol" in names:
                     assert names["sol"].result == Result.success
-                    assert names["sol"].ys.dtype == dtype
+                    assert all(x.dtype == dtype for x in jax.tree.leaves(names["sol"].ys))
     finally:
         jax.config.update("jax_enable_x64", before)
     if page == README:
         assert names["gradient"].dtype == dtype
         assert abs(names["gradient"]).max() > 0
+    if page.name == "events.md":
+        np.testing.assert_allclose(names["log"].ts[0], np.sqrt(100 / 9.8), rtol=1e-5)
+        energies = jax.vmap(names["energy"])(names["sol"].ts, names["sol"].ys)
+        np.testing.assert_allclose(energies, -np.cos(1.0), atol=1e-5)
     if page.name == "gradients.md":
         assert names["report"], names["report"]
         np.testing.assert_allclose(names["approximate"], names["exact"], rtol=1e-2)

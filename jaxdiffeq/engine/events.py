@@ -15,7 +15,7 @@ from jaxdiffeq.engine.crossings import Aim, Found, Info, Left, Look, no_aim, not
 from jaxdiffeq.engine.recorders import RecorderDefaults
 from jaxdiffeq.primitives.row_buffer import read, rows, write
 from jaxdiffeq.primitives.varying_axes import vary_like
-from jaxdiffeq.types import Ahead, Inputs, PyTree, Result, Shapes, State, StepCotangents, StepView
+from jaxdiffeq.types import Ahead, Inputs, PyTree, Result, Shapes, State, Step, StepCotangents, StepView
 
 
 class Watch(NamedTuple):
@@ -91,6 +91,12 @@ class Events:
     """how many may happen"""
     asks: bool
     """conditions, flags or affects ask for `Info`"""
+    domains: Callable | None = None
+    """(t, y, args, info) ↦ numbers, none of which a step may make negative"""
+    caps: Callable | None = None
+    """(t, y, args, info) ↦ how long the next step may be, any of them"""
+    integrands: Callable | None = None
+    """(t, y, args) ↦ what is integrated along the solution, a list"""
 
     # ---- the start
 
@@ -104,7 +110,7 @@ class Events:
         t, y, args, way = inputs.t0, inputs.y0, inputs.args, _way(inputs)
         info = Info(jnp.zeros_like(y), jnp.zeros_like(t), t, y, jnp.zeros((), jnp.int32))
         before = self.nothing.size - len(self.timers)
-        for member in (m for m in self.members if m.first >= before):
+        for member in (m for m in self.members if m.size and m.first >= before):
             now = jnp.asarray(self.timers[member.first - before].now(t, y, args, way)).reshape(1)
             y, changed = self._one(member, inputs._replace(args=args), t, y, self.changing(args), now, info)
             args = self.changed(args, changed)
@@ -171,6 +177,20 @@ class Events:
         assert self.conditions is not None
         along = Look(self.conditions, self.directions, inputs, step, count)
         return pick(along.at(jnp.ones_like(step.after.t), step.end), index)
+
+    def inside(self, inputs: Inputs, before: State, step: Step) -> jax.Array:
+        """Whether a step has stayed where it must; NaN has not."""
+        assert self.domains is not None
+        after = step.after
+        info = Info(jnp.zeros_like(after.y), after.t - before.t, before.t, before.y, jnp.zeros((), jnp.int32))
+        return jnp.all(self.domains(after.t, after.y, inputs.args, info) >= 0)
+
+    def longest(self, inputs: Inputs, at: State, dt: jax.Array) -> jax.Array:
+        """The size of a next step, capped."""
+        if self.caps is None:
+            return dt
+        info = Info(jnp.zeros_like(at.y), jnp.zeros_like(at.t), at.t, at.y, jnp.zeros((), jnp.int32))
+        return jnp.minimum(dt, jnp.min(self.caps(at.t, at.y, inputs.args, info)).astype(dt.dtype))
 
     # ---- what events do
 

@@ -257,7 +257,9 @@ class Integration:
         _, f = self.ahead(inputs, start, START)
         controller = settings.controller.init(inputs.t0.dtype)
         watch = () if self.events is None else self.events.watch(inputs)
-        made = Sizing(lax.stop_gradient(self._first_step(f, inputs, settings)), controller, watch, self.nothing_fired)
+        first = self._first_step(f, inputs, settings)
+        first = first if self.events is None else self.events.longest(inputs, start, first)
+        made = Sizing(lax.stop_gradient(first), controller, watch, self.nothing_fired)
         held = self.held(inputs, start, made)
         result = jnp.where(inputs.t0 == inputs.t1, Result.success, Result.running)
         if settings.begins is not None:
@@ -321,10 +323,11 @@ class Integration:
         used = jnp.where(lands, left, made.dt)
 
         step = self.advance(inputs, settings, before, made, number)  # attempt
+        judge = settings.controller.judge
+        if self.events is not None and self.events.domains is not None:
+            judge = self._within(inputs, judge)
         verdict = lax.stop_gradient(  # judge
-            settings.controller.judge(
-                before, step, used, control.controller, settings.tolerance, self.stepper.error_order
-            )
+            judge(before, step, used, control.controller, settings.tolerance, self.stepper.error_order)
         )
         view, watch = self.view(before, step, made, live & verdict.accept, number), made.watch
         if self.events is not None:
@@ -339,6 +342,8 @@ class Integration:
 
         # a step cut short to land says nothing about the size that the solution allows
         dt = jnp.where(lands & verdict.accept, jnp.maximum(verdict.dt, control.dt), verdict.dt)
+        if self.events is not None and self.events.caps is not None:
+            dt = lax.stop_gradient(self.events.longest(self.inputs_at(inputs, after), after, dt))
         counts = outcome.counted(control.counts, verdict, live, dense, step)
         result = outcome.result(inputs, settings, after.t, dt, counts, verdict, step)
         result = jnp.where(live, result, control.result)
@@ -348,6 +353,17 @@ class Integration:
         keep = lambda new, old: jax.tree.map(lambda a, b: jnp.where(live, a, b), new, old)
         dt, controller, watch = keep((dt, verdict.memory, watch), (made.dt, made.controller, made.watch))
         return (after, held.records), LoopControl(dt, controller, counts, result, held.marks, watch)
+
+    def _within(self, inputs: Inputs, judge: Callable) -> Callable:
+        """The judgement of a controller on a step that has left a domain: as if an inner solve had failed."""
+
+        def judged(before, step, *rest):
+            inside = self.events.inside(inputs, before, step)
+            verdict = judge(before, step._replace(ok=step.ok & inside), *rest)
+            left = step.ok & ~inside & (verdict.cause == Result.nonlinear_solve_failed)
+            return verdict._replace(cause=jnp.where(left, Result.step_size_too_small, verdict.cause))
+
+        return judged
 
     def watched(self, inputs: Inputs, step: Step, verdict: Verdict, view: StepView) -> tuple:
         """A step, its verdict and view once events have had a look at it, and the next watch.

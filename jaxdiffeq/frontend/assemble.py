@@ -73,6 +73,7 @@ def assemble(xp: Any, plan: Plan, ends: Ends, records: dict[str, Any], constants
         interpolant=_interpolant(xp, plan, ends, records["interpolant"], marks["interpolant"]) if plan.dense else None,
         **({"events": _events(xp, plan, records["events"], marks["events"])} if "events" in records else {}),
         regularisers=dict(zip(plan.regularisers, sums, strict=True)),
+        integrals=jax.tree.map(lambda x: _if_good(xp, good, x), tuple(records.get("integrals", ()))),
     )
 
 

@@ -18,7 +18,7 @@ from jaxdiffeq.frontend.plan import Arrays, Plan, build
 from jaxdiffeq.implicit.consistent import onto
 from jaxdiffeq.implicit.system import make_consistent
 from jaxdiffeq.solution import Solution
-from jaxdiffeq.types import PyTree, Result
+from jaxdiffeq.types import PyTree, Result, Sizing
 
 FEW = 512  # unknowns up to which each is looked at by itself
 ROUNDS = 30  # of the power iteration
@@ -243,6 +243,41 @@ def _structure(plan: Plan, arrays: Arrays, solution: Any) -> str:
 
 RESOLVED_GAP, CLEAR_GAP = 64, 1e5
 """units of rounding of t: events less apart than the first are at one instant; of the second, two have a clear ratio"""
+
+
+def out_of_domain(plan: Plan, arrays: Arrays, solution: Solution, dt: Any) -> str:
+    """The event whose domain the next step leaves, or which lets it have no size; empty if there is none."""
+    events = plan.parts.join(arrays.parts)[2]
+    if not events:
+        return ""
+    y, t = plan.ravel.pack(solution.y_end), jnp.asarray(solution.t_end)
+    lowest, caps = map(np.asarray, _limits(plan, arrays, t, y, dt))
+    sets = [event.trigger for event in events]
+    names = [type(event).__name__ + (f" {event.name!r}" if event.name else "") for event in events]
+    kept = [name for name, of in zip(names, sets, strict=True) if of.stays is not None]
+    for name, low in zip(kept, lowest, strict=True):
+        if not low >= 0:
+            return f"{name}: the next step, however short, leaves the domain, by {-float(low):.3g}"
+    sized = [name for name, of in zip(names, sets, strict=True) if of.caps is not None]
+    for name, cap in zip(sized, caps, strict=True):
+        if not t + cap > t:
+            return f"{name}: the next step may not be longer than {float(cap):.3g}"
+    return ""
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _limits(plan: Plan, arrays: Arrays, t: Any, y: jax.Array, dt: Any) -> tuple[list, list]:
+    """The least number that each domain is judged by after one more step, and of the caps before it."""
+    parts = build(plan, arrays, 1)
+    integration, inputs = parts.integration, parts.inputs._replace(t0=t, y0=y)
+    start = integration.begin(inputs)
+    after = integration.advance(inputs, parts.settings, start, Sizing(dt), 0).after
+    _, args, events = plan.parts.join(arrays.parts)
+    unpack = plan.ravel.unpack
+    least = lambda f, t, y: jnp.min(jnp.asarray(f(t, unpack(y), args)))
+    stays = [e.trigger.stays for e in events if e.trigger.stays is not None]
+    caps = [e.trigger.caps for e in events if e.trigger.caps is not None]
+    return [least(f, after.t, after.y) for f in stays], [least(f, t, y) for f in caps]
 
 
 def event_not_finite(plan: Plan, arrays: Arrays, solution: Solution) -> str:

@@ -46,6 +46,10 @@ ADVICE = {
 RUN_AWAY = (
     " An explicit method may run away like this on a stiff problem: use an implicit one, such as Rodas5P() or BDF()."
 )
+OUT_OF_DOMAIN = (
+    "If the solution itself leaves there, end the solve by an `Event`, or look at f; else give a smaller `atol`, or the "
+    "domain some `slack`."
+)
 HALF = " Half precision is coarse: a `y0` of float32 has more."
 
 
@@ -83,6 +87,9 @@ def _blamed(plan: Plan, arrays: Arrays, solution: Solution) -> tuple[str, str]:
         explicit = int(solution.stats.jac_evals) == 0 and int(solution.stats.accepted) > 0
         advice = advice or ADVICE[result][1]
         advice += RUN_AWAY if explicit else ""
+    elif result is Result.step_size_too_small:
+        why = blame.out_of_domain(plan, arrays, solution, _moves(solution))
+        advice = OUT_OF_DOMAIN if why else ""
     elif result is Result.initialisation_failed:
         why = f"{ADVICE[result][0]}: {text}" if (text := blame.inconsistent(plan, arrays)) else ""
     elif result is Result.max_steps_reached:

@@ -15,15 +15,17 @@ from jaxdiffeq import clock, errors
 from jaxdiffeq.engine.control import Tolerance
 from jaxdiffeq.engine.events import SaveEvents
 from jaxdiffeq.engine.integration import Integration
-from jaxdiffeq.engine.recorders import SaveSteps, SaveTimes
+from jaxdiffeq.engine.recorders import RecorderDefaults, SaveSteps, SaveTimes
 from jaxdiffeq.engine.regularisers import MEANINGS, RegulariserSums
+from jaxdiffeq.events import suited
 from jaxdiffeq.frontend.options import Options
 from jaxdiffeq.frontend.saveat import Keep, normalise, one_array, sorted_times, times
 from jaxdiffeq.frontend.user_events import bound
+from jaxdiffeq.gradients.quadrature import Integrals
 from jaxdiffeq.implicit.system import like, make_consistent
 from jaxdiffeq.inputs.base import prepare_all, with_breakpoints
 from jaxdiffeq.primitives.jax_internals import plain_path
-from jaxdiffeq.primitives.varying_axes import match_varying_axes
+from jaxdiffeq.primitives.varying_axes import match_varying_axes, vary_like
 from jaxdiffeq.problems.definitions import Terms
 from jaxdiffeq.problems.ravel import (
     Ravel,
@@ -123,6 +125,7 @@ def prepare(terms: Terms, options: Options) -> tuple[Plan, Arrays]:
     keep, ts = times(saveat, t0, t1, dtype)
     varying, mass = (mass, None) if callable(mass) else (None, mass)
     events = options.events if on_whole is None else tuple(e.on_whole(on_whole) for e in options.events)
+    suited(events, t0, t1, options.controller.equal)
     errors.positive_integer(options.max_events, "max_events")
     errors.saved_events(saveat, events)
     driven = prepare_all((Given(f, explicit, jac, residual, varying), args, events), t0, t1)
@@ -237,7 +240,9 @@ def build(plan: Plan, arrays: Arrays, capacity: int, traced: bool = True) -> Bui
     pack = lambda leaves: ravel.pack(jax.tree.unflatten(ravel.tree, leaves))
     y0, dy0 = pack(arrays.y0), None if arrays.dy0 is None else pack(arrays.dy0)
     t0, t1 = jnp.asarray(arrays.t0), jnp.asarray(arrays.t1)
-    at, on = (t0, y0, leaves), OnArrays(ravel, rest, traced)
+    added = [vary_like(jnp.zeros_like(y0), y0) for event in events if event.adds is not None]
+    leaves = [*leaves, *added]
+    at, on = (t0, y0, leaves), OnArrays(ravel, rest, traced, len(added))
     mass = None if arrays.mass is None else jnp.asarray(arrays.mass)
     field, (of_f, of_explicit, of_jac) = field_of(given, on, plan.structure, mass, at)
     watch, of_fn = close(on.saved(plan.keep.fn), *at)
@@ -249,11 +254,15 @@ def build(plan: Plan, arrays: Arrays, capacity: int, traced: bool = True) -> Bui
     recorders = _recorders(plan, arrays, observe, capacity)
     if happens is not None:
         recorders["events"] = SaveEvents(happens)
+    if tells := tuple(event.tells for event in events if event.tells is not None):
+        recorders["calls"] = _Calls(tells, on)
     integration = Integration(field, plan.stepper, recorders, plan.watch, events=happens)
     ts, back = sorted_times(plan.keep, jnp.asarray(arrays.ts), jnp.sign(t1 - t0))
     arguments = Arguments(of_f, of_explicit, of_jac, of_fn, leaves, mass, dy0, of_events)
     inputs = Inputs(y0, arguments, t0, t1, ts, jnp.asarray(arrays.stops))
     inputs = inputs if happens is None else happens.begun(inputs)
+    if happens is not None and happens.integrands is not None:
+        recorders["integrals"] = _integrals(happens.integrands, inputs, plan.stepper.order)
     inputs, settings = _consistent(field, inputs, _bounded(arrays.settings, inputs, plan.span_known))
     return Built(integration, inputs, settings, observe, back)
 
@@ -308,6 +317,35 @@ def _recorders(plan: Plan, arrays: Arrays, observe: Any, capacity: int) -> dict[
     if plan.dense:
         recorders["interpolant"] = SaveSteps(_nothing, capacity, reads_interpolant=True)
     return recorders
+
+
+@dataclass(frozen=True)
+class _Calls(RecorderDefaults):
+    """Functions called on the host after every accepted step; under `vmap`, for each lane."""
+
+    functions: tuple
+    on: OnArrays
+
+    def init(self, inputs: Inputs, start: Any, shapes: Any) -> tuple[tuple, Any]:
+        return (), jnp.zeros((), jnp.int32)
+
+    def record(self, moving: tuple, fixed: Any, step: Any, inputs: Inputs) -> tuple[tuple, Any]:
+        now = step.taken, step.after.t, self.on.ravel.unpack(step.after.y), inputs.args.leaves
+        jax.debug.callback(self._tell, *lax.stop_gradient(now))
+        return moving, fixed
+
+    def vjp(self, bars: Any, cursor: Any, step: Any, active: Any, out: Any) -> tuple[Any, Any]:
+        return bars, cursor
+
+    def _tell(self, taken: Any, t: Any, y: PyTree, leaves: list) -> None:
+        for function in self.functions if taken else ():
+            function(np.asarray(t), jax.tree.map(np.asarray, y), self.on.rest.join(leaves))
+
+
+def _integrals(integrands: Any, inputs: Inputs, order: int) -> Integrals:
+    shapes, tree = jax.tree.flatten(jax.eval_shape(integrands, inputs.t0, inputs.y0, inputs.args))
+    numbers = lambda t, y, args: jax.tree.leaves(integrands(t, y, args))
+    return Integrals(numbers, tuple((x.shape, x.dtype) for x in shapes), order, tree=tree)
 
 
 def _nothing(t: jax.Array, y: jax.Array, args: PyTree) -> tuple:

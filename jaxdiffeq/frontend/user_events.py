@@ -56,15 +56,22 @@ class _Binding:
         self.info = Info(jnp.zeros_like(self.y), self.t, self.t, self.y, zero)
         self.triggers = [event.trigger for event in events]
         self.shapes: dict[int, tuple] = {}
+        adding = [i for i, event in enumerate(events) if event.adds is not None]
+        self.given = len(self.leaves) - len(adding)
+        """how many leaves are those of args"""
+        self.added = {i: self.given + k for k, i in enumerate(adding)}
+        """of which event the others are"""
 
     def bound(self, limit: int) -> tuple[Events, list]:
-        kinds = [next(kind for kind, x in trigger._asdict().items() if x is not None) for trigger in self.triggers]
+        kinds = [next((k for k, f in trigger._asdict().items() if f is not None), "") for trigger in self.triggers]
         conditions, sizes = self.values(kinds, "crosses")
         flags, flag_sizes = self.values(kinds, "holds")
-        sizes = sizes | flag_sizes | {i: 1 for i, kind in enumerate(kinds) if kind == "times"}
-        order = [i for wanted in ("crosses", "holds", "times") for i, kind in enumerate(kinds) if kind == wanted]
+        (domains, _), (caps, _) = (self.values(kinds, kind) for kind in ("stays", "caps"))
+        sizes = {i: int(kind == "times") for i, kind in enumerate(kinds)} | sizes | flag_sizes
+        place = ("crosses", "holds", "stays", "caps", "", "times").index
+        order = sorted(range(len(kinds)), key=lambda i: place(kinds[i]))
         first = dict(zip(order, np.cumsum([0, *(sizes[i] for i in order)]), strict=False))
-        affects = [self.affect(event, self.shapes.get(i, ())) for i, event in enumerate(self.events)]
+        affects = [self.affect(i, self.shapes.get(i, ())) for i in range(len(self.events))]
         carried = tuple(sorted({j for _, changes in affects for j in changes}))
         members = tuple(
             Member(int(first[i]), int(sizes[i]), _carrying(affect, carried), event.terminate, event.counts)
@@ -81,6 +88,9 @@ class _Binding:
             changing=lambda args: [args.leaves[j] for j in carried],
             changed=lambda args, new: args._replace(leaves=_put(args.leaves, carried, new)),
             limit=limit,
+            domains=domains,
+            integrands=self.integrands(),
+            caps=caps,
             asks=any(asks_for_info(t.crosses) or asks_for_info(t.holds) for t in self.triggers)
             or any(asks_for_info(e.affect) or asks_for_info(e.affect_args) for e in self.events),
         )
@@ -108,6 +118,17 @@ class _Binding:
         sizes = {i: int(np.prod(self.shapes[i])) for i in mine}
         return lambda t, y, args, info: run(args, t, y, args.leaves, info), sizes
 
+    def integrands(self) -> Callable | None:
+        """What all of them integrate, pytree by pytree."""
+        given = [event.integrand for event in self.events if event.integrand is not None]
+        if not given:
+            return None
+        functions = [self.on.saved(f) for f in given]
+        run = self.programs.close(
+            lambda t, y, leaves: [f(t, y, leaves) for f in functions], self.t, self.y, self.leaves
+        )
+        return lambda t, y, args: run(args, t, y, args.leaves)
+
     def call(self, f: Callable, t: Any, y: Any, leaves: list, info: Info, *more: Any) -> Any:
         """f(t, y, args), with `info` if it asks for that."""
         unpack = self.on.ravel.unpack
@@ -118,9 +139,10 @@ class _Binding:
             given.insert(place, told)
         return errors.call(f, *given)
 
-    def affect(self, event: Any, shape: tuple) -> tuple[Callable | None, tuple[int, ...]]:
+    def affect(self, number: int, shape: tuple) -> tuple[Callable | None, tuple[int, ...]]:
         """(t, y, args, which, info) ↦ y and all leaves of args; and which of these it changes."""
-        if event.affect is None and event.affect_args is None:
+        event, names = self.events[number], ("affect", "affect_args", "adds")
+        if all(getattr(event, name) is None for name in names):
             return None, ()
 
         def on_arrays(t, y, leaves, which, info):
@@ -132,12 +154,15 @@ class _Binding:
             if event.affect_args is not None:
                 args = self.call(event.affect_args, t, y, leaves, info, *more(event.affect_args))
                 changed = self.matched(args, leaves, event)
+            if event.adds is not None:
+                slope = event.adds(t, self.on.ravel.unpack(y))
+                changed = _put(changed, [self.added[number]], [self.on.ravel.pack(slope)])
             return new, changed
 
         which = jnp.zeros(int(np.prod(shape)), bool)
         run = self.programs.close(on_arrays, self.t, self.y, self.leaves, which, self.info)
         changes = ()
-        if event.affect_args is not None:
+        if event.affect_args is not None or event.adds is not None:
             jaxpr = self.programs.last.jaxpr
             n, first = len(self.leaves), len(jaxpr.invars) - len(self.leaves) - len(jax.tree.leaves((which, self.info)))
             given, returned = jaxpr.invars[first : first + n], jaxpr.outvars[1:]
@@ -146,9 +171,10 @@ class _Binding:
 
     def matched(self, args: PyTree, leaves: list, event: Any) -> list:
         """New parameters as leaves like the old ones."""
-        rest, new = split(args)
-        user.affected_args(rest, self.on.rest, new, leaves, event)
-        return [a if a is b else jnp.asarray(a).astype(jnp.asarray(b).dtype) for a, b in zip(new, leaves, strict=True)]
+        (rest, new), old = split(args), leaves[: self.given]
+        user.affected_args(rest, self.on.rest, new, old, event)
+        new = [a if a is b else jnp.asarray(a).astype(jnp.asarray(b).dtype) for a, b in zip(new, old, strict=True)]
+        return [*new, *leaves[self.given :]]
 
     def timer(self, times: Any) -> Timer:
         unpack, join = self.on.ravel.unpack, self.on.rest.join

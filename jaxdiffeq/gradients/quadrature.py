@@ -13,7 +13,7 @@ import numpy as np
 from jaxdiffeq.engine.interpolant import evaluate
 from jaxdiffeq.engine.recorders import RecorderDefaults
 from jaxdiffeq.primitives.while_loop import frozen_while
-from jaxdiffeq.types import Inputs, PyTree, Shapes, State, StepView
+from jaxdiffeq.types import Inputs, PyTree, Shapes, State, StepCotangents, StepView
 
 # Nodes in [0, 1) by symmetry, the outermost first, and their weights in Kronrod's rule of 15 points and Gauss's of 7.
 # Source: Piessens et al., QUADPACK, 1983, routine QK15.
@@ -103,6 +103,44 @@ class Quadrature(RecorderDefaults):
         one = jnp.ones((), jnp.int32)
         start = jnp.array(False), one, jnp.zeros((), jnp.int32), jnp.zeros((), clock)
         return frozen_while(more, add, zeros, start)[0]
+
+
+@dataclass(frozen=True)
+class Integrals(Quadrature):
+    """The same along the solution itself, for users: differentiable.
+
+    Shapes: moving, [1, ...]; fixed, a number that nobody reads.
+    """
+
+    tree: Any = None
+    """of the list"""
+
+    def init(self, inputs: Inputs, start: State, shapes: Shapes) -> tuple[PyTree, PyTree]:
+        return self.at_start(inputs, start), jnp.zeros((), jnp.int32)
+
+    def at_start(self, inputs: Inputs, start: State) -> PyTree:
+        return [jnp.zeros((1, *shape), dtype) for shape, dtype in self.zeros]
+
+    def record(self, moving: PyTree, fixed: PyTree, step: StepView, inputs: Inputs) -> tuple[PyTree, PyTree]:
+        added = self._gauss(step, inputs)
+        return [jnp.where(step.taken, m + a[None], m) for m, a in zip(moving, added, strict=True)], fixed
+
+    def rows(self, moving: PyTree) -> PyTree:
+        return jax.tree.unflatten(self.tree, [x[0] for x in moving])
+
+    def vjp(
+        self, bars: StepCotangents, cursor: jax.Array, step: StepView, active: Any, out: PyTree
+    ) -> tuple[StepCotangents, jax.Array]:
+        """Add the cotangents of what this step has added."""
+
+        def gain(t0, t1, coefficients, leaves):
+            ends = step._replace(before=step.before._replace(t=t0), after=step.after._replace(t=t1))
+            return self._gauss(ends._replace(coefficients=coefficients), active.fill(leaves))
+
+        _, pull = jax.vjp(gain, step.before.t, step.after.t, step.coefficients, active.leaves())
+        t0, t1, coefficients, leaves = pull([jnp.where(step.taken, x[0], 0) for x in out])
+        after = jax.tree.map(jnp.zeros_like, bars.after)._replace(t=t1)
+        return bars.add(t0, after, coefficients, leaves), cursor
 
 
 def _sum(weights: np.ndarray, values: jax.Array) -> jax.Array:

@@ -54,6 +54,8 @@ class OnArrays:
     """args without arrays"""
     traced: bool = True
     """else f is called for every value that is asked for, to look at these"""
+    added: int = 0
+    """how many of the leaves, the last, are slopes [*state] that events add"""
 
     def close(self, f: Callable, *at: Any) -> tuple[Any, list]:
         """A function (consts, *at) ↦ f(*at), and the consts."""
@@ -93,6 +95,10 @@ class OnArrays:
             return errors.jacobian(given, self.ravel.size).astype(y.dtype)
 
         return on_one_array
+
+    def driven(self, args: Arguments) -> Any:
+        """What events add to dy/dt, [*state]."""
+        return sum(args.leaves[len(args.leaves) - self.added :])
 
     def saved(self, fn: Callable | None) -> Callable:
         def on_one_array(t, y, leaves):
@@ -145,7 +151,13 @@ def field_of(given: Given, on: OnArrays, structure: Any, mass: Any, at: tuple) -
     derivative, of_jac = (None, []) if given.jac is None else on.close(on.jacobian(given.jac), *at)
 
     def implicit_part(t, y, args):
-        return program(args.of_f, t, y, args.leaves)
+        slope = program(args.of_f, t, y, args.leaves)
+        if on.added == 0:
+            return slope
+        more = on.driven(args)
+        if mass is not None:
+            more = times_mass(args.mass.astype(y.dtype), more.reshape(-1)).reshape(y.shape)
+        return slope + more
 
     def explicit_part(t, y, args):
         assert second is not None
@@ -189,6 +201,7 @@ def _of_residual(given: Given, on: OnArrays, structure: Any, at: tuple) -> tuple
     program, of_f = on.close(whole, t, y, y, leaves)
 
     def residual(t, y, dy, args):
+        dy = dy if on.added == 0 else dy - on.driven(args)
         return program(args.of_f, t, y, dy, args.leaves)
 
     field = ResidualField(
