@@ -20,6 +20,7 @@ from jaxdiffeq.engine.regularisers import MEANINGS, RegulariserSums
 from jaxdiffeq.frontend.options import Options
 from jaxdiffeq.frontend.saveat import Keep, normalise, one_array, sorted_times, times
 from jaxdiffeq.frontend.user_events import bound
+from jaxdiffeq.gradients import support
 from jaxdiffeq.implicit.system import like, make_consistent
 from jaxdiffeq.primitives.jax_internals import plain_path
 from jaxdiffeq.primitives.varying_axes import match_varying_axes
@@ -241,6 +242,7 @@ def build(plan: Plan, arrays: Arrays, capacity: int, traced: bool = True) -> Bui
     happens, of_events = bound(events, on, at, plan.max_events) if events else (None, ())
     recorders = _recorders(plan, arrays, observe, capacity)
     if happens is not None:
+        support.check_info(plan.gradient, happens.asks)
         recorders["events"] = SaveEvents(happens)
     integration = Integration(field, plan.stepper, recorders, plan.watch, events=happens)
     ts, back = sorted_times(plan.keep, jnp.asarray(arrays.ts), jnp.sign(t1 - t0))

@@ -144,7 +144,8 @@ class Bound:
         log = None if self.log is None else (outputs.records.pop("log"), constants.marks.pop("log"))
         rows = {name: r for name, r in kept.items() if not isinstance(r, SaveEvents)}
         times = {name: r.times(outputs.records[name], inputs) for name, r in rows.items()}
-        return outputs, constants, Tape(outputs.t, outputs.y, times, log, outputs.changed)
+        t1 = None if integration.events is None else outputs.t
+        return outputs, constants, Tape(t1, outputs.y, times, log, outputs.changed)
 
     def pull(
         self, integration: Any, active: Active, settings: Settings, constants: Constants, tape: Any, bars: Outputs

@@ -98,7 +98,8 @@ class BackwardSolve:
 class Tape(NamedTuple):
     """What the forward solve has left."""
 
-    t1: jax.Array
+    t1: Any
+    """where it ended, of a solve with events"""
     y1: jax.Array
     times: dict[str, jax.Array]
     """of each recorder's rows, but of those of events"""

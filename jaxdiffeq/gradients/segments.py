@@ -50,7 +50,7 @@ class Segment(NamedTuple):
         """y(t), of the earlier step where two meet, but of none before the `first`; y0 if there are no steps at all."""
         passed = (jnp.arange(SEGMENT, dtype=jnp.int32) < count) & (direction * self.t0[:SEGMENT] < direction * t)
         piece, end, inside = jnp.maximum(jnp.sum(passed, dtype=jnp.int32) - 1, 0), y0, count > 0
-        if self.landings:
+        if self.landings:  # after the last step there is what it has become
             piece = jnp.maximum(piece, first)
             end = jnp.where(inside, read(self.landings.y, jnp.maximum(count - 1, 0)), y0)
             inside &= piece < count

@@ -113,6 +113,12 @@ def check(strategy: Any, dense: bool, regularisers: Any, residual: bool, events:
             errors.unsupported(UNSUPPORTED[kind, what].format(name=kind.__name__))
 
 
+def check_info(strategy: Any, asks: bool) -> None:
+    """One error if events ask for what the strategy does not know."""
+    if asks and isinstance(strategy, CONTINUOUS):
+        errors.unsupported(NO_INFO.format(name=type(strategy).__name__))
+
+
 def check_steady(strategy: Any) -> None:
     """One error if the strategy does not serve steady states; the default of `solve` stands for theirs."""
     if type(strategy) not in (*STEADY, ReverseAD):
