@@ -49,6 +49,7 @@ LAYERS = (  # from the bottom; a folder without files of its own here stands for
     {"gradients.forward", "gradients.reverse", "gradients.packing"},
     {"gradients.adjoint_equation"},
     {"gradients.adjoint_jumps"},
+    {"gradients.adjoint_events"},
     {"gradients.adjoint_sweep"},
     {"gradients.adjoint"},
     {"gradients.check", "gradients.support"},

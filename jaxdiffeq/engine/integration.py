@@ -208,21 +208,26 @@ class Integration:
             return after, None
 
         def begun_again():
-            new, chain = after, None
-            if self.events is not None:
-                new, chain = self.events.act(inputs, view, after)
-            args, (_, beyond) = self.inputs_at(inputs, new).args, self.ahead(inputs, new, view.number + 1)
-            y = new.y
-            if beyond.algebraic:  # its components may jump; they stay if that satisfies no equation
-                y, _ = make_consistent(beyond, new.t, y, args, settings.tolerance)
-                chain = chain if chain is None else jnp.concatenate([chain[:-1], y[None]])
-            return new._replace(y=y, memory=self._memory(beyond, new.t, y, args)), chain
+            new, chain, beyond = self.acted(inputs, settings, view, after)
+            return new._replace(memory=self._memory(beyond, new.t, new.y, self.inputs_at(inputs, new).args)), chain
 
         def as_it_is():
             still = None if self.events is None else jnp.stack([after.y] * (len(self.events.members) + 1))
             return after, still
 
         return lax.cond(view.taken & step.restart, begun_again, as_it_is)
+
+    def acted(self, inputs: Inputs, settings: Settings, view: StepView, after: State) -> tuple[State, Any, Any]:
+        """The state at the end of a step once events have acted, with the memory it had; what they made of y in turn; and
+        f on the way from there."""
+        new, chain = after, None
+        if self.events is not None:
+            new, chain = self.events.act(inputs, view, after)
+        _, beyond = self.ahead(inputs, new, view.number + 1)
+        if beyond.algebraic:  # its components may jump; they stay if that satisfies no equation
+            y, _ = make_consistent(beyond, new.t, new.y, self.inputs_at(inputs, new).args, settings.tolerance)
+            new, chain = new._replace(y=y), chain if chain is None else chain.at[-1].set(y)
+        return new, chain, beyond
 
     def polynomial(self, inputs: Inputs, step: StepView, dense: PyTree, wanted: jax.Array) -> jax.Array:
         """The step's interpolant; without `wanted`, zeros where it costs calls of f."""

@@ -21,6 +21,7 @@ from jaxdiffeq.events import suited
 from jaxdiffeq.frontend.options import Options
 from jaxdiffeq.frontend.saveat import Keep, normalise, one_array, sorted_times, times
 from jaxdiffeq.frontend.user_events import bound
+from jaxdiffeq.gradients import support
 from jaxdiffeq.gradients.quadrature import Integrals
 from jaxdiffeq.implicit.system import like, make_consistent
 from jaxdiffeq.inputs.base import prepare_all, with_breakpoints
@@ -253,6 +254,7 @@ def build(plan: Plan, arrays: Arrays, capacity: int, traced: bool = True) -> Bui
     happens, of_events = bound(events, on, at, plan.max_events) if events else (None, ())
     recorders = _recorders(plan, arrays, observe, capacity)
     if happens is not None:
+        support.check_info(plan.gradient, happens.asks)
         recorders["events"] = SaveEvents(happens)
     if tells := tuple(event.tells for event in events if event.tells is not None):
         recorders["calls"] = _Calls(tells, on)

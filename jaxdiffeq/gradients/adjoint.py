@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 import jax
 
 from jaxdiffeq import errors
+from jaxdiffeq.engine.events import SaveEvents
 from jaxdiffeq.gradients.adjoint_sweep import Sweep, Tape
 from jaxdiffeq.gradients.reverse import power_of_two
 from jaxdiffeq.gradients.rule import Active, Constants, Outputs, plain
@@ -141,8 +142,10 @@ class Bound:
         logged = integration if self.log is None else integration.with_recorders(**kept, log=self.log)
         outputs, constants = plain(logged, inputs, settings)
         log = None if self.log is None else (outputs.records.pop("log"), constants.marks.pop("log"))
-        times = {name: r.times(outputs.records[name], inputs) for name, r in kept.items()}
-        return outputs, constants, Tape(outputs.y, times, log)
+        rows = {name: r for name, r in kept.items() if not isinstance(r, SaveEvents)}
+        times = {name: r.times(outputs.records[name], inputs) for name, r in rows.items()}
+        t1 = None if integration.events is None else outputs.t
+        return outputs, constants, Tape(t1, outputs.y, times, log, outputs.changed)
 
     def pull(
         self, integration: Any, active: Active, settings: Settings, constants: Constants, tape: Any, bars: Outputs

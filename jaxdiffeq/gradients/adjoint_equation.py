@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -87,6 +87,10 @@ class Known(NamedTuple):
     """in the segment"""
     passed: jax.Array
     """the number of the last stop before it, −1 for none"""
+    first: Any = ()
+    """the number in the segment of the first step after the last event before it, of a solve with events"""
+    changed: Any = ()
+    """the parameters that events change, as they are there"""
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,14 @@ class Trajectory:
 
     field: VectorField
     active: Active
+    events: Any = None
+
+    def here(self, known: Known) -> Trajectory:
+        """With the parameters that events have changed until then."""
+        if not known.changed:
+            return self
+        inputs = self.inputs._replace(args=self.events.changed(self.inputs.args, known.changed))
+        return replace(self, active=replace(self.active, inputs=inputs))
 
     @functools.cached_property
     def inputs(self) -> Inputs:
@@ -169,7 +181,7 @@ class Trajectory:
         """y(t)."""
         if known.segment is None:
             return parts.y
-        return known.segment.value(t, known.steps, self.direction, self.inputs.y0)
+        return known.segment.value(t, known.steps, self.direction, self.inputs.y0, known.first)
 
     def along(self, t: jax.Array, parts: Parts, known: Known) -> tuple[jax.Array, Any]:
         """y(t), and the derivative of that function where the equation is linearised at a slope."""

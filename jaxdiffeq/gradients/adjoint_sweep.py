@@ -15,10 +15,11 @@ from jax import lax
 
 from jaxdiffeq.gradients import segments
 from jaxdiffeq.gradients.adjoint_equation import Known, Trajectory
-from jaxdiffeq.gradients.adjoint_jumps import Jumps, Moving, Times, real_sum
+from jaxdiffeq.gradients.adjoint_events import Crossings
+from jaxdiffeq.gradients.adjoint_jumps import Carried, Cursors, Jumps, Moving, Times, known, real_sum
 from jaxdiffeq.gradients.packing import Packing, Parts
 from jaxdiffeq.gradients.quadrature import Quadrature
-from jaxdiffeq.gradients.rule import Active, Constants, Outputs
+from jaxdiffeq.gradients.rule import Active, Constants, Outputs, joined
 from jaxdiffeq.primitives.while_loop import frozen_while
 from jaxdiffeq.types import Inputs, PyTree, Result, Settings
 
@@ -39,16 +40,16 @@ class BackwardSolve:
 
     def slope(self, t: jax.Array, z: jax.Array, known: Known) -> jax.Array:
         parts = self.packing.unpack(z)
-        f, d_y, d_theta = self.along.pulled(t, parts, known, self.options.solves_parameters)
+        f, d_y, d_theta = self.along.here(known).pulled(t, parts, known, self.options.solves_parameters)
         return self.packing.pack(Parts(f if self.options.solves_state else None, -d_y, [-x for x in d_theta]))
 
     def residual(self, t: jax.Array, z: jax.Array, dz: jax.Array, known: Known) -> jax.Array:
         unpack, pack = self.packing.unpack, self.packing.pack
-        return pack(self.along.balance(t, unpack(z), unpack(dz), known))
+        return pack(self.along.here(known).balance(t, unpack(z), unpack(dz), known))
 
     def integrand(self, t: jax.Array, z: jax.Array, known: Known) -> list:
         """−λᵀ∂f/∂θ: the backward solve runs against the integral."""
-        return [-x for x in self.along.pulled(t, self.packing.unpack(z), known, True)[2]]
+        return [-x for x in self.along.here(known).pulled(t, self.packing.unpack(z), known, True)[2]]
 
     @functools.cached_property
     def solver(self) -> tuple[Any, Settings]:
@@ -67,7 +68,9 @@ class BackwardSolve:
             careful = (jnp.min(rtol), jnp.min(atol)) if self.options.rule == "kronrod" else None
             recorders = {"quadrature": Quadrature(self.integrand, zeros, stepper.order, careful)}
         field = along.field.adjoint(self.slope, self.residual, packing.mass, along.inputs.args)
-        integration = dataclasses.replace(self.integration, field=field, stepper=stepper, recorders=recorders)
+        integration = dataclasses.replace(
+            self.integration, field=field, stepper=stepper, recorders=recorders, events=None
+        )
         controller = settings.controller.measured(packing.norm)
         return integration, settings._replace(controller=controller, tolerance=tolerance, begins=None)
 
@@ -77,11 +80,12 @@ class BackwardSolve:
         """The parts carried from t back to `target`, the next step size and the result code."""
         integration, settings = self.solver
         nothing = jnp.zeros(0, t.dtype)
-        parts = self.along.completed(t, parts, known)
+        parts = self.along.here(known).completed(t, parts, known)
         z = self.packing.pack(parts if self.options.solves_parameters else parts._replace(theta=[]))
         carry = integration.run(Inputs(z, known, t, target, nothing, nothing), settings._replace(first_step=dt))
         z = carry.state.y
-        if self.along.moves("t0", "t1", "ts", "stops") and self.along.equation.plain:
+        moves = self.along.moves("t0", "t1", "ts", "stops") or self.integration.events is not None
+        if moves and self.along.equation.plain:
             # A solve of no length takes no step, but where its ends move apart the solution moves with them.
             apart = (target - carry.state.t).astype(z.dtype)
             z = z + jnp.where(carry.state.t == target, apart, 0) * self.slope(target, z, known)
@@ -93,32 +97,18 @@ class BackwardSolve:
         return new, carry.control.dt, carry.control.result
 
 
-class Cursors(NamedTuple):
-    """Where the sweep stands: rows not yet pulled of every recorder, stops, segments, and the backward solver."""
-
-    records: dict[str, jax.Array]
-    stop: jax.Array
-    segment: jax.Array
-    steps: jax.Array
-    """steps in the segment at hand"""
-    start: jax.Array
-    """where it starts"""
-    dt: jax.Array
-    result: jax.Array
-
-
-def known(moving: Moving, cursors: Cursors) -> Known:
-    return Known(moving.segment, cursors.steps, cursors.stop)
-
-
 class Tape(NamedTuple):
     """What the forward solve has left."""
 
+    t1: Any
+    """where it ended, of a solve with events"""
     y1: jax.Array
     times: dict[str, jax.Array]
-    """of each recorder's rows"""
+    """of each recorder's rows, but of those of events"""
     log: Any
     """checkpoints and their marks; None where y is solved again"""
+    changed: list
+    """parameters that events have changed, as in `Outputs`"""
 
 
 @dataclass(frozen=True)
@@ -134,7 +124,10 @@ class Sweep:
 
     @functools.cached_property
     def along(self) -> Trajectory:
-        return Trajectory(self.integration.field, self.active)
+        active, events = self.active, self.integration.events
+        if events is not None:  # what they change is differentiated too, since it depends on the rest
+            active = active.within(active.inputs, active.changed_by(events))
+        return Trajectory(self.integration.field, active, events)
 
     @functools.cached_property
     def solve(self) -> BackwardSolve:
@@ -143,6 +136,11 @@ class Sweep:
     @functools.cached_property
     def jumps(self) -> Jumps:
         return Jumps(self.along, self.settings.tolerance, self.integration.recorders, self.tape.times)
+
+    def crossings(self, rows: dict) -> Crossings | None:
+        if self.integration.events is None:
+            return None
+        return Crossings(self.along, self.integration, self.settings, rows.get("events"))
 
     def back(self, bars: Outputs) -> list[jax.Array]:
         """The cotangents of the active inputs. Linear: the size of `bars` is divided out, and put back at the end."""
@@ -153,8 +151,8 @@ class Sweep:
 
         def running(moving, cursors):
             left = (moving.t != self.along.inputs.t0) | (cursors.stop >= 0)
-            for k in cursors.records.values():
-                left |= k >= 0
+            for name in self.tape.times:
+                left |= cursors.records[name] >= 0
             return left & (cursors.result == Result.success)
 
         def trip(moving, cursors):
@@ -175,12 +173,16 @@ class Sweep:
         """At the end: of the span, or where a solve that failed has stopped."""
         inputs, y1, along, constants = self.along.inputs, self.tape.y1, self.along, self.constants
         good = (constants.result == Result.success) | (constants.result == Result.terminated)
-        end = jnp.where(good, inputs.t1, constants.t)
+        end, events = jnp.where(good, inputs.t1, constants.t), self.integration.events
         theta = [jnp.zeros_like(x) for x in along.theta()]
         times = Times(*(jnp.zeros_like(getattr(inputs, name)) if along.moves(name) else None for name in Times._fields))
         zero = jnp.zeros((), jnp.int32)
         last = jnp.sum(along.direction * inputs.stops < along.direction * end, dtype=jnp.int32) - 1
-        if along.active.time:
+        carried = ()
+        if events is not None:
+            end, along, carried = self.ended(last, bars)
+            theta = [*theta[: len(theta) - len(bars.changed)], *bars.changed]
+        elif along.active.time:
             change = bars.t + real_sum(bars.y * along.velocity(end, y1, last)).astype(end.dtype)
             times = self.jumps.timed(times, end, zero, change, False)
         lam, theta = along.taken(end, y1, bars.y, theta, last)
@@ -202,8 +204,18 @@ class Sweep:
             start=lax.stop_gradient(end),
             dt=lax.stop_gradient(jnp.where(usable, first, jnp.abs(end - inputs.t0))),
             result=jnp.where(begun, Result.success, constants.result).astype(jnp.int32),
+            first=() if events is None else zero,
         )
-        return Moving(end, parts, times, segment), cursors
+        return Moving(end, parts, times, segment, carried), cursors
+
+    def ended(self, passed: jax.Array, bars: Outputs) -> tuple[jax.Array, Trajectory, Carried]:
+        """Where a solve with events has ended, with the parameters of there, and what goes back besides."""
+        events, tape, inputs = self.integration.events, self.tape, self.along.inputs
+        changed = joined(events.changing(inputs.args), tape.changed, self.constants.changed)
+        along = self.along.here(Known(None, passed, passed, (), changed))
+        clock = bars.t + real_sum(bars.y * along.velocity(tape.t1, tape.y1, passed)).astype(tape.t1.dtype)
+        timers = jnp.zeros_like(events.ahead(inputs).timers)
+        return tape.t1, along, Carried(clock, timers, changed)
 
     def last_row(self, name: str, mark: jax.Array) -> jax.Array:
         """No step counts the values that are saved at an instant."""
@@ -215,13 +227,29 @@ class Sweep:
     def trip(self, moving: Moving, cursors: Cursors, bars: Outputs, live: jax.Array) -> tuple[Moving, Cursors]:
         moving, cursors = self.loaded(moving, cursors, live)
         target = jnp.where(live, self.target(moving, cursors), moving.t)
+        crossings = self.crossings(bars.records)
+        moving = moving if crossings is None else crossings.left(moving, target)
         parts, dt, result = self.solve.back(moving.t, target, moving.parts, known(moving, cursors), cursors.dt)
         cursors = cursors._replace(dt=dt, result=result)
-        moving = Moving(target, parts, moving.times, moving.segment)
-        moving, stop = self.jumps.at_stop(moving, known(moving, cursors))
-        cursors, records = cursors._replace(stop=stop), {}
-        for name, k in cursors.records.items():
-            at = known(moving, cursors)
+        moving = moving._replace(t=target, parts=parts)
+        if crossings is None:
+            moving, stop = self.jumps.at_stop(moving, known(moving, cursors))
+            return self.at_rows(moving, cursors._replace(stop=stop), bars)
+        # what is saved where something happens is what there is after it
+        moving, cursors = self.at_rows(moving, cursors, bars)
+        ready = live & ~((cursors.segment > 0) & (moving.t == cursors.start))
+        for name, times in self.tape.times.items():
+            k = cursors.records[name]
+            ready &= (k < 0) | (times[jnp.maximum(k, 0)] != moving.t)
+        moving, cursors = crossings.cross(moving, cursors, ready & crossings.pending(moving, cursors))
+        moving, stop = self.jumps.at_stop(moving, known(moving, cursors), ready)
+        return moving, cursors._replace(stop=stop)
+
+    def at_rows(self, moving: Moving, cursors: Cursors, bars: Outputs) -> tuple[Moving, Cursors]:
+        """Add the cotangents of the next row of every recorder, if it is due."""
+        records = dict(cursors.records)
+        for name in self.tape.times:
+            at, k = known(moving, cursors), records[name]
             moving, records[name] = self.jumps.at_row(moving, at, name, k, bars.records[name])
         return moving, cursors._replace(records=records)
 
@@ -236,6 +264,8 @@ class Sweep:
         span, inputs = (first, jnp.where(enters, end, 0)), self.along.inputs
         segment = segments.load(self.integration, inputs, self.settings, self.tape.log, moving.segment, span)
         new = cursors._replace(segment=number, steps=end - first, start=lax.stop_gradient(segment.t0[0]))
+        if self.integration.events is not None:
+            new = new._replace(first=segment.happens_before(new.steps))
         cursors = jax.tree.map(lambda a, b: jnp.where(enters, a, b), new, cursors)
         return moving._replace(segment=segment), cursors
 
@@ -248,17 +278,23 @@ class Sweep:
             within = wanted & (back * t > back * best)
             return jnp.where(within & (back * t <= back * moving.t), t, best)
 
-        for name, k in cursors.records.items():
-            best = later(self.tape.times[name][jnp.maximum(k, 0)], k >= 0)
+        for name, times in self.tape.times.items():
+            k = cursors.records[name]
+            best = later(times[jnp.maximum(k, 0)], k >= 0)
         if inputs.stops.size:
             best = later(inputs.stops[jnp.maximum(cursors.stop, 0)], cursors.stop >= 0)
         if moving.segment is not None:
             best = later(moving.segment.t0[0], (cursors.segment > 0) & (cursors.steps > 0))
+        if self.integration.events is not None:
+            best = later(moving.segment.t1[jnp.maximum(cursors.first - 1, 0)], cursors.first > 0)
         return best
 
     def collect(self, moving: Moving, cursors: Cursors, scale: jax.Array) -> list[jax.Array]:
         """In the order of the active leaves; NaN if the backward solve failed."""
-        inputs, times, along = self.along.inputs, moving.times, self.along
+        inputs, along, of_timers, crossings = self.along.inputs, self.along, [], self.crossings({})
+        if crossings is not None:
+            moving, of_timers = crossings.begun(moving, self.active)
+        times = moving.times
         lam = along.inertia(inputs.t0, inputs.y0, moving.parts.lam, -1)
         if times.t0 is not None:
             change = real_sum(lam * along.velocity(inputs.t0, inputs.y0, -1))
@@ -267,7 +303,9 @@ class Sweep:
         clocks: list[Any] = [x if x is not None else 0.0 for x in times]
         flat = jax.tree.leaves(Inputs(lam, args, *clocks))
         factor = jnp.where(cursors.result == Result.success, scale, jnp.nan)
-        return [flat[i] * factor.astype(flat[i].dtype) for i in self.active.where]
+        found = [flat[i] for i in self.active.where]
+        found = [a + b for a, b in zip(found, of_timers, strict=True)] if of_timers else found
+        return [x * factor.astype(x.dtype) for x in found]
 
 
 def _scale(bars: Outputs) -> jax.Array:

@@ -310,8 +310,7 @@ class _Backward(_Pull):
         inputs, integration = self.active.inputs, self.integration
         if integration.events is None:
             return self.active, ()
-        flat, tree = jax.tree.flatten(inputs)
-        changed = integration.events.changing(tree.unflatten(range(len(flat))).args)
+        flat, changed = jax.tree.leaves(inputs), self.active.changed_by(integration.events)
         here = self.active.within(integration.inputs_at(inputs, start), changed)
         return here, [i for i in changed if is_real(flat[i])]
 

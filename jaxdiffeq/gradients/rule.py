@@ -54,6 +54,11 @@ class Active:
         kept = (i for i in self.where if i not in changed)
         return Active(inputs, (*kept, *(i for i in changed if is_real(flat[i]))))
 
+    def changed_by(self, events: Any) -> list[int]:
+        """The numbers of the leaves that events change."""
+        flat, tree = jax.tree.flatten(self.inputs)
+        return events.changing(tree.unflatten(range(len(flat))).args)
+
     def names(self) -> set[str]:
         """The fields of `Inputs` that have an active leaf."""
         numbered = jax.tree.unflatten(jax.tree.structure(self.inputs), range(len(jax.tree.leaves(self.inputs))))

@@ -76,14 +76,18 @@ NO_RESIDUAL = (
     "backward solve of y does not know. Give another gradient=, or, if M is constant, an ODEProblem with `mass_matrix`."
 )
 NO_EVENTS = (
-    "{name} does not serve events: what happens at them depends on the step that landed there, which a continuous "
-    "adjoint does not know. Give gradient=ReverseAD() or ForwardAD()."
+    "{name} does not serve events: it solves for y backwards, and the state after an event does not tell that before "
+    "it. Give gradient=InterpolatingAdjoint(), GaussAdjoint(), QuadratureAdjoint(), ReverseAD() or ForwardAD()."
+)
+NO_INFO = (
+    "{name} does not serve events that ask for `info`: it is about the step that landed there, which a continuous "
+    "adjoint does not know. Do without that parameter, or give gradient=ReverseAD() or ForwardAD()."
 )
 UNSUPPORTED: dict[tuple[type, str], str] = {
     **{(strategy, "dense"): NO_DENSE for strategy in CONTINUOUS},
     **{(strategy, "regularisers"): NO_STEPS for strategy in CONTINUOUS},
-    **{(strategy, "events"): NO_EVENTS for strategy in CONTINUOUS},
     (BacksolveAdjoint, "DAEProblem"): NO_RESIDUAL,
+    (BacksolveAdjoint, "events"): NO_EVENTS,
     **{(strategy, mode): REVERSE_OVER_REVERSE for strategy in STRATEGIES for mode in MODES[-2:]},
 }
 
@@ -107,6 +111,12 @@ def check(strategy: Any, dense: bool, regularisers: Any, residual: bool, events:
     for what, given in asked.items():
         if given and (kind, what) in UNSUPPORTED:
             errors.unsupported(UNSUPPORTED[kind, what].format(name=kind.__name__))
+
+
+def check_info(strategy: Any, asks: bool) -> None:
+    """One error if events ask for what the strategy does not know."""
+    if asks and isinstance(strategy, CONTINUOUS):
+        errors.unsupported(NO_INFO.format(name=type(strategy).__name__))
 
 
 def check_steady(strategy: Any) -> None:
