@@ -218,15 +218,15 @@ class Integration:
         return lax.cond(view.taken & step.restart, begun_again, as_it_is)
 
     def acted(self, inputs: Inputs, settings: Settings, view: StepView, after: State) -> tuple[State, Any, Any]:
-        """The state at the end of a step once events have acted, with the memory it had; what they made of y in turn; and
-        f on the way from there."""
+        """The state at the end of a step once events have acted, with the memory it had, what they made of y in turn,
+        and f on the way from there."""
         new, chain = after, None
         if self.events is not None:
             new, chain = self.events.act(inputs, view, after)
         _, beyond = self.ahead(inputs, new, view.number + 1)
         if beyond.algebraic:  # its components may jump; they stay if that satisfies no equation
             y, _ = make_consistent(beyond, new.t, new.y, self.inputs_at(inputs, new).args, settings.tolerance)
-            new, chain = new._replace(y=y), chain if chain is None else chain.at[-1].set(y)
+            new, chain = new._replace(y=y), chain if chain is None else jnp.concatenate([chain[:-1], y[None]])
         return new, chain, beyond
 
     def polynomial(self, inputs: Inputs, step: StepView, dense: PyTree, wanted: jax.Array) -> jax.Array:

@@ -47,8 +47,8 @@ RUN_AWAY = (
     " An explicit method may run away like this on a stiff problem: use an implicit one, such as Rodas5P() or BDF()."
 )
 OUT_OF_DOMAIN = (
-    "If the solution itself leaves there, end the solve by an `Event`, or look at f; else give a smaller `atol`, or the "
-    "domain some `slack`."
+    "If the solution itself leaves there, end the solve by an `Event`, or look at f; else give a smaller `atol`, or "
+    "the domain some `slack`."
 )
 HALF = " Half precision is coarse: a `y0` of float32 has more."
 

@@ -85,7 +85,7 @@ class Crossings:
         here = known(moving, cursors)
         after, before, t = self.along.here(here), self.along.here(there), moving.t
         y = before.solution(t, moving.parts, there)
-        (y1, timers, changed, chain), pull, view = self._act(before, t, y, landing)
+        (y1, _, changed, chain), pull, view = self._act(before, t, y, landing)
         view = view(t, y, landing.ahead.timers, before.inputs)
         rows, bar_t, d_chain = self._logged(cursors, view, chain)
         lam = after.inertia(t, y1, moving.parts.lam, here.passed)
