@@ -35,6 +35,7 @@ def solve(
     gradient: Any = ReverseAD(),
     progress: Any = False,
     throw: bool = True,
+    history_steps: int | None = None,
     **replacements: Any,
 ) -> Solution:
     """Solve `problem`; a pure function that works under `jit`, `vmap`, `grad`, `jvp` and `hessian`.
@@ -55,7 +56,7 @@ def solve(
     if replacements:
         problem = replaced(problem, replacements, OURS)
     steering = rtol, atol, first_step, controller, max_steps, stops
-    asked = Options(method, saveat, dense, *steering, regularisers, gradient, watcher(progress), throw)
+    asked = Options(method, saveat, dense, *steering, regularisers, gradient, watcher(progress), throw, history_steps)
     if isinstance(problem, SteadyStateProblem):
         return solve_steady(problem, asked)  # pyright: ignore[reportReturnType]
     terms = terms_of(problem)

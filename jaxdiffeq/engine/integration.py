@@ -70,6 +70,8 @@ class Integration:
     """no step is taken where t₀ = t₁"""
     differentiates_itself: ClassVar[bool] = False
     """by JAX, and not by a strategy"""
+    remembers: ClassVar[bool] = False
+    """f asks for the past; see `jaxdiffeq.engine.history`"""
 
     def with_recorders(self, **recorders: Any) -> Integration:
         return replace(self, recorders=recorders)
@@ -92,8 +94,7 @@ class Integration:
     def advance(self, inputs: Inputs, settings: Settings, start: State, dt: jax.Array, number: Any) -> Step:
         """One step of size `dt`, or to the next target. Derivatives flow through the clock; `dt` is a constant."""
         target, f = self.ahead(inputs, start, number)
-        lands, _ = reach(target, start.t, dt)
-        t1 = jnp.where(lands, target, start.t + direction_of(inputs) * dt)
+        t1, lands = self.end(inputs, target, start, dt)
         step = self.stepper.step(f, start, t1, inputs.args, settings.tolerance)
         assert step.stops is None or self.room_for_stops, "a step asks for times to land on, but there is no room"
         if not self.restarts(inputs):
@@ -107,6 +108,16 @@ class Integration:
         went_on = Result.running if step.result is None else step.result
         result = jnp.where(fits, went_on, Result.event_limit_reached)
         return step._replace(after=step.after._replace(stops=stops), result=result)
+
+    def end(self, inputs: Inputs, target: jax.Array, start: State, dt: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Where a step of size `dt` ends, and whether that is the target."""
+        dt = self.limited(target, start, dt, inputs)
+        lands, _ = reach(target, start.t, dt)
+        return jnp.where(lands, target, start.t + direction_of(inputs) * dt), lands
+
+    def limited(self, target: jax.Array, start: State, dt: jax.Array, inputs: Inputs) -> jax.Array:
+        """The size of a step that might be as long as `dt`, which is constant to differentiation."""
+        return dt
 
     def restarted(self, inputs: Inputs, settings: Settings, step: Step, taken: jax.Array, number: Any) -> State:
         """The state after a step, with the stepper's memory made again where f is another one from there on."""
@@ -217,8 +228,9 @@ class Integration:
         """One attempt; nothing changes unless `live`."""
         before, control = carry.state, carry.control
         number, target = control.counts.steps, self.ahead(inputs, before, control.counts.steps)[0]
-        lands, left = reach(target, before.t, control.dt)
-        used = jnp.where(lands, left, control.dt)
+        size = self.limited(target, before, control.dt, inputs)
+        lands, left = reach(target, before.t, size)
+        used = jnp.where(lands, left, size)
 
         step = self.advance(inputs, settings, before, control.dt, number)  # attempt
         verdict = lax.stop_gradient(  # judge

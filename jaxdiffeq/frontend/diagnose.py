@@ -40,6 +40,11 @@ ADVICE = {
         "Check that they have a solution near `y0` and that the index is 1: that they can be solved for the components "
         "whose derivative does not occur.",
     ),
+    Result.history_too_short: (
+        "f asked for a past that was no longer kept, or a gradient for more steps than are kept",
+        "Give a larger `history_steps`: at least the number of steps within the longest lag, and for a gradient the "
+        "number of all steps.",
+    ),
     Result.event_limit_reached: ("more events happened than there is room for", "Raise the limit."),
 }
 

@@ -77,7 +77,7 @@ def _whole(plan: Plan, arrays: Arrays) -> Packed:
     bind = plan.gradient.bind if n is None else plan.gradient.on_equal_steps
     strategy = bind(plan.max_steps if n is None else n, state_bytes)
     outputs, constants = differentiable(strategy, integration, parts.inputs, parts.settings)
-    records = {name: r.rows(outputs.records[name]) for name, r in integration.recorders.items()}
+    records = {name: integration.recorders[name].rows(record) for name, record in outputs.records.items()}
     return Packed.of(assemble(jnp, plan, ends_of(parts, outputs), records, constants))
 
 
@@ -99,7 +99,8 @@ def _chunk(plan: Plan, arrays: Arrays, before: Packed | None) -> Packed:
     else:  # all of them at once
         carry = EqualSteps(parts.integration, n).run(parts.inputs, parts.settings)
     counts = {name: r.between_chunks(carry.control.marks[name])[0] for name, r in recorders.items()}
-    staying = {name: recorders[name].rows(carry.records[name]) for name, count in counts.items() if count is None}
+    stay = [name for name, count in counts.items() if count is None and not recorders[name].inner]
+    staying = {name: recorders[name].rows(carry.records[name]) for name in stay}
     return Packed.of((carry, ends_of(parts, parts_of(carry)[0]), counts, staying), limit=64)
 
 

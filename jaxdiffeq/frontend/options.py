@@ -37,6 +37,7 @@ class Options:
     gradient: Any = DISCRETE
     watch: Any = None
     throw: bool = True
+    history_steps: int | None = None
 
     def settled(self, terms: Terms) -> Options:
         """With a method and a controller, given or chosen, that serve these terms and each other."""
@@ -51,7 +52,7 @@ class Options:
             gradient = DISCRETE if hasattr(gradient, "bind") else gradient
         controller = stepper.controller if self.controller is None else self.controller
         errors.controlled(stepper, controller, self.first_step)
-        support.check(gradient, self.dense, self.regularisers, terms.is_residual)
+        support.check(gradient, self.dense, self.regularisers, terms.is_residual, terms.delays is not None)
         stepper = stepper.on_equal_steps if equal else stepper
         return replace(self, method=stepper, controller=controller, gradient=gradient)
 

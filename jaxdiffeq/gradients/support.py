@@ -47,6 +47,7 @@ OPTIONS = (
     "ODEProblem",
     "mass_matrix",
     "DAEProblem",
+    "DDEProblem",
     "ts",
     "steps",
     "t1",
@@ -74,9 +75,14 @@ NO_RESIDUAL = (
     "{name} does not serve DAEProblem, nor a mass matrix that varies: their adjoint equations need d²y/dt², which a "
     "backward solve of y does not know. Give another gradient=, or, if M is constant, an ODEProblem with `mass_matrix`."
 )
+NO_DELAYS = (
+    "{name} does not serve a DDEProblem: the adjoint equation of one with delays asks for the future, and its own "
+    "breaking points. Give gradient=ReverseAD() or ForwardAD(), which serve lags and histories too."
+)
 UNSUPPORTED: dict[tuple[type, str], str] = {
     **{(strategy, "dense"): NO_DENSE for strategy in CONTINUOUS},
     **{(strategy, "regularisers"): NO_STEPS for strategy in CONTINUOUS},
+    **{(strategy, "DDEProblem"): NO_DELAYS for strategy in CONTINUOUS},
     (BacksolveAdjoint, "DAEProblem"): NO_RESIDUAL,
     **{(strategy, mode): REVERSE_OVER_REVERSE for strategy in STRATEGIES for mode in MODES[-2:]},
 }
@@ -89,15 +95,16 @@ def serves(strategy: type, what: str) -> bool:
     return (strategy, what) not in UNSUPPORTED
 
 
-def check(strategy: Any, dense: bool, regularisers: Any, residual: bool) -> None:
+def check(strategy: Any, dense: bool, regularisers: Any, residual: bool, delays: bool = False) -> None:
     """One error, before anything is traced, if the strategy does not serve these options, or a problem that is a
-    residual.
+    residual or has delays.
 
     Modes of differentiation are not known here: they raise when JAX asks for them.
     """
     errors.strategy(strategy, [kind.__name__ for kind in STRATEGIES])
     kind = type(strategy)
-    for what, given in (("dense", dense), ("DAEProblem", residual), ("regularisers", regularisers)):
+    asked = ("dense", dense), ("DAEProblem", residual), ("DDEProblem", delays), ("regularisers", regularisers)
+    for what, given in asked:
         if given and (kind, what) in UNSUPPORTED:
             errors.unsupported(UNSUPPORTED[kind, what].format(name=kind.__name__))
 

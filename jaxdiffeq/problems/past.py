@@ -1,0 +1,159 @@
+"""What f may ask of the past: the polynomials of the steps before, in a ring, and what came before the first of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxdiffeq.engine import interpolant
+from jaxdiffeq.primitives.row_buffer import read
+
+ULPS = 16
+"""units of rounding within which two times are one: on which side of it a step lies is known otherwise"""
+
+
+MOST, LEAST = 8, 4
+"""pieces in all windows, and in one of them"""
+
+
+class Piece(NamedTuple):
+    """The interpolant of a step: its ends, and its coefficients in θ, [degree + 1, *state]. Of a ring, [rows + 1, …]."""
+
+    start: jax.Array
+    end: jax.Array
+    coefficients: jax.Array
+
+
+class Felt(NamedTuple):
+    """Zeros that are added to some pieces of the ring, for a reverse pass to take derivatives by.
+
+    Piece i of the ring has the zeros at i − first, where that is within a window. What lies in no window has
+    pseudo-random multiples of the `missed` ones: their cotangent tells whether anything does. See
+    `jaxdiffeq.gradients.reverse`.
+    """
+
+    zeros: Piece
+    """[windows · width, …]"""
+    missed: Piece
+    first: jax.Array
+    """the first piece of each window, [windows]"""
+    done: jax.Array
+    """the same of windows that have had their turn, [windows]"""
+    all_later: jax.Array
+    """what is later than all windows has had its turn, too"""
+
+
+class Past(NamedTuple):
+    """All that a step knows of the past. Pieces are numbered as steps are; number i is in row i mod rows."""
+
+    ring: Piece
+    count: jax.Array
+    """pieces so far"""
+    own: Piece
+    """the piece of the step itself, NaN where nobody is to ask for it"""
+    middle: jax.Array
+    """of the step: what is asked before it is asked from the step's left end, later from its right one"""
+    t0: jax.Array
+    felt: Felt | None = None
+
+
+def rows_of(ring: Piece) -> int:
+    return ring.start.shape[0] - 1
+
+
+def constant(t: jax.Array, y: jax.Array, degree: int) -> Piece:
+    """The piece that is y everywhere."""
+    rest = jnp.zeros((degree, *y.shape), y.dtype)
+    return Piece(t, t + 1, jnp.concatenate([y[None], rest]))
+
+
+def blank(shape: Piece, t: jax.Array, y: jax.Array) -> Past:
+    """The past of a solve that begins at t with y."""
+    ring = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shape)
+    return at_start(ring, t, y)
+
+
+def at_start(ring: Piece, t: jax.Array, y: jax.Array) -> Past:
+    own = constant(t, y, ring.coefficients.shape[1] - 1)
+    return Past(ring, jnp.zeros((), jnp.int32), own, jnp.full_like(t, jnp.inf), lax.stop_gradient(t))
+
+
+def felt_nothing(shape: Piece, windows: int) -> Felt:
+    """Zeros for so many windows."""
+    width = max(MOST // windows, LEAST)
+    zeros = jax.tree.map(lambda x: jnp.zeros((windows * width, *x.shape[1:]), x.dtype), shape)
+    missed = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), shape)
+    nowhere = jnp.full(windows, -(2**30), jnp.int32)
+    return Felt(zeros, missed, nowhere, nowhere, jnp.array(False))
+
+
+def look_up(past: Past, history: Callable, t: jax.Array, s: jax.Array, derivative: bool = False) -> jax.Array:
+    """The state at s, or its slope, as seen at time t. Shapes: [] ↦ [*state].
+
+    A time that is an end of a piece, to rounding, belongs to the piece on the side on which s lies during the step;
+    polynomials have the same value on either side, but slopes, and a history that jumps at t₀, have not.
+    """
+    fixed, at, now = lax.stop_gradient((past, s, t))
+    slack = ULPS * jnp.finfo(t.dtype).eps * (jnp.abs(now) + jnp.abs(at))
+    side = at + jnp.where(now < fixed.middle, slack, -slack)
+    before = side < fixed.t0
+    i = last_before(fixed, side)
+    within = side > fixed.own.start
+    lost = ~before & ~within & (i < fixed.count - rows_of(past.ring))
+    piece = jax.tree.map(lambda a, b: jnp.where(within, a, b), past.own, piece_of(past, i))
+    # neither branch that is not taken may reach a derivative
+    piece = jax.tree.map(lambda x, x0: jnp.where(before, x0, x), piece, _rest(piece))
+    theta = (jnp.where(before, piece.start, s) - piece.start) / (piece.end - piece.start)
+    theta = theta.astype(piece.coefficients.dtype)
+    if derivative:
+        value = interpolant.slope(piece.coefficients, theta) / (piece.end - piece.start).astype(theta.dtype)
+    else:
+        value = interpolant.evaluate(piece.coefficients, theta)
+    value = jnp.where(lost, jnp.nan, value)
+    return jnp.where(before, history(jnp.where(before, s, fixed.t0)), value)
+
+
+def _rest(piece: Piece) -> Piece:
+    return Piece(jnp.zeros_like(piece.start), jnp.ones_like(piece.end), jnp.zeros_like(piece.coefficients))
+
+
+def last_before(past: Past, s: jax.Array) -> jax.Array:
+    """The number of the last piece that starts before s; the first in the ring less one if none does."""
+    rows = rows_of(past.ring)
+    oldest = jnp.maximum(past.count - rows, 0)
+    i, stride = oldest - 1, 1
+    while 2 * stride <= rows:
+        stride *= 2
+    while stride:
+        probe = i + stride
+        start = read(past.ring.start, jnp.where(probe < 0, 0, probe) % rows)
+        i = jnp.where((probe < past.count) & (start <= s), probe, i)
+        stride //= 2
+    return i
+
+
+def piece_of(past: Past, i: jax.Array) -> Piece:
+    """Piece i, with what is felt of it."""
+    piece = read(past.ring, jnp.maximum(i, 0) % rows_of(past.ring))
+    if past.felt is None:
+        return piece
+    felt, width = past.felt, past.felt.zeros.start.shape[0] // past.felt.first.size
+    place = i - felt.first
+    inside = (place >= 0) & (place < width)
+    window = jnp.argmax(inside)
+    row = window * width + place[window]
+    hit = (jnp.arange(width * felt.first.size) == row) & jnp.any(inside)
+    had = (i - felt.done >= 0) & (i - felt.done < width)
+    settled = jnp.any(had) | (felt.all_later & (i >= jnp.max(felt.first) + width))
+    missed = jnp.where(jnp.any(inside) | settled, 0, 1.5 + jnp.sin(1.7 * i.astype(piece.start.dtype)))
+    hit &= ~jnp.any(had)
+
+    def with_zeros(x, zeros, of_missed):
+        weights = hit.astype(x.dtype).reshape(-1, *[1] * x.ndim)
+        return x + jnp.sum(weights * zeros, axis=0) + missed.astype(x.dtype) * of_missed
+
+    return jax.tree.map(with_zeros, piece, felt.zeros, felt.missed)
