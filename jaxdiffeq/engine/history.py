@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -14,12 +14,19 @@ from jaxdiffeq.engine.integration import START, Carry, Integration, LoopControl
 from jaxdiffeq.engine.recorders import RecorderDefaults
 from jaxdiffeq.primitives.row_buffer import read, rows, write
 from jaxdiffeq.primitives.varying_axes import vary_like
-from jaxdiffeq.problems.past import Felt, Past, Piece, at_start, constant, rows_of
+from jaxdiffeq.problems.past import (
+    PAST,
+    Felt,
+    Past,
+    Piece,
+    at_start,
+    constant,
+    felt_nothing,
+    hints_at,
+    rows_of,
+    windows_at,
+)
 from jaxdiffeq.types import Inputs, PyTree, Result, Settings, Shapes, State, Step, StepCotangents, StepView
-
-PAST = "past"
-"""the recorder's name"""
-
 
 @dataclass(frozen=True)
 class Pieces(RecorderDefaults):
@@ -38,7 +45,8 @@ class Pieces(RecorderDefaults):
 
     def record(self, moving: Piece, fixed: jax.Array, step: StepView, inputs: Inputs) -> tuple[Piece, jax.Array]:
         piece = Piece(step.before.t, step.after.t, step.coefficients)
-        return write(moving, step.number % self.size, piece, step.taken), fixed + step.taken.astype(fixed.dtype)
+        due = step.taken & (step.after.t > step.before.t)  # once a restart has read: else the ring would be copied
+        return write(moving, step.number % self.size, piece, due), fixed + step.taken.astype(fixed.dtype)
 
     def vjp(
         self, bars: StepCotangents, cursor: jax.Array, step: StepView, active: Any, out: Piece
@@ -92,7 +100,7 @@ class Remembering(Integration):
 
     def recalling(self, inputs: Inputs, ring: Piece, felt: Felt | None = None) -> Inputs:
         """Inputs with these pieces, of which each step sees those before it."""
-        past = at_start(ring, inputs.t0, inputs.y0)._replace(felt=felt)
+        past = at_start(ring, self.windows, inputs.t0, inputs.y0)._replace(felt=felt)
         return inputs._replace(args=self.put(inputs.args, past))
 
     def _past(self, inputs: Inputs) -> Past:
@@ -108,7 +116,7 @@ class Remembering(Integration):
     def _before_any(self, inputs: Inputs) -> Inputs:
         """At the start, where f may be asked for a little beyond, as if y stayed there."""
         if self.got(inputs.args) is None:
-            ring = jax.tree.map(lambda x: vary_like(jnp.zeros(x.shape, x.dtype), inputs.y0), self.shape(inputs))
+            ring = jax.tree.map(lambda x: vary_like(lax.empty(x.shape, x.dtype), inputs.y0), self.shape(inputs))
             inputs = self.recalling(inputs, ring)
         own = constant(inputs.t0, inputs.y0, self.stepper.degree)
         return self._seen(inputs, START, own, jnp.full_like(inputs.t0, jnp.inf))
@@ -116,7 +124,29 @@ class Remembering(Integration):
     def _during(self, inputs: Inputs, start: State, t1: jax.Array, number: Any) -> Inputs:
         """In a step whose own piece nobody asks for."""
         own = constant(start.t, jnp.full_like(start.y, jnp.nan), self.stepper.degree)
-        return self._seen(inputs, number, lax.stop_gradient(own), (start.t + t1) / 2)
+        inputs = self._seen(inputs, number, lax.stop_gradient(own), (start.t + t1) / 2)
+        return inputs._replace(args=self.put(inputs.args, hints_at(self._past(inputs), self._reached(inputs, start))))
+
+    def _reached(self, inputs: Inputs, start: State) -> jax.Array:
+        """The times that the lags lead to from there, constants; the time itself if there is none. Shapes: [windows]."""
+        lags = self.lags(inputs.args)
+        lags = lags if lags.size else jnp.zeros(1, start.t.dtype)
+        return lax.stop_gradient(start.t - lags)
+
+    # ---- for a gradient
+
+    @property
+    def keeping_all(self) -> Remembering:
+        return replace(self, whole=True)
+
+    def felt_nothing(self, ring: Piece) -> Felt:
+        return felt_nothing(ring, self.windows)
+
+    def felt_at(self, inputs: Inputs, start: State, n: jax.Array, turn: jax.Array) -> Felt:
+        """The windows by which step n is taken back at its n-th turn."""
+        past = self._past(inputs)._replace(count=n)
+        hint = hints_at(past, self._reached(inputs, start)).hint
+        return windows_at(self.felt_nothing(past.ring), hint, n, turn, rows_of(past.ring))
 
     # ---- one step
 

@@ -130,7 +130,9 @@ class Integration:
             y = after.y
             if beyond.algebraic:  # its components may jump; they stay if that satisfies no equation
                 y, _ = make_consistent(beyond, after.t, y, inputs.args, settings.tolerance)
-            return after._replace(y=y, memory=self._memory(beyond, after.t, y, inputs.args))
+            memory = self._memory(beyond, after.t, y, inputs.args)
+            # t too comes out of the branch: what is written after t is known is written after the branch was read from
+            return after._replace(t=jnp.where(taken, after.t, 0), y=y, memory=memory)
 
         return lax.cond(taken & step.restart, begun_again, lambda: after)
 

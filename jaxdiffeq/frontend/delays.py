@@ -12,9 +12,9 @@ import numpy as np
 from jax import lax
 
 from jaxdiffeq import errors
-from jaxdiffeq.engine.history import PAST, Pieces, Remembering
+from jaxdiffeq.engine.history import Pieces, Remembering
 from jaxdiffeq.problems.definitions import Delays, Terms
-from jaxdiffeq.problems.past import ULPS, Past, Piece, blank, felt_nothing
+from jaxdiffeq.problems.past import PAST, ULPS, Past, Piece, blank, felt_nothing
 from jaxdiffeq.problems.ravel import as_array
 
 STEPS, LEAST, BYTES = 1024, 64, 2**24
@@ -101,7 +101,7 @@ def pasts(memory: Memory, degree: int, at: tuple) -> tuple[Past, Past]:
     t, y = at
     time = jax.ShapeDtypeStruct((memory.rows + 1,), t.dtype)
     shape = Piece(time, time, jax.ShapeDtypeStruct((memory.rows + 1, degree + 1, *y.shape), y.dtype))
-    past = blank(shape, t, y)
+    past = blank(shape, memory.windows, t, y)
     return past, past._replace(felt=felt_nothing(shape, memory.windows))
 
 

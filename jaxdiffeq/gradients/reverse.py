@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -11,12 +12,13 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdiffeq.engine.log import Held, Log, Marks, Sizing, WindowMarks
-from jaxdiffeq.gradients.rule import Active, Constants, Outputs, parts_of, plain, pull_instant
+from jaxdiffeq.gradients.rule import Active, Constants, Outputs, parts_of, plain, pull_instant, recorded
 from jaxdiffeq.primitives.fused_region import fused_region
 from jaxdiffeq.primitives.row_buffer import read, rows
 from jaxdiffeq.primitives.scan import scan
 from jaxdiffeq.primitives.varying_axes import vary_like
 from jaxdiffeq.primitives.while_loop import frozen_while
+from jaxdiffeq.problems.past import PAST, Felt, Piece, add_windows, any_of
 from jaxdiffeq.types import Estimates, Inputs, PyTree, Settings, State, StepCotangents, StepView
 
 
@@ -74,6 +76,9 @@ class Replay:
 
     def run(self, integration: Any, inputs: Inputs, settings: Settings) -> tuple[Outputs, Constants, PyTree]:
         logged = integration.with_recorders(**integration.recorders, log=self.log)
+        if integration.remembers:
+            outputs, constants = recorded(logged.keeping_all, inputs, settings)
+            return outputs, constants, (outputs.records.pop("log"), constants.marks.pop("log"), outputs.records.pop(PAST))
         outputs, constants = plain(logged, inputs, settings)
         tape = outputs.records.pop("log"), constants.marks.pop("log")
         return outputs, constants, tape
@@ -81,6 +86,10 @@ class Replay:
     def pull(
         self, integration: Any, active: Active, settings: Settings, constants: Constants, tape: Any, bars: Outputs
     ) -> list[jax.Array]:
+        if integration.remembers:
+            *log, ring = tape
+            active = Recalling.of(active, integration, ring, integration.felt_nothing(ring))
+            return _BackwardInPast(integration, active, settings, constants, bars, self.log, *log).sweep()
         return _Backward(integration, active, settings, constants, bars, self.log, *tape).sweep()
 
 
@@ -115,6 +124,8 @@ class _Cotangents(NamedTuple):
 
     state: State
     inputs: list[jax.Array]
+    ring: Any = ()
+    """of the past, if steps ask for it"""
 
 
 def _is_real(x: Any) -> bool:
@@ -227,6 +238,7 @@ class _Backward(_Pull):
         bars = _Cotangents(
             State(self.bars.t, self.bars.y, jax.tree.map(jnp.zeros_like, _real(first))),
             [jnp.zeros_like(x) for x in self.active.leaves()],
+            self._of_past(),
         )
 
         def running(moving, fixed):
@@ -248,6 +260,9 @@ class _Backward(_Pull):
             window = window._replace(dt=sizes)
         (bars, _), _ = frozen_while(running, trip, (bars, states), (self.constants.counts.steps - 1, cursors, window))
         return self._pull_start(bars)
+
+    def _of_past(self) -> Any:
+        return ()
 
     def _before(self, states: State, window: Any, n: jax.Array, live: jax.Array) -> tuple:
         """The state before step n and its size, from the log or, where that was thinned, from a window replayed.
@@ -304,6 +319,86 @@ class _Backward(_Pull):
     def _with(self, state: State, moves: tuple) -> State:
         t, y, real = moves if self.time else (state.t, *moves)
         return _with_real(state, t, y, real)
+
+
+@dataclass(frozen=True)
+class Recalling(Active):
+    """`Active` with the past in its inputs, and among its leaves the zeros by which that is felt; see `Felt`."""
+
+    inner: Active
+    integration: Any
+    ring: Piece
+    felt: Felt
+
+    @staticmethod
+    def of(inner: Active, integration: Any, ring: Piece, felt: Felt) -> Recalling:
+        inputs = integration.recalling(inner.inputs, ring, felt)
+        return Recalling(inputs, inner.where, inner, integration, ring, felt)
+
+    def leaves(self) -> list[jax.Array]:
+        return [*self.inner.leaves(), *jax.tree.leaves((self.felt.zeros, self.felt.missed))]
+
+    def fill(self, values: Sequence[Any]) -> Inputs:
+        some, zeros, missed = self.split(values)
+        felt = self.felt._replace(zeros=zeros, missed=missed)
+        return self.integration.recalling(self.inner.fill(some), self.ring, felt)
+
+    def split(self, values: Sequence[Any]) -> tuple[Sequence[Any], Piece, Piece]:
+        """Leaves, or their cotangents, as those of the inputs, of pieces in windows, and of pieces in none."""
+        n, tree = len(self.inner.where), jax.tree.structure((self.felt.zeros, self.felt.missed))
+        return values[:n], *jax.tree.unflatten(tree, values[n:])
+
+    def names(self) -> set[str]:
+        return self.inner.names()
+
+
+@dataclass(frozen=True)
+class _BackwardInPast(_Backward):
+    """The sweep over steps that ask for the past, each of which adds to the cotangents of pieces before it.
+
+    To add up a cotangent of the whole ring in each step would take far longer than the step. So a step is taken back by
+    a window of pieces for each lag; and again, by windows further and further back, as long as some piece that it has
+    asked for lies in none.
+    """
+
+    active: Recalling
+
+    def sweep(self) -> list[jax.Array]:
+        return list(self.active.split(super().sweep())[0])
+
+    def _of_past(self) -> Piece:
+        return jax.tree.map(jnp.zeros_like, self.active.ring)
+
+    def _pull_step(
+        self, bars: _Cotangents, cursors: dict, n: jax.Array, start: State, dt: jax.Array, live: jax.Array
+    ) -> tuple:
+        nothing = [jnp.zeros_like(x) for x in self.active.leaves()]
+
+        def going(moving, fixed):
+            return live & fixed[1]
+
+        def trip(moving, fixed):
+            (_, ring), (count, _, _) = moving, fixed
+            felt = self.integration.felt_at(self.active.inputs, start, n, count)
+            new, cursors_back = self._through(felt, bars._replace(inputs=nothing), cursors, (n, start, dt, live))
+            found, zeros, missed = self.active.split(new.inputs)
+            more = felt.goes_on & any_of(missed)
+            after = (new.state, list(found)), add_windows(ring, felt, zeros, live)
+            at = after, (count + 1, more, cursors_back)
+            return jax.tree.map(lambda a, b: jnp.where(live, a, b), at, (moving, fixed))
+
+        of_step = bars.state, list(self.active.split(nothing)[0])
+        begin = (of_step, bars.ring), (jnp.zeros((), jnp.int32), jnp.array(True), cursors)
+        ((state, found), ring), (_, _, cursors) = frozen_while(going, trip, *begin)
+        inputs = [a + b for a, b in zip(bars.inputs, [*found, *nothing[len(found) :]], strict=True)]
+        return _Cotangents(state, inputs, ring), cursors
+
+    def _through(self, felt: Felt, bars: _Cotangents, cursors: dict, step: tuple) -> tuple:
+        """The step taken back by these windows."""
+        active, records = self.active, {**self.bars.records, PAST: bars.ring}
+        seen = Recalling.of(active.inner, self.integration, active.ring, felt)
+        at = replace(self, active=seen, bars=self.bars._replace(records=records))
+        return _Backward._pull_step(at, bars, cursors, *step)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdiffeq.engine import interpolant
-from jaxdiffeq.primitives.row_buffer import read
+from jaxdiffeq.primitives.row_buffer import read, write
 
 ULPS = 16
 """units of rounding within which two times are one: on which side of it a step lies is known otherwise"""
@@ -18,6 +18,12 @@ ULPS = 16
 
 MOST, LEAST = 8, 4
 """pieces in all windows, and in one of them"""
+
+
+PAST = "past"
+"""the name of the recorder that keeps it"""
+NEAR = 3
+"""pieces from a hint on that are looked at without a search"""
 
 
 class Piece(NamedTuple):
@@ -45,6 +51,8 @@ class Felt(NamedTuple):
     """the same of windows that have had their turn, [windows]"""
     all_later: jax.Array
     """what is later than all windows has had its turn, too"""
+    goes_on: jax.Array
+    """pieces before the windows have not had theirs"""
 
 
 class Past(NamedTuple):
@@ -58,6 +66,10 @@ class Past(NamedTuple):
     middle: jax.Array
     """of the step: what is asked before it is asked from the step's left end, later from its right one"""
     t0: jax.Array
+    hint: jax.Array
+    """pieces near which what is asked for may lie, [hints]"""
+    knots: jax.Array
+    """when they and those after them start, infinity for those to come, [hints, NEAR + 1]"""
     felt: Felt | None = None
 
 
@@ -71,15 +83,25 @@ def constant(t: jax.Array, y: jax.Array, degree: int) -> Piece:
     return Piece(t, t + 1, jnp.concatenate([y[None], rest]))
 
 
-def blank(shape: Piece, t: jax.Array, y: jax.Array) -> Past:
+def blank(shape: Piece, hints: int, t: jax.Array, y: jax.Array) -> Past:
     """The past of a solve that begins at t with y."""
-    ring = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shape)
-    return at_start(ring, t, y)
+    return at_start(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shape), hints, t, y)
 
 
-def at_start(ring: Piece, t: jax.Array, y: jax.Array) -> Past:
+def at_start(ring: Piece, hints: int, t: jax.Array, y: jax.Array) -> Past:
     own = constant(t, y, ring.coefficients.shape[1] - 1)
-    return Past(ring, jnp.zeros((), jnp.int32), own, jnp.full_like(t, jnp.inf), lax.stop_gradient(t))
+    nowhere = jnp.full(hints, -1, jnp.int32), jnp.full((hints, NEAR + 1), jnp.inf, t.dtype)
+    return Past(ring, jnp.zeros((), jnp.int32), own, jnp.full_like(t, jnp.inf), lax.stop_gradient(t), *nowhere)
+
+
+def hints_at(past: Past, times: jax.Array) -> Past:
+    """With the pieces at these times as hints. Shapes: [hints]."""
+    found = jnp.maximum(jnp.stack([search(past, times[j]) for j in range(times.size)]), 0)
+    rows = rows_of(past.ring)
+    knots = [[read(past.ring.start, (found[j] + k) % rows) for k in range(NEAR + 1)] for j in range(times.size)]
+    there = found[:, None] + jnp.arange(NEAR + 1, dtype=jnp.int32) < past.count
+    knots = lax.stop_gradient(jnp.stack([jnp.stack(row) for row in knots]))
+    return past._replace(hint=found, knots=jnp.where(there, knots, jnp.inf))
 
 
 def felt_nothing(shape: Piece, windows: int) -> Felt:
@@ -88,7 +110,7 @@ def felt_nothing(shape: Piece, windows: int) -> Felt:
     zeros = jax.tree.map(lambda x: jnp.zeros((windows * width, *x.shape[1:]), x.dtype), shape)
     missed = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), shape)
     nowhere = jnp.full(windows, -(2**30), jnp.int32)
-    return Felt(zeros, missed, nowhere, nowhere, jnp.array(False))
+    return Felt(zeros, missed, nowhere, nowhere, jnp.array(False), jnp.array(False))
 
 
 def look_up(past: Past, history: Callable, t: jax.Array, s: jax.Array, derivative: bool = False) -> jax.Array:
@@ -97,13 +119,13 @@ def look_up(past: Past, history: Callable, t: jax.Array, s: jax.Array, derivativ
     A time that is an end of a piece, to rounding, belongs to the piece on the side on which s lies during the step;
     polynomials have the same value on either side, but slopes, and a history that jumps at t₀, have not.
     """
-    fixed, at, now = lax.stop_gradient((past, s, t))
+    at, now = lax.stop_gradient((s, t))
     slack = ULPS * jnp.finfo(t.dtype).eps * (jnp.abs(now) + jnp.abs(at))
-    side = at + jnp.where(now < fixed.middle, slack, -slack)
-    before = side < fixed.t0
-    i = last_before(fixed, side)
-    within = side > fixed.own.start
-    lost = ~before & ~within & (i < fixed.count - rows_of(past.ring))
+    side = at + jnp.where(now < past.middle, slack, -slack)
+    before = side < past.t0
+    i = last_before(past, side)
+    within = side > lax.stop_gradient(past.own.start)
+    lost = ~before & ~within & (i < past.count - rows_of(past.ring))
     piece = jax.tree.map(lambda a, b: jnp.where(within, a, b), past.own, piece_of(past, i))
     # neither branch that is not taken may reach a derivative
     piece = jax.tree.map(lambda x, x0: jnp.where(before, x0, x), piece, _rest(piece))
@@ -114,7 +136,7 @@ def look_up(past: Past, history: Callable, t: jax.Array, s: jax.Array, derivativ
     else:
         value = interpolant.evaluate(piece.coefficients, theta)
     value = jnp.where(lost, jnp.nan, value)
-    return jnp.where(before, history(jnp.where(before, s, fixed.t0)), value)
+    return jnp.where(before, history(jnp.where(before, s, past.t0)), value)
 
 
 def _rest(piece: Piece) -> Piece:
@@ -123,17 +145,35 @@ def _rest(piece: Piece) -> Piece:
 
 def last_before(past: Past, s: jax.Array) -> jax.Array:
     """The number of the last piece that starts before s; the first in the ring less one if none does."""
+    passed = past.knots <= s
+    near = passed[:, 0] & ~passed[:, -1]
+    found = past.hint + jnp.sum(passed, axis=1, dtype=jnp.int32) - 1
+    here = jnp.any(near)
+    return jnp.where(here, jnp.max(jnp.where(near, found, -1)), search(past, s, ~here))
+
+
+def search(past: Past, s: jax.Array, wanted: Any = True) -> jax.Array:
+    """The same without hints: down from the last one in strides that double, then up in strides that halve.
+
+    A loop: written out, XLA would search again from the start for every number that is made of what was found.
+    """
     rows = rows_of(past.ring)
-    oldest = jnp.maximum(past.count - rows, 0)
-    i, stride = oldest - 1, 1
-    while 2 * stride <= rows:
-        stride *= 2
-    while stride:
-        probe = i + stride
-        start = read(past.ring.start, jnp.where(probe < 0, 0, probe) % rows)
-        i = jnp.where((probe < past.count) & (start <= s), probe, i)
-        stride //= 2
-    return i
+    none = jnp.maximum(past.count - rows, 0) - 1
+
+    def stride(at):
+        i, step, falling = at
+        low = jnp.where(falling, jnp.maximum(i - step, none), i)
+        probe = jnp.where(falling, low, i + step)
+        below = (probe <= none) | (read(past.ring.start, jnp.maximum(probe, 0) % rows) <= s)
+        falling, down = falling & ~below, falling
+        i = jnp.where(down | below, probe, i)
+        return i, jnp.where(falling, 2 * step, step // 2), falling
+
+    def seeking(at):
+        return at[1] > 0
+
+    start = jnp.asarray(past.count, jnp.int32)
+    return lax.while_loop(seeking, stride, (start, jnp.where(wanted, jnp.ones_like(start), 0), jnp.array(True)))[0]
 
 
 def piece_of(past: Past, i: jax.Array) -> Piece:
@@ -157,3 +197,31 @@ def piece_of(past: Past, i: jax.Array) -> Piece:
         return x + jnp.sum(weights * zeros, axis=0) + missed.astype(x.dtype) * of_missed
 
     return jax.tree.map(with_zeros, piece, felt.zeros, felt.missed)
+
+
+def any_of(piece: Piece) -> jax.Array:
+    return jnp.any(jnp.stack([jnp.any(x != 0) for x in jax.tree.leaves(piece)]))
+
+
+def windows_at(felt: Felt, hint: jax.Array, n: jax.Array, turn: jax.Array, rows: int) -> Felt:
+    """Windows of step n: from the hints on at first, then further and further back from the step."""
+    count = felt.first.size
+    size = felt.zeros.start.shape[0]
+    width = size // count
+    own = jnp.clip(hint, 0, rows - width)
+    back = n - turn * size + width * jnp.arange(count, dtype=jnp.int32)
+    first = jnp.where(turn == 0, own, back)
+    done = jnp.where(turn == 0, felt.done, own)
+    return felt._replace(first=first, done=done, all_later=turn > 0, goes_on=(turn == 0) | (first[0] > 0))
+
+
+def add_windows(ring: Piece, felt: Felt, zeros: Piece, wanted: jax.Array) -> Piece:
+    """The cotangents `ring` with those of pieces in the windows."""
+    width = zeros.start.shape[0] // felt.first.size
+    for j in range(felt.first.size):
+        for k in range(width):
+            i = felt.first[j] + k
+            found = read(ring, jnp.maximum(i, 0))
+            moved = jax.tree.map(lambda a, b, r=j * width + k: a + b[r], found, zeros)
+            ring = write(ring, i, moved, wanted & (i >= 0))
+    return ring

@@ -222,15 +222,15 @@ def _of_delays(given: Given, on: OnArrays, structure: Any, mass: Any, at: tuple)
     (t, y, leaves), pasts = at[:3], at[3:]
     slope = on.delayed(given.f, given.history)
     ways = [on.close(slope, t, y, past, leaves) for past in pasts]
-    first = len(ways[0][1])
+    first, hints = len(ways[0][1]), pasts[0].hint.size
 
     def f(t, y, args):
-        past = blank(pasts[0].ring, t, y) if args.past is None else args.past
+        past = blank(pasts[0].ring, hints, t, y) if args.past is None else args.past
         program, consts = (ways[0][0], args.of_f[:first]) if past.felt is None else (ways[1][0], args.of_f[first:])
         return program(consts, t, y, past, args.leaves)
 
     program, consts = ways[0]
-    without = lambda y, rest: program(consts, rest[0], y, blank(pasts[0].ring, rest[0], y), rest[1])
+    without = lambda y, rest: program(consts, rest[0], y, blank(pasts[0].ring, hints, rest[0], y), rest[1])
     known = _bound(structure, on, without, (t, y, leaves)), False
     field = VectorField(f, *known) if mass is None else MassField(f, *known, matrix_of=lambda args: args.mass)
     return replace(field, crosses_lanes=_crosses_lanes(program)), ([*consts, *ways[1][1]], [], [])
