@@ -22,7 +22,7 @@ from jaxdiffeq.problems.past import (
     at_start,
     constant,
     felt_nothing,
-    hints_at,
+    near_to,
     rows_of,
     windows_at,
 )
@@ -125,7 +125,9 @@ class Remembering(Integration):
         """In a step whose own piece nobody asks for."""
         own = constant(start.t, jnp.full_like(start.y, jnp.nan), self.stepper.degree)
         inputs = self._seen(inputs, number, lax.stop_gradient(own), (start.t + t1) / 2)
-        return inputs._replace(args=self.put(inputs.args, hints_at(self._past(inputs), self._reached(inputs, start))))
+        past = self._past(inputs)
+        near = near_to(past, self._reached(inputs, start)) if past.felt is None else past.felt.near
+        return inputs._replace(args=self.put(inputs.args, past._replace(near=near)))
 
     def _reached(self, inputs: Inputs, start: State) -> jax.Array:
         """The times that the lags lead to from there, constants; the time itself if there is none. Shapes: [windows]."""
@@ -145,8 +147,8 @@ class Remembering(Integration):
     def felt_at(self, inputs: Inputs, start: State, n: jax.Array, turn: jax.Array) -> Felt:
         """The windows by which step n is taken back at its n-th turn."""
         past = self._past(inputs)._replace(count=n)
-        hint = hints_at(past, self._reached(inputs, start)).hint
-        return windows_at(self.felt_nothing(past.ring), hint, n, turn, rows_of(past.ring))
+        near = near_to(past, self._reached(inputs, start))
+        return windows_at(self.felt_nothing(past.ring), near, n, turn, rows_of(past.ring))
 
     # ---- one step
 
@@ -179,8 +181,9 @@ class Remembering(Integration):
         return super().restarted(beyond, settings, step, taken, number)
 
     def polynomial(self, inputs: Inputs, step: StepView, dense: Dense, wanted: jax.Array) -> jax.Array:
-        during = self._during(inputs, step.before, step.after.t, step.number)
-        return super().polynomial(during, step, dense.of_step, wanted)
+        if self.stepper.evaluations[2]:
+            inputs = self._during(inputs, step.before, step.after.t, step.number)
+        return super().polynomial(inputs, step, dense.of_step, wanted)
 
     # ---- the loop
 

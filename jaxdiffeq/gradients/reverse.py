@@ -250,7 +250,8 @@ class _Backward(_Pull):
             at = jnp.maximum(n, 0)
             states, window, start, dt = self._before(states, window, at, live)
             new, cursors = self._pull_step(bars, cursors, at, start, dt, live)
-            bars = jax.tree.map(lambda a, b: jnp.where(live, a, b), new, bars)
+            kept = jax.tree.map(lambda a, b: jnp.where(live, a, b), new._replace(ring=()), bars._replace(ring=()))
+            bars = kept._replace(ring=new.ring)  # which is changed row by row, and only if live
             return (bars, states), (n - live.astype(n.dtype), cursors, window)
 
         cursors = self.last_rows
@@ -332,7 +333,7 @@ class Recalling(Active):
 
     @staticmethod
     def of(inner: Active, integration: Any, ring: Piece, felt: Felt) -> Recalling:
-        inputs = integration.recalling(inner.inputs, ring, felt)
+        inputs = integration.recalling(inner.inputs, ring)
         return Recalling(inputs, inner.where, inner, integration, ring, felt)
 
     def leaves(self) -> list[jax.Array]:
@@ -378,14 +379,14 @@ class _BackwardInPast(_Backward):
             return live & fixed[1]
 
         def trip(moving, fixed):
-            (_, ring), (count, _, _) = moving, fixed
+            (of_step, ring), (count, more, _) = moving, fixed
+            now = live & more
             felt = self.integration.felt_at(self.active.inputs, start, n, count)
             new, cursors_back = self._through(felt, bars._replace(inputs=nothing), cursors, (n, start, dt, live))
             found, zeros, missed = self.active.split(new.inputs)
-            more = felt.goes_on & any_of(missed)
-            after = (new.state, list(found)), add_windows(ring, felt, zeros, live)
-            at = after, (count + 1, more, cursors_back)
-            return jax.tree.map(lambda a, b: jnp.where(live, a, b), at, (moving, fixed))
+            at = (new.state, list(found)), (count + 1, felt.goes_on & any_of(missed), cursors_back)
+            of_step, fixed = jax.tree.map(lambda a, b: jnp.where(now, a, b), at, (of_step, fixed))
+            return (of_step, add_windows(ring, felt, zeros, now)), fixed
 
         of_step = bars.state, list(self.active.split(nothing)[0])
         begin = (of_step, bars.ring), (jnp.zeros((), jnp.int32), jnp.array(True), cursors)

@@ -30,7 +30,8 @@ CONTAINERS = {
     *("jit", "pjit", "while"),
 }
 LOOPED = {"scan", *CONTAINERS} - {"custom_linear_solve"}  # where there may be a loop inside
-IN_PLACE = {"dynamic_slice", "dynamic_update_slice", "stop_gradient"}  # of buffers that may be large
+# of buffers that may be large, or with which these begin
+IN_PLACE = {"broadcast_in_dim", "dynamic_slice", "dynamic_update_slice", "stop_gradient"}
 ELEMENTS = 4095  # XLA leaves larger reductions to a library, which cannot be called from inside a kernel
 COPIED = 2**14  # bytes: what a loop inside another may have copied on every trip of that one
 ATTRIBUTES = {"inlineable": "false", "xla_cpu_small_call": "true"}

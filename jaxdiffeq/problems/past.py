@@ -11,6 +11,7 @@ from jax import lax
 
 from jaxdiffeq.engine import interpolant
 from jaxdiffeq.primitives.row_buffer import read, write
+from jaxdiffeq.primitives.while_loop import frozen_while
 
 ULPS = 16
 """units of rounding within which two times are one: on which side of it a step lies is known otherwise"""
@@ -34,6 +35,15 @@ class Piece(NamedTuple):
     coefficients: jax.Array
 
 
+class Near(NamedTuple):
+    """Where what is asked for probably lies."""
+
+    hint: jax.Array
+    """pieces, [hints]"""
+    knots: jax.Array
+    """when they and those after them start, infinity for those to come, [hints, NEAR + 1]"""
+
+
 class Felt(NamedTuple):
     """Zeros that are added to some pieces of the ring, for a reverse pass to take derivatives by.
 
@@ -53,6 +63,7 @@ class Felt(NamedTuple):
     """what is later than all windows has had its turn, too"""
     goes_on: jax.Array
     """pieces before the windows have not had theirs"""
+    near: Near
 
 
 class Past(NamedTuple):
@@ -66,10 +77,7 @@ class Past(NamedTuple):
     middle: jax.Array
     """of the step: what is asked before it is asked from the step's left end, later from its right one"""
     t0: jax.Array
-    hint: jax.Array
-    """pieces near which what is asked for may lie, [hints]"""
-    knots: jax.Array
-    """when they and those after them start, infinity for those to come, [hints, NEAR + 1]"""
+    near: Near
     felt: Felt | None = None
 
 
@@ -90,18 +98,22 @@ def blank(shape: Piece, hints: int, t: jax.Array, y: jax.Array) -> Past:
 
 def at_start(ring: Piece, hints: int, t: jax.Array, y: jax.Array) -> Past:
     own = constant(t, y, ring.coefficients.shape[1] - 1)
-    nowhere = jnp.full(hints, -1, jnp.int32), jnp.full((hints, NEAR + 1), jnp.inf, t.dtype)
-    return Past(ring, jnp.zeros((), jnp.int32), own, jnp.full_like(t, jnp.inf), lax.stop_gradient(t), *nowhere)
+    near = nowhere(hints, t.dtype)
+    return Past(ring, jnp.zeros((), jnp.int32), own, jnp.full_like(t, jnp.inf), lax.stop_gradient(t), near)
 
 
-def hints_at(past: Past, times: jax.Array) -> Past:
-    """With the pieces at these times as hints. Shapes: [hints]."""
+def nowhere(hints: int, dtype: Any) -> Near:
+    return Near(jnp.full(hints, -1, jnp.int32), jnp.full((hints, NEAR + 1), jnp.inf, dtype))
+
+
+def near_to(past: Past, times: jax.Array) -> Near:
+    """The pieces at these times. Shapes: [hints]."""
     found = jnp.maximum(jnp.stack([search(past, times[j]) for j in range(times.size)]), 0)
     rows = rows_of(past.ring)
     knots = [[read(past.ring.start, (found[j] + k) % rows) for k in range(NEAR + 1)] for j in range(times.size)]
     there = found[:, None] + jnp.arange(NEAR + 1, dtype=jnp.int32) < past.count
     knots = lax.stop_gradient(jnp.stack([jnp.stack(row) for row in knots]))
-    return past._replace(hint=found, knots=jnp.where(there, knots, jnp.inf))
+    return Near(found, jnp.where(there, knots, jnp.inf))
 
 
 def felt_nothing(shape: Piece, windows: int) -> Felt:
@@ -109,8 +121,8 @@ def felt_nothing(shape: Piece, windows: int) -> Felt:
     width = max(MOST // windows, LEAST)
     zeros = jax.tree.map(lambda x: jnp.zeros((windows * width, *x.shape[1:]), x.dtype), shape)
     missed = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), shape)
-    nowhere = jnp.full(windows, -(2**30), jnp.int32)
-    return Felt(zeros, missed, nowhere, nowhere, jnp.array(False), jnp.array(False))
+    far = jnp.full(windows, -(2**30), jnp.int32)
+    return Felt(zeros, missed, far, far, jnp.array(False), jnp.array(False), nowhere(windows, shape.start.dtype))
 
 
 def look_up(past: Past, history: Callable, t: jax.Array, s: jax.Array, derivative: bool = False) -> jax.Array:
@@ -145,9 +157,9 @@ def _rest(piece: Piece) -> Piece:
 
 def last_before(past: Past, s: jax.Array) -> jax.Array:
     """The number of the last piece that starts before s; the first in the ring less one if none does."""
-    passed = past.knots <= s
+    passed = past.near.knots <= s
     near = passed[:, 0] & ~passed[:, -1]
-    found = past.hint + jnp.sum(passed, axis=1, dtype=jnp.int32) - 1
+    found = past.near.hint + jnp.sum(passed, axis=1, dtype=jnp.int32) - 1
     here = jnp.any(near)
     return jnp.where(here, jnp.max(jnp.where(near, found, -1)), search(past, s, ~here))
 
@@ -182,15 +194,13 @@ def piece_of(past: Past, i: jax.Array) -> Piece:
     if past.felt is None:
         return piece
     felt, width = past.felt, past.felt.zeros.start.shape[0] // past.felt.first.size
-    place = i - felt.first
-    inside = (place >= 0) & (place < width)
-    window = jnp.argmax(inside)
-    row = window * width + place[window]
-    hit = (jnp.arange(width * felt.first.size) == row) & jnp.any(inside)
-    had = (i - felt.done >= 0) & (i - felt.done < width)
-    settled = jnp.any(had) | (felt.all_later & (i >= jnp.max(felt.first) + width))
-    missed = jnp.where(jnp.any(inside) | settled, 0, 1.5 + jnp.sin(1.7 * i.astype(piece.start.dtype)))
-    hit &= ~jnp.any(had)
+    had = jnp.any((i >= felt.done) & (i < felt.done + width))
+    settled, hits = had | (felt.all_later & (i >= felt.first[-1] + width)), []
+    for first in felt.first:  # the first window that it is in
+        hits.append((first + jnp.arange(width, dtype=jnp.int32) == i) & ~settled)
+        settled |= (i >= first) & (i < first + width)
+    hit = jnp.concatenate(hits)
+    missed = jnp.where(settled, 0, 1.5 + jnp.sin(1.7 * i.astype(piece.start.dtype)))
 
     def with_zeros(x, zeros, of_missed):
         weights = hit.astype(x.dtype).reshape(-1, *[1] * x.ndim)
@@ -203,25 +213,31 @@ def any_of(piece: Piece) -> jax.Array:
     return jnp.any(jnp.stack([jnp.any(x != 0) for x in jax.tree.leaves(piece)]))
 
 
-def windows_at(felt: Felt, hint: jax.Array, n: jax.Array, turn: jax.Array, rows: int) -> Felt:
+def windows_at(felt: Felt, near: Near, n: jax.Array, turn: jax.Array, rows: int) -> Felt:
     """Windows of step n: from the hints on at first, then further and further back from the step."""
     count = felt.first.size
     size = felt.zeros.start.shape[0]
     width = size // count
-    own = jnp.clip(hint, 0, rows - width)
+    own = jnp.clip(near.hint, 0, rows - width)
     back = n - turn * size + width * jnp.arange(count, dtype=jnp.int32)
     first = jnp.where(turn == 0, own, back)
     done = jnp.where(turn == 0, felt.done, own)
-    return felt._replace(first=first, done=done, all_later=turn > 0, goes_on=(turn == 0) | (first[0] > 0))
+    goes_on = (turn == 0) | (first[0] > 0)
+    return felt._replace(first=first, done=done, all_later=turn > 0, goes_on=goes_on, near=near)
 
 
 def add_windows(ring: Piece, felt: Felt, zeros: Piece, wanted: jax.Array) -> Piece:
-    """The cotangents `ring` with those of pieces in the windows."""
-    width = zeros.start.shape[0] // felt.first.size
-    for j in range(felt.first.size):
-        for k in range(width):
-            i = felt.first[j] + k
-            found = read(ring, jnp.maximum(i, 0))
-            moved = jax.tree.map(lambda a, b, r=j * width + k: a + b[r], found, zeros)
-            ring = write(ring, i, moved, wanted & (i >= 0))
-    return ring
+    """The cotangents `ring` with those of pieces in the windows; a loop, in which rows are changed in place."""
+    size = zeros.start.shape[0]
+    width = size // felt.first.size
+
+    def more(ring, k):
+        return wanted & (k < size)
+
+    def add(ring, k):
+        due, row = more(ring, k), jnp.minimum(k, size - 1)
+        i = felt.first[row // width] + row % width
+        moved = jax.tree.map(jnp.add, read(ring, jnp.maximum(i, 0)), read(zeros, row))
+        return write(ring, i, moved, due & (i >= 0)), k + due.astype(k.dtype)
+
+    return frozen_while(more, add, ring, jnp.zeros((), jnp.int32))[0]

@@ -222,7 +222,7 @@ def _of_delays(given: Given, on: OnArrays, structure: Any, mass: Any, at: tuple)
     (t, y, leaves), pasts = at[:3], at[3:]
     slope = on.delayed(given.f, given.history)
     ways = [on.close(slope, t, y, past, leaves) for past in pasts]
-    first, hints = len(ways[0][1]), pasts[0].hint.size
+    first, hints = len(ways[0][1]), pasts[0].near.hint.size
 
     def f(t, y, args):
         past = blank(pasts[0].ring, hints, t, y) if args.past is None else args.past
