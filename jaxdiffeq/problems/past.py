@@ -17,7 +17,7 @@ ULPS = 16
 """units of rounding within which two times are one: on which side of it a step lies is known otherwise"""
 
 
-MOST, LEAST = 8, 4
+MOST, LEAST = 4, 4
 """pieces in all windows, and in one of them"""
 
 
