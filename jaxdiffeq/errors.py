@@ -237,6 +237,15 @@ def lag(given: Any) -> None:
         )
 
 
+def lags_found(given: Sequence[Any]) -> None:
+    for x in given:
+        if x.size != 1 or jnp.iscomplexobj(x):
+            raise TypeError(
+                f"a function in `dependent_lags` must return one number τ, but returned an array of shape {x.shape} "
+                f"and dtype {x.dtype}. Give one function for each lag."
+            )
+
+
 def forwards(t0: Any, t1: Any) -> None:
     if all_concrete((t0, t1)) and t1 < t0:
         raise ValueError(

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
+from jaxdiffeq.algebra.norm import rms
 from jaxdiffeq.engine.integration import START, Carry, Integration, LoopControl
 from jaxdiffeq.engine.recorders import RecorderDefaults
+from jaxdiffeq.primitives.constant_matmul import constant_matmul
 from jaxdiffeq.primitives.row_buffer import read, rows, write
 from jaxdiffeq.primitives.varying_axes import vary_like
+from jaxdiffeq.primitives.while_loop import frozen_while
 from jaxdiffeq.problems.past import (
     PAST,
     Felt,
@@ -58,12 +63,40 @@ class Pieces(RecorderDefaults):
         return bars.add(piece.start, after, piece.coefficients, leaves), cursor
 
 
+KAPPA, TRIPS = 1e-3, 20
+"""of the tolerance, to which a step that asks for itself is solved; and in how many rounds at most"""
+AHEAD = 0.1
+"""of a step: lags are taken to reach into it from there on, for they may vary within it"""
+
+
 class Dense(NamedTuple):
-    """What a step's interpolant is made of, and where it begins."""
+    """What a step's interpolant is made of, where it begins, and the interpolant itself, if it was asked for."""
 
     t: jax.Array
     y: jax.Array
     of_step: PyTree
+    coefficients: jax.Array | None = None
+
+
+class _Call(NamedTuple):
+    """All that a step depends on."""
+
+    inputs: Inputs
+    settings: Settings
+    start: State
+    dt: jax.Array
+    number: Any
+
+
+class _Round(NamedTuple):
+    """Of the iteration for the step's own piece: its coefficients, how much they changed, how it goes on."""
+
+    own: jax.Array
+    size: jax.Array
+    rate: jax.Array
+    count: jax.Array
+    going: jax.Array
+    ok: jax.Array
 
 
 @dataclass(frozen=True)
@@ -79,6 +112,10 @@ class Remembering(Integration):
     """the past in args"""
     lags: Callable[[PyTree], jax.Array] = field(kw_only=True)
     """args ↦ the constant lags, [lags]"""
+    varying: Callable[[jax.Array, jax.Array, PyTree], jax.Array] | None = field(default=None, kw_only=True)
+    """(t, y, args) ↦ those that vary, [lags]"""
+    asks_itself: bool = field(default=False, kw_only=True)
+    """some lag may be shorter than a step"""
     windows: int = field(kw_only=True)
     """how many of them the gradient has"""
     whole: bool = field(default=False, kw_only=True)
@@ -132,8 +169,9 @@ class Remembering(Integration):
     def _reached(self, inputs: Inputs, start: State) -> jax.Array:
         """The times that the lags lead to from there, constants; the time itself if there is none. Shapes: [windows]."""
         lags = self.lags(inputs.args)
-        lags = lags if lags.size else jnp.zeros(1, start.t.dtype)
-        return lax.stop_gradient(start.t - lags)
+        if self.varying is not None:
+            lags = jnp.append(lags, self.varying(start.t, start.y, inputs.args))
+        return lax.stop_gradient(start.t - (lags if lags.size else jnp.zeros(1, start.t.dtype)))
 
     # ---- for a gradient
 
@@ -164,23 +202,93 @@ class Remembering(Integration):
     def advance(self, inputs: Inputs, settings: Settings, start: State, dt: jax.Array, number: Any) -> Step:
         target, _ = self.ahead(inputs, start, number)
         t1, _ = self.end(inputs, target, start, dt)
-        step = super().advance(self._during(inputs, start, t1, number), settings, start, dt, number)
-        step = step._replace(dense=Dense(start.t, start.y, step.dense))
+        call = _Call(self._during(inputs, start, t1, number), settings, start, dt, number)
+        if self.asks_itself:
+            step = self._of_itself(call, t1)
+        else:
+            step = super().advance(*call)
+            step = step._replace(dense=Dense(start.t, start.y, step.dense))
         if not self.whole:
             return step
         went_on = Result.running if step.result is None else step.result
         full = number >= rows_of(self._past(inputs).ring)
         return step._replace(result=jnp.where(full, Result.history_too_short, went_on))
 
+    # ---- a step that asks for itself
+
+    def _of_itself(self, call: _Call, t1: jax.Array) -> Step:
+        """The step whose f finds the step's own interpolant, by iteration, with the derivative of the fixed point."""
+        fixed, end = lax.stop_gradient((call, t1))
+        guess = self._extrapolated(fixed, end)
+        reaches = self._reaches(fixed, end, guess)
+
+        def round_(_, at):
+            step, new = self._with_own(at.own, fixed)
+            return (), self._judged(at, step, new, fixed)
+
+        zero, never = jnp.zeros((), end.dtype), jnp.full((), jnp.inf, end.dtype)
+        begin = _Round(guess, zero, never, jnp.zeros((), jnp.int32), reaches, ~reaches)
+        _, found = frozen_while(lambda _, at: at.going, round_, (), begin)
+        own = attached(lambda own, call: self._with_own(own, call)[1], found.own, call)
+        step, coefficients = self._with_own(own, call)
+        dense = Dense(call.start.t, call.start.y, step.dense, coefficients)
+        return step._replace(dense=dense, ok=step.ok & found.ok)
+
+    def _with_own(self, own: jax.Array, call: _Call) -> tuple[Step, jax.Array]:
+        """The step whose f finds this of itself, and its interpolant."""
+        inputs, _, start, dt, number = call
+        target, f = self.ahead(inputs, start, number)
+        t1, _ = self.end(inputs, target, start, dt)
+        past = self._past(inputs)._replace(own=Piece(start.t, t1, own))
+        inputs = inputs._replace(args=self.put(inputs.args, past))
+        step = super().advance(inputs, *call[1:])
+        return step, self.stepper.polynomial(f, step.dense, inputs.args)
+
+    def _extrapolated(self, call: _Call, t1: jax.Array) -> jax.Array:
+        """The last piece as a polynomial in the θ of this step; y at the start."""
+        y, ring, n = call.start.y, self._past(call.inputs).ring, call.number
+        last = read(ring, jnp.maximum(n - 1, 0) % rows_of(ring))
+        longer = jnp.where(n > 0, (t1 - call.start.t) / (last.end - last.start), 0).astype(y.dtype)
+        moved = shifted(jnp.where(n > 0, last.coefficients, 0), longer)
+        return moved.at[0].set(y)
+
+    def _reaches(self, call: _Call, t1: jax.Array, guess: jax.Array) -> jax.Array:
+        """Whether f will ask for the step itself."""
+        if self.varying is None:
+            return jnp.array(True)
+        (t, y, *_), args = call.start, call.inputs.args
+        asked = [t - self.varying(t, y, args), t1 - self.varying(t1, jnp.sum(guess, axis=0), args)]
+        latest = jnp.max(jnp.stack(asked))
+        return ~(latest < t - AHEAD * (t1 - t))  # true where it is NaN
+
+    def _judged(self, at: _Round, step: Step, new: jax.Array, call: _Call) -> _Round:
+        scale = call.settings.tolerance.scale(call.start.y, step.after.y)
+        size = rms(jnp.sum(jnp.abs(new - at.own), axis=0) / scale).astype(at.size.dtype)
+        theta = size / jnp.where(at.size > 0, at.size, 1)
+        seen = at.count > 0
+        rate = jnp.where(seen, jnp.where(theta < 1, theta / jnp.where(theta < 1, 1 - theta, 1), jnp.inf), at.rate)
+        enough = jnp.maximum(KAPPA, 10 * jnp.finfo(scale.dtype).eps / jnp.max(call.settings.tolerance.rtol))
+        done = (rate * size <= enough) | (size <= enough)
+        lost = ~jnp.isfinite(size) | (at.count >= TRIPS - 1) | (seen & (theta >= 2))
+        after = _Round(new, size, rate, at.count + 1, ~(done | lost), done & jnp.isfinite(size))
+        return jax.tree.map(lambda a, b: jnp.where(at.going, a, b), after, at)
+
+    # ---- after a step
+
     def restarted(self, inputs: Inputs, settings: Settings, step: Step, taken: jax.Array, number: Any) -> State:
         """The step just made is not in the ring yet; of it, f can ask for where it begins."""
         if step.restart is None:
             return step.after
-        own = constant(step.dense.t, step.dense.y, self.stepper.degree)
+        dense = step.dense
+        own = constant(dense.t, dense.y, self.stepper.degree)
+        if dense.coefficients is not None:
+            own = Piece(dense.t, step.after.t, dense.coefficients)
         beyond = self._seen(inputs, number, own, jnp.full_like(inputs.t0, jnp.inf))
         return super().restarted(beyond, settings, step, taken, number)
 
     def polynomial(self, inputs: Inputs, step: StepView, dense: Dense, wanted: jax.Array) -> jax.Array:
+        if dense.coefficients is not None:
+            return dense.coefficients
         if self.stepper.evaluations[2]:
             inputs = self._during(inputs, step.before, step.after.t, step.number)
         return super().polynomial(inputs, step, dense.of_step, wanted)
@@ -200,3 +308,51 @@ class Remembering(Integration):
         forgot = control.counts.steps > rows_of(self._past(inputs).ring)
         lost = (control.result == Result.nonfinite) & forgot  # what is no longer in the ring is NaN
         return moving, control._replace(result=jnp.where(lost, Result.history_too_short, control.result))
+
+
+def shifted(coefficients: jax.Array, longer: jax.Array) -> jax.Array:
+    """Of p(1 + longer·θ), from those of p(θ). Shapes: [degree + 1, *state]."""
+    degree = coefficients.shape[0] - 1
+    taylor = np.array([[math.comb(p, q) for p in range(degree + 1)] for q in range(degree + 1)], float)
+    powers = longer ** np.arange(degree + 1)
+    return constant_matmul(taylor, coefficients) * powers.reshape(-1, *[1] * (coefficients.ndim - 1))
+
+
+def attached(onwards: Callable[[jax.Array, Any], jax.Array], x: jax.Array, operands: Any) -> jax.Array:
+    """The fixed point x of x = onwards(x, operands), with its derivative: dx = (1 − ∂onwards/∂x)⁻¹ d(onwards).
+
+    `onwards` contracts, so that the inverse is a geometric series; it may close over nothing that is differentiated.
+    """
+
+    @jax.custom_jvp
+    def point(x, operands):
+        return x
+
+    @point.defjvp
+    def _(primals, tangents):
+        (x, operands), (_, d_operands) = (point(*primals), primals[1]), tangents
+        _, d = jax.jvp(lambda operands: onwards(x, operands), (operands,), (d_operands,))
+        there = lambda v: jax.jvp(lambda x: onwards(x, operands), (x,), (v,))[1]
+        back = lambda v: jax.vjp(lambda x: onwards(x, operands), x)[1](v)[0]
+        return x, lax.custom_linear_solve(
+            lambda v: v - there(v), d, lambda _, d: series(there, d), lambda _, d: series(back, d)
+        )
+
+    return point(x, operands)
+
+
+def series(of: Callable[[jax.Array], jax.Array], d: jax.Array) -> jax.Array:
+    """Σ Aᵏ·d, to rounding."""
+    least = jnp.finfo(d.dtype).eps
+
+    def goes_on(moving, count):
+        total, term = moving
+        return (count < 10 * TRIPS) & (jnp.max(jnp.abs(term)) > least * jnp.max(jnp.abs(total)))
+
+    def add(moving, count):
+        total, term = moving
+        term, live = of(term), goes_on(moving, count)
+        new = total + term, term
+        return jax.tree.map(lambda a, b: jnp.where(live, a, b), new, moving), count + live.astype(count.dtype)
+
+    return frozen_while(goes_on, add, (d, d), jnp.zeros((), jnp.int32))[0][0]

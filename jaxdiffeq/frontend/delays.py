@@ -16,6 +16,7 @@ from jaxdiffeq.engine.history import Pieces, Remembering
 from jaxdiffeq.problems.definitions import Delays, Terms
 from jaxdiffeq.problems.past import PAST, ULPS, Past, Piece, blank, felt_nothing
 from jaxdiffeq.problems.ravel import as_array
+from jaxdiffeq.problems.user_functions import OnArrays
 
 STEPS, LEAST, BYTES = 1024, 64, 2**24
 """how many steps are kept of a small state, at least of any, and in how much memory at most"""
@@ -105,9 +106,11 @@ def pasts(memory: Memory, degree: int, at: tuple) -> tuple[Past, Past]:
     return past, past._replace(felt=felt_nothing(shape, memory.windows))
 
 
-def remembering(memory: Memory, *parts: Any) -> Remembering:
+def remembering(memory: Memory, on: OnArrays, dependent: tuple, at: tuple, *parts: Any) -> tuple[Remembering, list]:
+    """The integration, and what the programs of lags that vary close over. `at` is t, y, leaves."""
     field, stepper, recorders, watch = parts
-    return Remembering(
+    program, of_lags = on.close(on.lags(dependent), *at) if dependent else (None, [])
+    made = Remembering(
         field,
         stepper,
         {**recorders, PAST: Pieces(memory.rows)},
@@ -115,5 +118,8 @@ def remembering(memory: Memory, *parts: Any) -> Remembering:
         put=lambda args, past: args._replace(past=past),
         got=lambda args: args.past,
         lags=lambda args: args.lags,
+        varying=None if program is None else lambda t, y, args: program(args.of_lags, t, y, args.leaves),
         windows=memory.windows,
+        asks_itself=memory.varies,
     )
+    return made, of_lags

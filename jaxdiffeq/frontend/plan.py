@@ -256,10 +256,12 @@ def build(plan: Plan, arrays: Arrays, capacity: int, traced: bool = True) -> Bui
         return watch(args.of_fn, t, y, args.leaves)
 
     made = field, plan.stepper, _recorders(plan, arrays, observe, capacity), plan.watch
-    integration = Integration(*made) if plan.memory is None else of_delays.remembering(plan.memory, *made)
+    integration, of_lags = Integration(*made), None
+    if plan.memory is not None:
+        integration, of_lags = of_delays.remembering(plan.memory, on, given.dependent_lags, at, *made)
     ts, back = sorted_times(plan.keep, jnp.asarray(arrays.ts), jnp.sign(t1 - t0))
     lags = None if arrays.lags is None else jnp.asarray(arrays.lags)
-    arguments = Arguments(of_f, of_explicit, of_jac, of_fn, leaves, mass, dy0, lags)
+    arguments = Arguments(of_f, of_explicit, of_jac, of_fn, leaves, mass, dy0, lags, of_lags)
     inputs = Inputs(y0, arguments, t0, t1, ts, jnp.asarray(arrays.stops))
     inputs, settings = _consistent(field, inputs, _bounded(arrays.settings, inputs, plan.span_known))
     return Built(integration, inputs, settings, observe, back)

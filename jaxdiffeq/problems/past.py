@@ -132,7 +132,8 @@ def look_up(past: Past, history: Callable, t: jax.Array, s: jax.Array, derivativ
     polynomials have the same value on either side, but slopes, and a history that jumps at t₀, have not.
     """
     at, now = lax.stop_gradient((s, t))
-    slack = ULPS * jnp.finfo(t.dtype).eps * (jnp.abs(now) + jnp.abs(at))
+    real = jnp.finfo(t.dtype)
+    slack = ULPS * (real.eps * (jnp.abs(now) + jnp.abs(at)) + real.tiny)  # at zero too there are two sides
     side = at + jnp.where(now < past.middle, slack, -slack)
     before = side < past.t0
     i = last_before(past, side)

@@ -48,6 +48,7 @@ class Arguments(NamedTuple):
     dy0: Any = None
     lags: Any = None
     """the constant ones, [lags]"""
+    of_lags: Any = None
     past: Past | None = None
 
 
@@ -99,6 +100,17 @@ class OnArrays:
             tree, args = self.ravel.unpack(y), self.rest.join(leaves)
             h = Recall(self.ravel, past, lambda s: self.earlier(history, s, args, tree), t)
             return self._packed(errors.call(f, t, tree, h, args), tree)
+
+        return on_one_array
+
+    def lags(self, given: tuple) -> Callable:
+        """Those that vary, [lags]."""
+
+        def on_one_array(t, y, leaves):
+            tree, args = self.ravel.unpack(y), self.rest.join(leaves)
+            found = [jnp.asarray(errors.call(lag, t, tree, args)) for lag in given]
+            errors.lags_found(found)
+            return jnp.stack([x.reshape(()).astype(t.dtype) for x in found])
 
         return on_one_array
 
