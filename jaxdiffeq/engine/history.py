@@ -65,6 +65,8 @@ class Pieces(RecorderDefaults):
 
 KAPPA, TRIPS = 1e-3, 20
 """of the tolerance, to which a step that asks for itself is solved; and in how many rounds at most"""
+FAR = 2
+"""times as long a step as the last one begins from no more than the last slope"""
 AHEAD = 0.1
 """of a step: lags are taken to reach into it from there on, for they may vary within it"""
 
@@ -248,9 +250,10 @@ class Remembering(Integration):
         """The last piece as a polynomial in the θ of this step; y at the start."""
         y, ring, n = call.start.y, self._past(call.inputs).ring, call.number
         last = read(ring, jnp.maximum(n - 1, 0) % rows_of(ring))
-        longer = jnp.where(n > 0, (t1 - call.start.t) / (last.end - last.start), 0).astype(y.dtype)
+        longer = jnp.where(n > 0, (t1 - call.start.t) / (last.end - last.start), 0)
         moved = shifted(jnp.where(n > 0, last.coefficients, 0), longer)
-        return moved.at[0].set(y)
+        far = (longer > FAR) & (jnp.arange(len(moved)) > 1).reshape(-1, *[1] * y.ndim)
+        return jnp.where(far, 0, moved).at[0].set(y)
 
     def _reaches(self, call: _Call, t1: jax.Array, guess: jax.Array) -> jax.Array:
         """Whether f will ask for the step itself."""
@@ -314,7 +317,7 @@ def shifted(coefficients: jax.Array, longer: jax.Array) -> jax.Array:
     """Of p(1 + longer·θ), from those of p(θ). Shapes: [degree + 1, *state]."""
     degree = coefficients.shape[0] - 1
     taylor = np.array([[math.comb(p, q) for p in range(degree + 1)] for q in range(degree + 1)], float)
-    powers = longer ** np.arange(degree + 1)
+    powers = (longer ** np.arange(degree + 1)).astype(coefficients.dtype)
     return constant_matmul(taylor, coefficients) * powers.reshape(-1, *[1] * (coefficients.ndim - 1))
 
 
