@@ -33,6 +33,7 @@ from jaxdiffeq.problems.past import (
 )
 from jaxdiffeq.types import Inputs, PyTree, Result, Settings, Shapes, State, Step, StepCotangents, StepView
 
+
 @dataclass(frozen=True)
 class Pieces(RecorderDefaults):
     """The polynomial of each of the last `size` steps. Shapes: moving, `Piece` of [size + 1, …]; fixed, their number.
@@ -96,7 +97,7 @@ class _Round(NamedTuple):
     own: jax.Array
     size: jax.Array
     rate: jax.Array
-    count: jax.Array
+    tries: jax.Array
     going: jax.Array
     ok: jax.Array
 
@@ -120,6 +121,8 @@ class Remembering(Integration):
     """some lag may be shorter than a step"""
     windows: int = field(kw_only=True)
     """how many of them the gradient has"""
+    neutral: bool = field(default=False, kw_only=True)
+    """f asks for slopes too"""
     whole: bool = field(default=False, kw_only=True)
     """no piece may be let go: a gradient needs all of them"""
 
@@ -148,8 +151,8 @@ class Remembering(Integration):
         return past
 
     def _seen(self, inputs: Inputs, number: Any, own: Piece, middle: jax.Array) -> Inputs:
-        count, t0 = jnp.asarray(number, jnp.int32), lax.stop_gradient(inputs.t0)
-        past = self._past(inputs)._replace(count=count, own=own, middle=lax.stop_gradient(middle), t0=t0)
+        known, t0 = jnp.asarray(number, jnp.int32), lax.stop_gradient(inputs.t0)
+        past = self._past(inputs)._replace(known=known, own=own, middle=lax.stop_gradient(middle), t0=t0)
         return inputs._replace(args=self.put(inputs.args, past))
 
     def _before_any(self, inputs: Inputs) -> Inputs:
@@ -169,7 +172,7 @@ class Remembering(Integration):
         return inputs._replace(args=self.put(inputs.args, past._replace(near=near)))
 
     def _reached(self, inputs: Inputs, start: State) -> jax.Array:
-        """The times that the lags lead to from there, constants; the time itself if there is none. Shapes: [windows]."""
+        """The times that the lags lead to from there, or the time itself, constants. Shapes: [windows]."""
         lags = self.lags(inputs.args)
         if self.varying is not None:
             lags = jnp.append(lags, self.varying(start.t, start.y, inputs.args))
@@ -186,7 +189,7 @@ class Remembering(Integration):
 
     def felt_at(self, inputs: Inputs, start: State, n: jax.Array, turn: jax.Array) -> Felt:
         """The windows by which step n is taken back at its n-th turn."""
-        past = self._past(inputs)._replace(count=n)
+        past = self._past(inputs)._replace(known=n)
         near = near_to(past, self._reached(inputs, start))
         return windows_at(self.felt_nothing(past.ring), near, n, turn, rows_of(past.ring))
 
@@ -202,6 +205,8 @@ class Remembering(Integration):
         return jnp.where(1.01 * dt < least, dt, jnp.minimum(dt, left / jnp.maximum(count, 1)))
 
     def advance(self, inputs: Inputs, settings: Settings, start: State, dt: jax.Array, number: Any) -> Step:
+        if self.got(inputs.args) is None:  # a step by itself, as to find what is wrong there
+            inputs = self._before_any(inputs)
         target, _ = self.ahead(inputs, start, number)
         t1, _ = self.end(inputs, target, start, dt)
         call = _Call(self._during(inputs, start, t1, number), settings, start, dt, number)
@@ -209,12 +214,19 @@ class Remembering(Integration):
             step = self._of_itself(call, t1)
         else:
             step = super().advance(*call)
-            step = step._replace(dense=Dense(start.t, start.y, step.dense))
+            step = step._replace(dense=Dense(start.t, start.y, step.dense, self._if_neutral(call, step)))
         if not self.whole:
             return step
         went_on = Result.running if step.result is None else step.result
         full = number >= rows_of(self._past(inputs).ring)
         return step._replace(result=jnp.where(full, Result.history_too_short, went_on))
+
+    def _if_neutral(self, call: _Call, step: Step) -> jax.Array | None:
+        """The interpolant, of which a restart may ask for the slope."""
+        if not self.neutral:
+            return None
+        _, f = self.ahead(call.inputs, call.start, call.number)
+        return self.stepper.polynomial(f, step.dense, call.inputs.args)
 
     # ---- a step that asks for itself
 
@@ -253,7 +265,7 @@ class Remembering(Integration):
         longer = jnp.where(n > 0, (t1 - call.start.t) / (last.end - last.start), 0)
         moved = shifted(jnp.where(n > 0, last.coefficients, 0), longer)
         far = (longer > FAR) & (jnp.arange(len(moved)) > 1).reshape(-1, *[1] * y.ndim)
-        return jnp.where(far, 0, moved).at[0].set(y)
+        return jnp.concatenate([y[None], jnp.where(far, 0, moved)[1:]])
 
     def _reaches(self, call: _Call, t1: jax.Array, guess: jax.Array) -> jax.Array:
         """Whether f will ask for the step itself."""
@@ -268,12 +280,12 @@ class Remembering(Integration):
         scale = call.settings.tolerance.scale(call.start.y, step.after.y)
         size = rms(jnp.sum(jnp.abs(new - at.own), axis=0) / scale).astype(at.size.dtype)
         theta = size / jnp.where(at.size > 0, at.size, 1)
-        seen = at.count > 0
+        seen = at.tries > 0
         rate = jnp.where(seen, jnp.where(theta < 1, theta / jnp.where(theta < 1, 1 - theta, 1), jnp.inf), at.rate)
         enough = jnp.maximum(KAPPA, 10 * jnp.finfo(scale.dtype).eps / jnp.max(call.settings.tolerance.rtol))
         done = (rate * size <= enough) | (size <= enough)
-        lost = ~jnp.isfinite(size) | (at.count >= TRIPS - 1) | (seen & (theta >= 2))
-        after = _Round(new, size, rate, at.count + 1, ~(done | lost), done & jnp.isfinite(size))
+        lost = ~jnp.isfinite(size) | (at.tries >= TRIPS - 1) | (seen & (theta >= 2))
+        after = _Round(new, size, rate, at.tries + 1, ~(done | lost), done & jnp.isfinite(size))
         return jax.tree.map(lambda a, b: jnp.where(at.going, a, b), after, at)
 
     # ---- after a step
@@ -317,7 +329,7 @@ def shifted(coefficients: jax.Array, longer: jax.Array) -> jax.Array:
     """Of p(1 + longer·θ), from those of p(θ). Shapes: [degree + 1, *state]."""
     degree = coefficients.shape[0] - 1
     taylor = np.array([[math.comb(p, q) for p in range(degree + 1)] for q in range(degree + 1)], float)
-    powers = (longer ** np.arange(degree + 1)).astype(coefficients.dtype)
+    powers = jnp.stack([longer**p for p in range(degree + 1)]).astype(coefficients.dtype)
     return constant_matmul(taylor, coefficients) * powers.reshape(-1, *[1] * (coefficients.ndim - 1))
 
 

@@ -13,6 +13,7 @@ from jax import lax
 
 from jaxdiffeq import errors
 from jaxdiffeq.engine.history import Pieces, Remembering
+from jaxdiffeq.problems import delay_errors
 from jaxdiffeq.problems.definitions import Delays, Terms
 from jaxdiffeq.problems.past import PAST, ULPS, Past, Piece, blank, felt_nothing
 from jaxdiffeq.problems.ravel import as_array
@@ -38,7 +39,7 @@ def numbers(lags: Any, dtype: Any) -> Any:
     """The constant lags. Shapes: [lags]."""
     leaves = jax.tree.leaves(lags)
     for lag in leaves:
-        errors.lag(lag)
+        delay_errors.lag(lag)
     if errors.all_concrete(leaves):
         return np.concatenate([np.zeros(0), *(np.ravel(x) for x in leaves)]).astype(dtype)
     return jnp.concatenate([jnp.ravel(as_array(x, dtype)) for x in leaves])
@@ -69,7 +70,7 @@ def breaking_points(delays: Delays, lags: Any, span: tuple[Any, Any], order: int
     if delays.neutral:
         depth = POINTS
         if errors.all_concrete((lags, t0, t1)):
-            depth = 2 ** math.ceil(math.log2(max(1.0, min(abs(float(t1 - t0)) / float(np.min(lags)), POINTS))) )
+            depth = 2 ** math.ceil(math.log2(max(1.0, min(abs(float(t1 - t0)) / float(np.min(lags)), POINTS))))
     while depth > 1 and math.comb(count + depth, depth) - 1 > POINTS:
         depth -= 1
     sums = [
@@ -78,7 +79,7 @@ def breaking_points(delays: Delays, lags: Any, span: tuple[Any, Any], order: int
         for chosen in itertools.combinations_with_replacement(range(count), m)
     ]
     xp = np if errors.all_concrete((lags, t0)) else jnp
-    return t0 + xp.sum(xp.asarray(np.array(sums), lags.dtype) * lags, axis=1)
+    return t0 + xp.sum(xp.asarray(np.array(sums), lags.dtype) * lags[None], axis=1)
 
 
 def apart(points: Any, t0: Any, t1: Any) -> Any:
@@ -91,7 +92,7 @@ def apart(points: Any, t0: Any, t1: Any) -> Any:
     points = xp.sort(xp.where((points <= t0 + unit) | (points >= t1 - unit), t1, points))
     far = xp.concatenate([xp.ones(1, bool), xp.diff(points) > unit])
     places = xp.where(far, xp.arange(points.size), 0)
-    return points[np.maximum.accumulate(places) if known else lax.cummax(places)]
+    return points[np.maximum.accumulate(places) if known else lax.cummax(jnp.asarray(places))]
 
 
 # ---- in a program
@@ -121,5 +122,6 @@ def remembering(memory: Memory, on: OnArrays, dependent: tuple, at: tuple, *part
         varying=None if program is None else lambda t, y, args: program(args.of_lags, t, y, args.leaves),
         windows=memory.windows,
         asks_itself=memory.varies,
+        neutral=memory.neutral,
     )
     return made, of_lags

@@ -22,6 +22,7 @@ from jaxdiffeq.frontend.saveat import Keep, normalise, one_array, sorted_times, 
 from jaxdiffeq.implicit.system import like, make_consistent
 from jaxdiffeq.primitives.jax_internals import plain_path
 from jaxdiffeq.primitives.varying_axes import match_varying_axes
+from jaxdiffeq.problems import delay_errors
 from jaxdiffeq.problems.definitions import Terms
 from jaxdiffeq.problems.ravel import (
     Ravel,
@@ -151,7 +152,7 @@ def _delayed(terms: Terms, options: Options, ravel: Ravel, span: tuple[Any, Any]
     """The lags, what is known of them when the solve is compiled, and the stops with those that they make."""
     delays, (t0, t1), stepper = terms.delays, span, options.method
     assert delays is not None
-    errors.forwards(t0, t1)
+    delay_errors.forwards(t0, t1)
     lags = of_delays.numbers(delays.lags, t0.dtype)
     row_bytes = (stepper.degree + 1) * ravel.size * jnp.dtype(ravel.dtype).itemsize
     memory = of_delays.memory_of(terms, lags, options.history_steps, options.max_steps, row_bytes)

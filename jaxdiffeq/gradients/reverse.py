@@ -78,7 +78,11 @@ class Replay:
         logged = integration.with_recorders(**integration.recorders, log=self.log)
         if integration.remembers:
             outputs, constants = recorded(logged.keeping_all, inputs, settings)
-            return outputs, constants, (outputs.records.pop("log"), constants.marks.pop("log"), outputs.records.pop(PAST))
+            return (
+                outputs,
+                constants,
+                (outputs.records.pop("log"), constants.marks.pop("log"), outputs.records.pop(PAST)),
+            )
         outputs, constants = plain(logged, inputs, settings)
         tape = outputs.records.pop("log"), constants.marks.pop("log")
         return outputs, constants, tape

@@ -76,7 +76,7 @@ NO_RESIDUAL = (
     "backward solve of y does not know. Give another gradient=, or, if M is constant, an ODEProblem with `mass_matrix`."
 )
 NO_DELAYS = (
-    "{name} does not serve a DDEProblem: the adjoint equation of one with delays asks for the future, and its own "
+    "{name} does not serve DDEProblem: the adjoint equation of one with delays asks for the future, and its own "
     "breaking points. Give gradient=ReverseAD() or ForwardAD(), which serve lags and histories too."
 )
 UNSUPPORTED: dict[tuple[type, str], str] = {

@@ -1,4 +1,4 @@
-"""What f may ask of the past: the polynomials of the steps before, in a ring, and what came before the first of them."""
+"""What f may ask of the past: the polynomials of the steps before, in a ring, and what came before the first one."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ NEAR = 3
 
 
 class Piece(NamedTuple):
-    """The interpolant of a step: its ends, and its coefficients in θ, [degree + 1, *state]. Of a ring, [rows + 1, …]."""
+    """The interpolant of a step: its ends, and coefficients in θ, [degree + 1, *state]. Of a ring, [rows + 1, …]."""
 
-    start: jax.Array
-    end: jax.Array
-    coefficients: jax.Array
+    start: Any
+    end: Any
+    coefficients: Any
 
 
 class Near(NamedTuple):
@@ -70,7 +70,7 @@ class Past(NamedTuple):
     """All that a step knows of the past. Pieces are numbered as steps are; number i is in row i mod rows."""
 
     ring: Piece
-    count: jax.Array
+    known: jax.Array
     """pieces so far"""
     own: Piece
     """the piece of the step itself, NaN where nobody is to ask for it"""
@@ -111,7 +111,7 @@ def near_to(past: Past, times: jax.Array) -> Near:
     found = jnp.maximum(jnp.stack([search(past, times[j]) for j in range(times.size)]), 0)
     rows = rows_of(past.ring)
     knots = [[read(past.ring.start, (found[j] + k) % rows) for k in range(NEAR + 1)] for j in range(times.size)]
-    there = found[:, None] + jnp.arange(NEAR + 1, dtype=jnp.int32) < past.count
+    there = found[:, None] + jnp.arange(NEAR + 1, dtype=jnp.int32)[None] < past.known
     knots = lax.stop_gradient(jnp.stack([jnp.stack(row) for row in knots]))
     return Near(found, jnp.where(there, knots, jnp.inf))
 
@@ -138,7 +138,7 @@ def look_up(past: Past, history: Callable, t: jax.Array, s: jax.Array, derivativ
     before = side < past.t0
     i = last_before(past, side)
     within = side > lax.stop_gradient(past.own.start)
-    lost = ~before & ~within & (i < past.count - rows_of(past.ring))
+    lost = ~before & ~within & (i < past.known - rows_of(past.ring))
     piece = jax.tree.map(lambda a, b: jnp.where(within, a, b), past.own, piece_of(past, i))
     # neither branch that is not taken may reach a derivative
     piece = jax.tree.map(lambda x, x0: jnp.where(before, x0, x), piece, _rest(piece))
@@ -171,7 +171,7 @@ def search(past: Past, s: jax.Array, wanted: Any = True) -> jax.Array:
     A loop: written out, XLA would search again from the start for every number that is made of what was found.
     """
     rows = rows_of(past.ring)
-    none = jnp.maximum(past.count - rows, 0) - 1
+    none = jnp.maximum(past.known - rows, 0) - 1
 
     def stride(at):
         i, step, falling = at
@@ -185,7 +185,7 @@ def search(past: Past, s: jax.Array, wanted: Any = True) -> jax.Array:
     def seeking(at):
         return at[1] > 0
 
-    start = jnp.asarray(past.count, jnp.int32)
+    start = jnp.asarray(past.known, jnp.int32)
     return lax.while_loop(seeking, stride, (start, jnp.where(wanted, jnp.ones_like(start), 0), jnp.array(True)))[0]
 
 

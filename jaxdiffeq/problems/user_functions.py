@@ -17,6 +17,7 @@ from jaxdiffeq.algebra.krylov import MatrixFree
 from jaxdiffeq.algebra.structure import times_mass
 from jaxdiffeq.primitives.dataflow import dependencies
 from jaxdiffeq.primitives.jax_internals import axes_crossed
+from jaxdiffeq.problems import delay_errors
 from jaxdiffeq.problems.past import Past, blank, look_up
 from jaxdiffeq.problems.ravel import Program, Ravel, Split, as_array, close, inexact, real_dtype
 from jaxdiffeq.problems.vector_field import MassField, ResidualField, SplitField, VectorField
@@ -109,7 +110,7 @@ class OnArrays:
         def on_one_array(t, y, leaves):
             tree, args = self.ravel.unpack(y), self.rest.join(leaves)
             found = [jnp.asarray(errors.call(lag, t, tree, args)) for lag in given]
-            errors.lags_found(found)
+            delay_errors.lags_found(found)
             return jnp.stack([x.reshape(()).astype(t.dtype) for x in found])
 
         return on_one_array
@@ -118,7 +119,7 @@ class OnArrays:
         """What came before t₀."""
         given = errors.call(history, s, args) if callable(history) else history
         given = jax.tree.map(jnp.asarray, given)
-        errors.history(given, like)
+        delay_errors.history(given, like)
         return self.ravel.pack(given)
 
     def residual(self, residual: Callable) -> Callable:
@@ -232,6 +233,7 @@ def field_of(given: Given, on: OnArrays, structure: Any, mass: Any, at: tuple) -
 def _of_delays(given: Given, on: OnArrays, structure: Any, mass: Any, at: tuple) -> tuple[VectorField, tuple]:
     """Of y′ = f(t, y, h, args). `at` has two examples of a past besides, the second one of a reverse pass."""
     (t, y, leaves), pasts = at[:3], at[3:]
+    assert given.f is not None
     slope = on.delayed(given.f, given.history)
     ways = [on.close(slope, t, y, past, leaves) for past in pasts]
     first, hints = len(ways[0][1]), pasts[0].near.hint.size
