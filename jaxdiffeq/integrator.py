@@ -10,13 +10,13 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdiffeq.engine.integration import Carry
-from jaxdiffeq.engine.log import Window, WindowMarks
+from jaxdiffeq.engine.log import Held, Window, WindowMarks
 from jaxdiffeq.frontend.options import Options
 from jaxdiffeq.frontend.plan import Arrays, Plan, build, prepare
 from jaxdiffeq.frontend.saveat import SaveAt
 from jaxdiffeq.primitives.row_buffer import read, rows
 from jaxdiffeq.problems.definitions import terms_of
-from jaxdiffeq.types import PyTree, Result
+from jaxdiffeq.types import PyTree, Result, StepView
 
 
 class IntegratorState(NamedTuple):
@@ -73,7 +73,9 @@ def _state(plan: Plan, carry: Carry) -> IntegratorState:
 @functools.partial(jax.jit, static_argnums=0)
 def _init(plan: Plan, arrays: Arrays) -> IntegratorState:
     parts = build(plan, arrays, 1)
-    return _state(plan, parts.integration.start(parts.inputs, parts.settings))
+    carry = parts.integration.start(parts.inputs, parts.settings)
+    filled = lambda x: jnp.zeros(x.shape, x.dtype) if isinstance(x, jax.ShapeDtypeStruct) else x
+    return _state(plan, carry._replace(records=jax.tree.map(filled, carry.records)))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -91,6 +93,7 @@ def _step(plan: Plan, arrays: Arrays, state: IntegratorState) -> IntegratorState
     window = rows((carry.state, before.dt), 1)
     records, sizes = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), window)
     mark = WindowMarks(before.counts.steps, sizes)
+    inputs = integration.recollecting(inputs, carry.records)
     searching = Carry(carry.state, {"window": records}, before._replace(marks={"window": mark}))
     fixed = lax.stop_gradient((inputs, parts.settings, searching))
     found = integration.with_recorders(window=Window(1)).run(*fixed, pause=1)
@@ -101,7 +104,9 @@ def _step(plan: Plan, arrays: Arrays, state: IntegratorState) -> IntegratorState
     step = integration.advance(inputs, parts.settings, carry.state, jnp.where(taken, dt, before.dt), number)
     after = integration.restarted(inputs, parts.settings, step, taken, number)
     kept = jax.tree.map(lambda new, old: jnp.where(taken, new, old), after, carry.state)
-    return _state(plan, Carry(kept, {}, found.control._replace(marks={})))
+    view = StepView(carry.state, after, step.after.y, None, dt, None, taken, number)
+    held, _ = integration.recorded(inputs, Held(carry.records, before.marks), view, step.dense)
+    return _state(plan, Carry(kept, held.records, found.control._replace(marks=held.marks)))
 
 
 def finished(state: IntegratorState) -> jax.Array:

@@ -40,14 +40,15 @@ def solve(
 ) -> Solution:
     """Solve `problem`; a pure function that works under `jit`, `vmap`, `grad`, `jvp` and `hessian`.
 
-    An `ODEProblem`, `SplitODEProblem` or `DAEProblem`; of a `SteadyStateProblem` the solution is a state, found with
-    `rtol`, `atol`, `max_steps`, `gradient` and `throw`, and other options are refused.
+    An `ODEProblem`, `SplitODEProblem`, `DAEProblem` or `DDEProblem`; of a `SteadyStateProblem` the solution is a state,
+    found with `rtol`, `atol`, `max_steps`, `gradient` and `throw`, and other options are refused.
     `method` is chosen by tolerance, size and structure when left out: `recommend(problem)` says which and why. `saveat`
     is None for every accepted step, an array of times, a spacing, or a `SaveAt`. An error of one is rtol·|y| + atol;
     both may be pytrees like y0. `first_step`, the tolerances, the times and the controller's numbers are dynamic: a new
     value does not recompile. `stops` are times to land on exactly, where f may jump. `regularisers` are names out of
     "error", "stiffness", "energy", for `sol.regularisers`; see `jaxdiffeq.engine.regularisers`. `gradient` is the
     strategy for derivatives. `progress` shows a bar, or gives reports to a function; see `jaxdiffeq.progress`.
+    `history_steps` is how many steps of the past a `DDEProblem` keeps, about a thousand when left out.
     `replacements` are fields of the problem: `solve(problem, args=p)`.
     Units: `first_step`, `stops` and `saveat` are in the unit of t, `atol` in that of y.
     Errors: `TypeError` and `ValueError` for bad input, before anything is compiled; a `SolveError` for a solve that

@@ -140,7 +140,8 @@ def _attempts(plan: Plan, arrays: Arrays, carry: Carry) -> tuple[Carry, Row, Sta
     def one(carry, _):
         before, control = carry.state, carry.control
         live = control.result == Result.running
-        step = integration.advance(inputs, settings, before, control.dt, control.counts.steps)
+        recalled = integration.recollecting(inputs, carry.records)
+        step = integration.advance(recalled, settings, before, control.dt, control.counts.steps)
         dt, error = step.after.t - before.t, _error(step, before, settings)
         (state, records), control = integration.trip(inputs, settings, carry, live)
         new, old = control.counts, carry.control.counts

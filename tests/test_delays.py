@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import jaxdiffeq as jde
+from jaxdiffeq.frontend import delays as of_delays
 
 FAMILIES = [jde.Tsit5(), jde.Rodas5P(), jde.Kvaerno5(), jde.RadauIIA5(), jde.BDF(), jde.Adams(), jde.KenCarp4(), None]
 END = jde.SaveAt(t1=True)
@@ -63,7 +64,7 @@ def of_article():
 
 
 def test_the_gradient_of_the_article():
-    np.testing.assert_allclose(of_article()[0], [1.3118, -27.8669, 21.5625, -208.018], rtol=1e-5)
+    np.testing.assert_allclose(of_article()[0], [1.3118, -27.8669, 21.5625, -208.018], rtol=2e-6, atol=6e-5)
 
 
 def test_the_modes_of_differentiation_agree():
@@ -86,8 +87,8 @@ def test_the_order_of_a_method_survives_breaking_points(method):
         sol = jde.solve(smooth, method, controller=controller, saveat=END)
         return abs(float(sol.ys[-1, 0]) - NONLINEAR)
 
-    slope = math.log2(error(6) / error(12))
-    assert slope > ORDERS[method] - 0.6, slope
+    slope = math.log2(error(24) / error(48))
+    assert slope > ORDERS[method] - 0.3, slope
 
 
 def nonlinear(t, y, h, _):
@@ -102,7 +103,7 @@ def fixed_step_reference(n=2000):
     def past(s):
         if s <= 0:
             return 1.0 + s
-        i = min(int(round(s * n * 2)) // 2, len(ks) - 2)
+        i = min(round(s * n * 2) // 2, len(ks) - 2)
         th = s * n - i
         a, b, da, db = ys[i], ys[i + 1], ks[i] * dt, ks[i + 1] * dt
         rise = b - a
@@ -157,7 +158,9 @@ def test_steps_that_ask_for_themselves_have_gradients():
     """Of y at 2 by a, against the derivative of the series."""
 
     def end(a):
-        sol = jde.solve(of_pantograph().replace(args=a, tspan=(0.0, 2.0)), jde.Tsit5(), rtol=1e-9, atol=1e-9, saveat=END)
+        sol = jde.solve(
+            of_pantograph().replace(args=a, tspan=(0.0, 2.0)), jde.Tsit5(), rtol=1e-9, atol=1e-9, saveat=END
+        )
         return sol.ys[-1, 0]
 
     grad, jac = jax.jit(lambda a: (jax.grad(end)(a), jax.jacfwd(end)(a)))(-1.0)
@@ -170,7 +173,9 @@ def test_steps_that_ask_for_themselves_have_gradients():
 
 def test_a_history_that_jumps_is_seen_from_either_side():
     """y = 0 before 0 and 1 there: y′ = −y(t − 1) is 0 up to 1."""
-    sol = jde.solve(of_decay(2.5, history=jnp.zeros(1)), jde.Tsit5(), rtol=1e-9, atol=1e-9, saveat=jnp.array([0.7, 2.5]))
+    sol = jde.solve(
+        of_decay(2.5, history=jnp.zeros(1)), jde.Tsit5(), rtol=1e-9, atol=1e-9, saveat=jnp.array([0.7, 2.5])
+    )
     np.testing.assert_allclose(sol.ys[:, 0], [1.0, 1 - 1.5 + 0.5**2 / 2], atol=1e-9)
 
 
@@ -237,6 +242,19 @@ def test_a_short_memory_suffices_for_a_short_lag():
         jde.solve(of_predators(), jde.Tsit5(), rtol=1e-7, atol=1e-7, saveat=END, history_steps=n) for n in (512, 8)
     )
     assert int(ring.stats.accepted) > 8 and np.array_equal(whole.ys, ring.ys)
+
+
+def test_outside_of_jit_the_memory_grows(monkeypatch):
+    monkeypatch.setattr(of_delays, "STEPS", 4)
+    sol = jde.solve(of_decay(), jde.BS3(), rtol=1e-7, atol=1e-7, saveat=END)
+    assert abs(sol.ys[-1, 0] - decay_true(5.0)) < 1e-5 and int(sol.stats.accepted) > 16
+
+
+def test_stepping_by_hand_remembers():
+    integrator = jde.Integrator(of_decay(), jde.Tsit5(), rtol=1e-8, atol=1e-8)
+    state = integrator.step(integrator.step(integrator.init()))
+    state = integrator.run(state, 1000)
+    assert state.result == jde.Result.success and abs(state.y[0] - decay_true(5.0)) < 1e-7
 
 
 def test_a_gradient_needs_every_step():

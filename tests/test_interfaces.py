@@ -23,7 +23,8 @@ def observe(t, y, args):
 VALUES: list[interfaces.ValueRecorder] = [SaveTimes(observe), SaveSteps(observe, 4)]
 SAVING: list[interfaces.SavingRecorder] = [*VALUES, RegulariserSums(("error",))]
 RECORDERS: list[interfaces.Recorder] = [
-    *SAVING, Log(4, 64), Window(4), Pieces(4), Checkpoints(4, 64), Polynomials(), Quadrature(lambda t, z, args: [z], (), 3)
+    *SAVING, Log(4, 64), Window(4), Pieces(4), Checkpoints(4, 64), Polynomials(),
+    Quadrature(lambda t, z, args: [z], (), 3),
 ]  # fmt: skip
 STRATEGIES: list[interfaces.GradientStrategy] = [
     *(jde.ReverseAD(), jde.ForwardAD(), jde.BacksolveAdjoint(), jde.InterpolatingAdjoint()),

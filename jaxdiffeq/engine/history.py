@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
@@ -144,6 +144,9 @@ class Remembering(Integration):
         """Inputs with these pieces, of which each step sees those before it."""
         past = at_start(ring, self.windows, inputs.t0, inputs.y0)._replace(felt=felt)
         return inputs._replace(args=self.put(inputs.args, past))
+
+    def recollecting(self, inputs: Inputs, records: Mapping[str, Any]) -> Inputs:
+        return self.recalling(inputs, records[PAST]) if PAST in records else inputs
 
     def _past(self, inputs: Inputs) -> Past:
         past = self.got(inputs.args)
@@ -317,8 +320,7 @@ class Remembering(Integration):
         return super().start(self._before_any(inputs), settings)
 
     def trip(self, inputs: Inputs, settings: Settings, carry: Carry, live: jax.Array) -> tuple[Any, LoopControl]:
-        ring = carry.records.get(PAST)
-        inputs = inputs if ring is None else self.recalling(inputs, ring)
+        inputs = self.recollecting(inputs, carry.records)
         moving, control = super().trip(inputs, settings, carry, live)
         forgot = control.counts.steps > rows_of(self._past(inputs).ring)
         lost = (control.result == Result.nonfinite) & forgot  # what is no longer in the ring is NaN

@@ -81,6 +81,10 @@ class Integration:
         """The same steps, up to rounding, as a smaller program: for derivatives, which come out smaller too."""
         return replace(self, stepper=self.stepper.compact)
 
+    def recollecting(self, inputs: Inputs, records: Mapping[str, Any]) -> Inputs:
+        """The inputs of a step, in which f finds what the recorders have of the past."""
+        return inputs
+
     def restarts(self, inputs: Inputs) -> bool:
         """Whether f may be another one after some step."""
         return bool(inputs.stops.size or self.room_for_stops)

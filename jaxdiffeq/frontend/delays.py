@@ -33,6 +33,8 @@ class Memory(NamedTuple):
     neutral: bool
     varies: bool
     """some lags are not known to be longer than a step"""
+    most: int
+    """rows that there may be where there are too few"""
 
 
 def numbers(lags: Any, dtype: Any) -> Any:
@@ -52,7 +54,9 @@ def memory_of(terms: Terms, lags: Any, history_steps: Any, max_steps: int, row_b
     few = min(STEPS, max(LEAST, BYTES // max(row_bytes, 1)))
     rows = max(2, min(few if history_steps is None else history_steps, max_steps + 1))
     known, varying = np.size(lags), len(delays.dependent_lags)
-    return Memory(rows, max(known + varying, 1), delays.neutral, varying > 0 or known == 0)
+    most = max_steps + 1 if history_steps is None else rows
+    most = min(most, max(rows, errors.ROOM // max(row_bytes, 1)))
+    return Memory(rows, max(known + varying, 1), delays.neutral, varying > 0 or known == 0, most)
 
 
 def breaking_points(delays: Delays, lags: Any, span: tuple[Any, Any], order: int) -> Any:

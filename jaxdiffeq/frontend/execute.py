@@ -60,6 +60,18 @@ def _on_either_path(plan: Plan, arrays: Arrays) -> tuple[Plan, Solution]:
 
 
 def _run(plan: Plan, arrays: Arrays) -> Solution:
+    """Once; where it is known that the past was too short, again with four times as much of it."""
+    while True:
+        solution = _once(plan, arrays)
+        memory = plan.memory
+        if memory is None or memory.rows >= memory.most or not errors.concrete(solution.result):
+            return solution
+        if np.all(np.asarray(solution.result) != Result.history_too_short):
+            return solution
+        plan = dataclasses.replace(plan, memory=memory._replace(rows=min(4 * memory.rows, memory.most)))
+
+
+def _once(plan: Plan, arrays: Arrays) -> Solution:
     solution = _in_chunks(plan, arrays) if plan.every_step and errors.all_concrete(arrays) else None
     return left_to_xla(functools.partial(_whole, plan), arrays).open() if solution is None else solution
 
