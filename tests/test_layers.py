@@ -43,6 +43,7 @@ LAYERS = (  # from the bottom; a folder without files of its own here stands for
     {"steppers.multistep", "steppers.imex"},
     {"steppers.adams"},
     {"engine.integration"},
+    {"engine.breaks"},
     {"engine.history"},
     {"methods"},
     {"gradients.steady", "gradients.rule", "gradients.segments", "gradients.quadrature"},

@@ -13,7 +13,9 @@ import numpy as np
 from jax import lax
 
 from jaxdiffeq.algebra.norm import rms
+from jaxdiffeq.engine import breaks
 from jaxdiffeq.engine.integration import START, Carry, Integration, LoopControl
+from jaxdiffeq.engine.log import Held
 from jaxdiffeq.engine.recorders import RecorderDefaults
 from jaxdiffeq.primitives.constant_matmul import constant_matmul
 from jaxdiffeq.primitives.row_buffer import read, rows, write
@@ -42,15 +44,18 @@ class Pieces(RecorderDefaults):
     """
 
     size: int
+    level: Any = None
+    """of the step at hand, where lags vary"""
 
     reads_interpolant = inner = True
 
     def init(self, inputs: Inputs, start: State, shapes: Shapes) -> tuple[Piece, jax.Array]:
         t = jax.ShapeDtypeStruct((), start.t.dtype)
-        return rows(Piece(t, t, shapes.coefficients), self.size), jnp.zeros((), jnp.int32)
+        level = None if self.level is None else t
+        return rows(Piece(t, t, shapes.coefficients, level), self.size), jnp.zeros((), jnp.int32)
 
     def record(self, moving: Piece, fixed: jax.Array, step: StepView, inputs: Inputs) -> tuple[Piece, jax.Array]:
-        piece = Piece(step.before.t, step.after.t, step.coefficients)
+        piece = Piece(step.before.t, step.after.t, step.coefficients, self.level)
         due = step.taken & (step.after.t > step.before.t)  # once a restart has read: else the ring would be copied
         return write(moving, step.number % self.size, piece, due), fixed + step.taken.astype(fixed.dtype)
 
@@ -79,6 +84,8 @@ class Dense(NamedTuple):
     y: jax.Array
     of_step: PyTree
     coefficients: jax.Array | None = None
+    level: Any = None
+    """see `Piece`; of where it ends"""
 
 
 class _Call(NamedTuple):
@@ -100,6 +107,8 @@ class _Round(NamedTuple):
     tries: jax.Array
     going: jax.Array
     ok: jax.Array
+    meets: Any = None
+    """where the step ends early, if it does"""
 
 
 @dataclass(frozen=True)
@@ -138,7 +147,8 @@ class Remembering(Integration):
         assert recorder is not None
         time = jax.ShapeDtypeStruct((recorder.size + 1,), inputs.t0.dtype)
         room = self.room(inputs)
-        return Piece(time, time, jax.ShapeDtypeStruct((recorder.size + 1, *room.shape), room.dtype))
+        level = None if self.varying is None else time
+        return Piece(time, time, jax.ShapeDtypeStruct((recorder.size + 1, *room.shape), room.dtype), level)
 
     def recalling(self, inputs: Inputs, ring: Piece, felt: Felt | None = None) -> Inputs:
         """Inputs with these pieces, of which each step sees those before it."""
@@ -237,29 +247,52 @@ class Remembering(Integration):
         """The step whose f finds the step's own interpolant, by iteration, with the derivative of the fixed point."""
         fixed, end = lax.stop_gradient((call, t1))
         guess = self._extrapolated(fixed, end)
-        reaches = self._reaches(fixed, end, guess)
+        reaches, zero = self._reaches(fixed, end, guess), jnp.zeros((), end.dtype)
+        never, none = jnp.full((), jnp.inf, end.dtype), jnp.zeros((), jnp.int32)
+        meets, going = None, reaches
+        if self.varying is not None:
+            meets = breaks.nothing_met(end)
+            going = reaches | breaks.may_meet(self.varying, self._past(fixed.inputs), fixed, end, guess)
+        begin = _Round(guess, zero, never, none, going, ~going, meets)
 
-        def round_(_, at):
-            step, new = self._with_own(at.own, fixed)
-            return (), self._judged(at, step, new, fixed)
+        def one(_, at):
+            step, new = self._with_own(at.own, fixed, at.meets)
+            after = self._judged(at, step, new, fixed, reaches)
+            if self.varying is not None:
+                after = breaks.met(self, fixed, at, after, step, new)
+            return (), jax.tree.map(lambda a, b: jnp.where(at.going, a, b), after, at)
 
-        zero, never = jnp.zeros((), end.dtype), jnp.full((), jnp.inf, end.dtype)
-        begin = _Round(guess, zero, never, jnp.zeros((), jnp.int32), reaches, ~reaches)
-        _, found = frozen_while(lambda _, at: at.going, round_, (), begin)
-        own = attached(lambda own, call: self._with_own(own, call)[1], found.own, call)
-        step, coefficients = self._with_own(own, call)
-        dense = Dense(call.start.t, call.start.y, step.dense, coefficients)
+        _, found = frozen_while(lambda _, at: at.going, one, (), begin)
+        meets = found.meets if meets is None else breaks.attached(self, found.own, call, found.meets)
+        own = self._own(found.own, call, meets)
+        step, coefficients = self._with_own(own, call, meets)
+        level = None if meets is None else breaks.level_of(self, call, step, meets)
+        dense = Dense(call.start.t, call.start.y, step.dense, coefficients, level)
         return step._replace(dense=dense, ok=step.ok & found.ok)
 
-    def _with_own(self, own: jax.Array, call: _Call) -> tuple[Step, jax.Array]:
+    def _own(self, found: jax.Array, call: _Call, meets: Any) -> jax.Array:
+        """The interpolant that was found, with its derivative."""
+        return attached(lambda own, at: self._with_own(own, *at)[1], found, (call, meets))
+
+    def _with_own(self, own: jax.Array, call: _Call, meets: Any) -> tuple[Step, jax.Array]:
         """The step whose f finds this of itself, and its interpolant."""
         inputs, _, start, dt, number = call
+        past = self._past(inputs)._replace(cut=None if meets is None else meets.at)
+        inputs = inputs._replace(args=self.put(inputs.args, past))
         target, f = self.ahead(inputs, start, number)
         t1, _ = self.end(inputs, target, start, dt)
-        past = self._past(inputs)._replace(own=Piece(start.t, t1, own))
+        past = past._replace(own=Piece(start.t, t1, own), middle=lax.stop_gradient((start.t + t1) / 2))
         inputs = inputs._replace(args=self.put(inputs.args, past))
         step = super().advance(inputs, *call[1:])
         return step, self.stepper.polynomial(f, step.dense, inputs.args)
+
+    def ahead(self, inputs: Inputs, at: State, number: Any) -> tuple[jax.Array, Any]:
+        target, f = super().ahead(inputs, at, number)
+        past = self.got(inputs.args)
+        return target if past is None or past.cut is None else jnp.minimum(target, past.cut), f
+
+    def restarts(self, inputs: Inputs) -> bool:
+        return super().restarts(inputs) or self.varying is not None
 
     def _extrapolated(self, call: _Call, t1: jax.Array) -> jax.Array:
         """The last piece as a polynomial in the θ of this step; y at the start."""
@@ -279,17 +312,16 @@ class Remembering(Integration):
         latest = jnp.max(jnp.stack(asked))
         return ~(latest < t - AHEAD * (t1 - t))  # true where it is NaN
 
-    def _judged(self, at: _Round, step: Step, new: jax.Array, call: _Call) -> _Round:
+    def _judged(self, at: _Round, step: Step, new: jax.Array, call: _Call, reaches: jax.Array) -> _Round:
         scale = call.settings.tolerance.scale(call.start.y, step.after.y)
         size = rms(jnp.sum(jnp.abs(new - at.own), axis=0) / scale).astype(at.size.dtype)
         theta = size / jnp.where(at.size > 0, at.size, 1)
         seen = at.tries > 0
         rate = jnp.where(seen, jnp.where(theta < 1, theta / jnp.where(theta < 1, 1 - theta, 1), jnp.inf), at.rate)
         enough = jnp.maximum(KAPPA, 10 * jnp.finfo(scale.dtype).eps / jnp.max(call.settings.tolerance.rtol))
-        done = (rate * size <= enough) | (size <= enough)
+        done = (rate * size <= enough) | (size <= enough) | ~reaches
         lost = ~jnp.isfinite(size) | (at.tries >= TRIPS - 1) | (seen & (theta >= 2))
-        after = _Round(new, size, rate, at.tries + 1, ~(done | lost), done & jnp.isfinite(size))
-        return jax.tree.map(lambda a, b: jnp.where(at.going, a, b), after, at)
+        return _Round(new, size, rate, at.tries + 1, ~(done | lost), done & jnp.isfinite(size), at.meets)
 
     # ---- after a step
 
@@ -313,6 +345,12 @@ class Remembering(Integration):
 
     # ---- the loop
 
+    def recorded(self, inputs: Inputs, held: Held, step: StepView, dense: Dense) -> tuple[Held, jax.Array]:
+        if PAST not in self.recorders or dense.level is None:
+            return super().recorded(inputs, held, step, dense)
+        recorders = {**self.recorders, PAST: replace(self.recorders[PAST], level=dense.level)}
+        return Integration.recorded(self.with_recorders(**recorders), inputs, held, step, dense._replace(level=None))
+
     def begin(self, inputs: Inputs) -> State:
         return super().begin(self._before_any(inputs))
 
@@ -322,6 +360,10 @@ class Remembering(Integration):
     def trip(self, inputs: Inputs, settings: Settings, carry: Carry, live: jax.Array) -> tuple[Any, LoopControl]:
         inputs = self.recollecting(inputs, carry.records)
         moving, control = super().trip(inputs, settings, carry, live)
+        if self.varying is not None:  # a step cut short says nothing about the size that the solution allows
+            moved = moving[0].t - carry.state.t
+            short = (moved > 0) & (moved < breaks.SHORT * carry.control.dt)
+            control = control._replace(dt=jnp.where(short, jnp.minimum(control.dt, carry.control.dt), control.dt))
         forgot = control.counts.steps > rows_of(self._past(inputs).ring)
         lost = (control.result == Result.nonfinite) & forgot  # what is no longer in the ring is NaN
         return moving, control._replace(result=jnp.where(lost, Result.history_too_short, control.result))

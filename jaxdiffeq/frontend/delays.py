@@ -33,6 +33,8 @@ class Memory(NamedTuple):
     neutral: bool
     varies: bool
     """some lags are not known to be longer than a step"""
+    tracks: bool
+    """some lags are functions, whose breaking points are found as the solve runs"""
     most: int
     """rows that there may be where there are too few"""
 
@@ -56,7 +58,7 @@ def memory_of(terms: Terms, lags: Any, history_steps: Any, max_steps: int, row_b
     known, varying = np.size(lags), len(delays.dependent_lags)
     most = max_steps + 1 if history_steps is None else rows
     most = min(most, max(rows, errors.ROOM // max(row_bytes, 1)))
-    return Memory(rows, max(known + varying, 1), delays.neutral, varying > 0 or known == 0, most)
+    return Memory(rows, max(known + varying, 1), delays.neutral, varying > 0 or known == 0, varying > 0, most)
 
 
 def breaking_points(delays: Delays, lags: Any, span: tuple[Any, Any], order: int) -> Any:
@@ -106,7 +108,8 @@ def pasts(memory: Memory, degree: int, at: tuple) -> tuple[Past, Past]:
     """An example of a past, and of one that a reverse pass has. `at` is t, y."""
     t, y = at
     time = jax.ShapeDtypeStruct((memory.rows + 1,), t.dtype)
-    shape = Piece(time, time, jax.ShapeDtypeStruct((memory.rows + 1, degree + 1, *y.shape), y.dtype))
+    level = time if memory.tracks else None
+    shape = Piece(time, time, jax.ShapeDtypeStruct((memory.rows + 1, degree + 1, *y.shape), y.dtype), level)
     past = blank(shape, memory.windows, t, y)
     return past, past._replace(felt=felt_nothing(shape, memory.windows))
 
@@ -118,7 +121,7 @@ def remembering(memory: Memory, on: OnArrays, dependent: tuple, at: tuple, *part
     made = Remembering(
         field,
         stepper,
-        {**recorders, PAST: Pieces(memory.rows)},
+        {**recorders, PAST: Pieces(memory.rows, 0.0 if dependent else None)},
         watch,
         put=lambda args, past: args._replace(past=past),
         got=lambda args: args.past,

@@ -356,6 +356,10 @@ class Recalling(Active):
     def names(self) -> set[str]:
         return self.inner.names()
 
+    @property
+    def time(self) -> bool:
+        return self.inner.time or self.integration.varying is not None
+
 
 @dataclass(frozen=True)
 class _BackwardInPast(_Backward):

@@ -33,6 +33,8 @@ class Piece(NamedTuple):
     start: Any
     end: Any
     coefficients: Any
+    level: Any = None
+    """how often lags have carried on what is not smooth at its end, zero where it is; where lags vary"""
 
 
 class Near(NamedTuple):
@@ -79,6 +81,8 @@ class Past(NamedTuple):
     t0: jax.Array
     near: Near
     felt: Felt | None = None
+    cut: Any = None
+    """where the step has to end, since a lag that varies meets a breaking point there; infinity: nowhere"""
 
 
 def rows_of(ring: Piece) -> int:
@@ -139,7 +143,8 @@ def look_up(past: Past, history: Callable, t: jax.Array, s: jax.Array, derivativ
     i = last_before(past, side)
     within = side > lax.stop_gradient(past.own.start)
     lost = ~before & ~within & (i < past.known - rows_of(past.ring))
-    piece = jax.tree.map(lambda a, b: jnp.where(within, a, b), past.own, piece_of(past, i))
+    found = piece_of(past, i)._replace(level=None)
+    piece = jax.tree.map(lambda a, b: jnp.where(within, a, b), past.own, found)
     # neither branch that is not taken may reach a derivative
     piece = jax.tree.map(lambda x, x0: jnp.where(before, x0, x), piece, _rest(piece))
     theta = (jnp.where(before, piece.start, s) - piece.start) / (piece.end - piece.start)
@@ -153,7 +158,8 @@ def look_up(past: Past, history: Callable, t: jax.Array, s: jax.Array, derivativ
 
 
 def _rest(piece: Piece) -> Piece:
-    return Piece(jnp.zeros_like(piece.start), jnp.ones_like(piece.end), jnp.zeros_like(piece.coefficients))
+    level = None if piece.level is None else jnp.zeros_like(piece.level)
+    return Piece(jnp.zeros_like(piece.start), jnp.ones_like(piece.end), jnp.zeros_like(piece.coefficients), level)
 
 
 def last_before(past: Past, s: jax.Array) -> jax.Array:

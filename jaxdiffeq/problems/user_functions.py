@@ -239,7 +239,7 @@ def _of_delays(given: Given, on: OnArrays, structure: Any, mass: Any, at: tuple)
     first, hints = len(ways[0][1]), pasts[0].near.hint.size
 
     def f(t, y, args):
-        past = blank(pasts[0].ring, hints, t, y) if args.past is None else args.past
+        past = blank(pasts[0].ring, hints, t, y) if args.past is None else args.past._replace(cut=None)
         program, consts = (ways[0][0], args.of_f[:first]) if past.felt is None else (ways[1][0], args.of_f[first:])
         return program(consts, t, y, past, args.leaves)
 
