@@ -156,25 +156,25 @@ def _residual(integration: Any, call: Any, meets: Met, step: Any) -> tuple[jax.A
 def attached(integration: Any, own: jax.Array, call: Any, meets: Met) -> Met:
     """With the derivative of where the step meets it, by the implicit function theorem on the step's own map."""
 
-    def residual(at, own, call):
+    def residual(at, own, call, meets):
         given = meets._replace(at=at)
         step, _ = integration._with_own(integration._own(own, call, given), call, given)
         return jnp.where(jnp.isfinite(meets.at), _residual(integration, call, given, step)[0], 0)
 
     @jax.custom_jvp
-    def place(at, own, call):
-        return at
+    def place(own, call, meets):
+        return meets.at
 
     @place.defjvp
     def _(primals, tangents):
-        (at, own, call), d_call = primals, tangents[2]
-        there = jnp.isfinite(at)
-        _, rate = jax.jvp(lambda at: residual(at, own, call), (at,), (jnp.ones_like(at),))
-        _, d = jax.jvp(lambda call: residual(at, own, call), (call,), (d_call,))
+        own, call, meets = primals
+        there = jnp.isfinite(meets.at)
+        _, rate = jax.jvp(lambda at: residual(at, own, call, meets), (meets.at,), (jnp.ones_like(meets.at),))
+        _, d = jax.jvp(lambda call: residual(meets.at, own, call, meets), (call,), (tangents[1],))
         rate = jnp.where(there & (rate != 0), rate, 1)
         return place(*primals), jnp.where(there, -d / rate, 0)
 
-    return meets._replace(at=place(lax.stop_gradient(meets.at), lax.stop_gradient(own), call))
+    return meets._replace(at=place(lax.stop_gradient(own), call, lax.stop_gradient(meets)))
 
 
 def level_of(integration: Any, call: Any, step: Any, meets: Met) -> jax.Array:
