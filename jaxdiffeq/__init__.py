@@ -45,6 +45,7 @@ from jaxdiffeq.gradients.steady import SteadyStateAdjoint as SteadyStateAdjoint
 from jaxdiffeq.integrator import Integrator as Integrator
 from jaxdiffeq.methods import *  # noqa: F403  every method by the name it has in the literature
 from jaxdiffeq.problems.definitions import DAEProblem as DAEProblem
+from jaxdiffeq.problems.definitions import DDEProblem as DDEProblem
 from jaxdiffeq.problems.definitions import ODEProblem as ODEProblem
 from jaxdiffeq.problems.definitions import SplitODEProblem as SplitODEProblem
 from jaxdiffeq.problems.definitions import SteadyStateProblem as SteadyStateProblem

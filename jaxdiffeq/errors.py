@@ -654,4 +654,8 @@ class EventLimitReached(SolveError):
     result = Result.event_limit_reached
 
 
+class HistoryTooShort(SolveError):
+    result = Result.history_too_short
+
+
 BY_RESULT = {error.result: error for error in SolveError.__subclasses__()}

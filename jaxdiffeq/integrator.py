@@ -11,7 +11,7 @@ from jax import lax
 
 from jaxdiffeq import errors
 from jaxdiffeq.engine.integration import Carry
-from jaxdiffeq.engine.log import Window, WindowMarks
+from jaxdiffeq.engine.log import Held, Window, WindowMarks
 from jaxdiffeq.events import listed
 from jaxdiffeq.frontend.options import Options
 from jaxdiffeq.frontend.plan import Arrays, Built, Plan, build, prepare
@@ -79,7 +79,7 @@ class Integrator:
 def _built(plan: Plan, arrays: Arrays) -> Built:
     """Without a log of events: a state is as large after every step."""
     parts = build(plan, arrays, 1)
-    return parts._replace(integration=parts.integration.with_recorders())
+    return parts._replace(integration=parts.integration.bare)
 
 
 def _state(plan: Plan, carry: Carry) -> IntegratorState:
@@ -89,7 +89,9 @@ def _state(plan: Plan, carry: Carry) -> IntegratorState:
 @functools.partial(jax.jit, static_argnums=0)
 def _init(plan: Plan, arrays: Arrays) -> IntegratorState:
     parts = _built(plan, arrays)
-    return _state(plan, parts.integration.start(parts.inputs, parts.settings))
+    carry = parts.integration.start(parts.inputs, parts.settings)
+    filled = lambda x: jnp.zeros(x.shape, x.dtype) if isinstance(x, jax.ShapeDtypeStruct) else x
+    return _state(plan, carry._replace(records=jax.tree.map(filled, carry.records)))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -108,6 +110,7 @@ def _step(plan: Plan, arrays: Arrays, state: IntegratorState) -> IntegratorState
     window = rows((carry.state, begun), 1)
     records, made = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), window)
     mark = WindowMarks(before.counts.steps, made)
+    inputs = integration.recollecting(inputs, carry.records)
     searching = Carry(carry.state, {"window": records}, before._replace(marks={"window": mark}))
     fixed = lax.stop_gradient((inputs, parts.settings, searching))
     found = integration.with_recorders(window=Window(1)).run(*fixed, pause=1)
@@ -115,9 +118,10 @@ def _step(plan: Plan, arrays: Arrays, state: IntegratorState) -> IntegratorState
 
     made = read(found.control.marks["window"].made, jnp.zeros((), jnp.int32))
     made = jax.tree.map(lambda new, old: jnp.where(taken, new, old), made, begun)
-    *_, after = integration.moved(inputs, parts.settings, carry.state, made, taken, before.counts.steps)
+    step, view, after = integration.moved(inputs, parts.settings, carry.state, made, taken, before.counts.steps)
     kept = jax.tree.map(lambda new, old: jnp.where(taken, new, old), after, carry.state)
-    return _state(plan, Carry(kept, {}, found.control._replace(marks={})))
+    held, _ = integration.recorded(inputs, Held(carry.records, before.marks), view, step.dense)
+    return _state(plan, Carry(kept, held.records, found.control._replace(marks=held.marks)))
 
 
 def finished(state: IntegratorState) -> jax.Array:

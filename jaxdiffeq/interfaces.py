@@ -25,6 +25,11 @@ class Recorder(Protocol):
     @property
     def reads_interpolant(self) -> bool: ...
 
+    @property
+    def inner(self) -> bool:
+        """It serves the steps that follow, and is no output of a solve."""
+        ...
+
     def init(self, inputs: Inputs, start: State, shapes: Shapes, /) -> tuple[Any, Any]:
         """`moving` and `fixed` before the first step; a buffer may be a `jax.ShapeDtypeStruct`."""
         ...

@@ -40,12 +40,13 @@ def solve(
     gradient: Any = ReverseAD(),
     progress: Any = False,
     throw: bool = True,
+    history_steps: int | None = None,
     **replacements: Any,
 ) -> Solution:
     """Solve `problem`; a pure function that works under `jit`, `vmap`, `grad`, `jvp` and `hessian`.
 
-    An `ODEProblem`, `SplitODEProblem` or `DAEProblem`; of a `SteadyStateProblem` the solution is a state, found with
-    `rtol`, `atol`, `max_steps`, `gradient` and `throw`, and other options are refused.
+    An `ODEProblem`, `SplitODEProblem`, `DAEProblem` or `DDEProblem`; of a `SteadyStateProblem` the solution is a state,
+    found with `rtol`, `atol`, `max_steps`, `gradient` and `throw`, and other options are refused.
     `method` is chosen by tolerance, size and structure when left out: `recommend(problem)` says which and why. Outside
     of `jit` a large stiff system that an explicit one could not solve is begun again, with ∂f/∂y's pattern read off f.
     `saveat` is None for every accepted step, an array of times, a spacing, or a `SaveAt`. An error of one is rtol·|y| +
@@ -54,6 +55,7 @@ def solve(
     list of such, are found on the way, at most `max_events`; see `jaxdiffeq.events`. `regularisers` are names out of
     "error", "stiffness", "energy", for `sol.regularisers`; see `jaxdiffeq.engine.regularisers`. `gradient` is the
     strategy for derivatives. `progress` shows a bar, or gives reports to a function; see `jaxdiffeq.progress`.
+    `history_steps` is how many steps of the past a `DDEProblem` keeps, about a thousand when left out.
     `replacements` are fields of the problem: `solve(problem, args=p)`.
     Units: `first_step`, `stops` and `saveat` are in the unit of t, `atol` in that of y.
     Errors: `TypeError` and `ValueError` for bad input, before anything is compiled; a `SolveError` for a solve that
@@ -62,7 +64,7 @@ def solve(
     if replacements:
         problem = replaced(problem, replacements, OURS)
     steering = rtol, atol, first_step, controller, max_steps, stops
-    extra = regularisers, gradient, watcher(progress), throw, listed(events), max_events
+    extra = regularisers, gradient, watcher(progress), throw, listed(events), max_events, history_steps
     asked = Options(method, saveat, dense, *steering, *extra)
     if isinstance(problem, SteadyStateProblem):
         return solve_steady(problem, asked)  # pyright: ignore[reportReturnType]

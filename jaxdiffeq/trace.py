@@ -141,12 +141,12 @@ def trace(problem: Any, method: Any = None, **options: Any) -> Trace:
 def _attempts(plan: Plan, arrays: Arrays, carry: Carry) -> tuple[Carry, Row, State, jax.Array]:
     """Up to `AT_ONCE` attempts, the states before them, and how many they are."""
     parts = build(plan, arrays, 1)
-    integration, inputs, settings = parts.integration.with_recorders(), parts.inputs, parts.settings
+    integration, inputs, settings = parts.integration.bare, parts.inputs, parts.settings
 
     def one(carry, _):
         before, control = carry.state, carry.control
         live = control.result == Result.running
-        here = integration.inputs_at(inputs, before)
+        here = integration.inputs_at(integration.recollecting(inputs, carry.records), before)
         made = Sizing(control.dt, watch=control.watch)
         step = integration.advance(here, settings, before, made, control.counts.steps)
         dt, error = step.after.t - before.t, _error(step, before, settings)

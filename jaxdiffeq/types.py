@@ -23,6 +23,7 @@ class Result(IntEnum):
     nonfinite = 5
     initialisation_failed = 6
     event_limit_reached = 7
+    history_too_short = 8
 
     def __jax_array__(self) -> jax.Array:  # op by op, JAX takes a subclass of int for an int64
         return jnp.asarray(self.value, jnp.int32)

@@ -10,6 +10,7 @@ from jaxdiffeq import interfaces, methods
 from jaxdiffeq.algebra import structure
 from jaxdiffeq.algebra.krylov import Krylov
 from jaxdiffeq.engine.events import Events, SaveEvents
+from jaxdiffeq.engine.history import Pieces
 from jaxdiffeq.engine.log import Log, Window
 from jaxdiffeq.engine.recorders import RecorderDefaults, SaveSteps, SaveTimes
 from jaxdiffeq.engine.regularisers import RegulariserSums
@@ -25,7 +26,8 @@ VALUES: list[interfaces.ValueRecorder] = [SaveTimes(observe), SaveSteps(observe,
 NO_EVENTS = Events((), None, np.zeros(0), None, (), lambda args: [], lambda args, new: args, 4, False)
 SAVING: list[interfaces.SavingRecorder] = [*VALUES, RegulariserSums(("error",)), SaveEvents(NO_EVENTS)]
 RECORDERS: list[interfaces.Recorder] = [
-    *SAVING, Log(4, 64), Window(4), Checkpoints(4, 64), Polynomials(), Quadrature(lambda t, z, args: [z], (), 3)
+    *SAVING, Log(4, 64), Window(4), Pieces(4), Checkpoints(4, 64), Polynomials(),
+    Quadrature(lambda t, z, args: [z], (), 3),
 ]  # fmt: skip
 STRATEGIES: list[interfaces.GradientStrategy] = [
     *(jde.ReverseAD(), jde.ForwardAD(), jde.BacksolveAdjoint(), jde.InterpolatingAdjoint()),

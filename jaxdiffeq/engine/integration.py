@@ -76,9 +76,16 @@ class Integration:
     """no step is taken where t₀ = t₁"""
     differentiates_itself: ClassVar[bool] = False
     """by JAX, and not by a strategy"""
+    remembers: ClassVar[bool] = False
+    """f asks for the past; see `jaxdiffeq.engine.history`"""
 
     def with_recorders(self, **recorders: Any) -> Integration:
         return replace(self, recorders=recorders)
+
+    @property
+    def bare(self) -> Integration:
+        """With those recorders alone that its own steps read."""
+        return self.with_recorders(**{name: r for name, r in self.recorders.items() if r.inner})
 
     @property
     def compact(self) -> Integration:
@@ -94,6 +101,10 @@ class Integration:
     def nothing_fired(self) -> Any:
         """`Sizing.fired` of a step at whose end no event acts."""
         return () if self.events is None else self.events.nothing
+
+    def recollecting(self, inputs: Inputs, records: Mapping[str, Any]) -> Inputs:
+        """The inputs of a step, in which f finds what the recorders have of the past."""
+        return inputs
 
     def restarts(self, inputs: Inputs) -> bool:
         """Whether f, or the state, may be another one after some step."""
@@ -120,8 +131,7 @@ class Integration:
         Derivatives flow through the clock; the size is a constant.
         """
         target, f = self.ahead(inputs, start, number, made.watch)
-        lands, _ = reach(target, start.t, made.dt)
-        t1 = jnp.where(lands, target, start.t + direction_of(inputs) * made.dt)
+        t1, lands = self.end(inputs, target, start, made.dt)
         if made.watch and self.events.conditions is not None:
             t1 = self._as_root(t1, inputs, settings, start, made, number)
         step = self.stepper.step(f, start, t1, inputs.args, settings.tolerance)
@@ -138,6 +148,16 @@ class Integration:
         went_on = Result.running if step.result is None else step.result
         result = jnp.where(fits, went_on, Result.event_limit_reached)
         return step._replace(after=step.after._replace(stops=stops), result=result)
+
+    def end(self, inputs: Inputs, target: jax.Array, start: State, dt: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Where a step of size `dt` ends, and whether that is the target."""
+        dt = self.limited(target, start, dt, inputs)
+        lands, _ = reach(target, start.t, dt)
+        return jnp.where(lands, target, start.t + direction_of(inputs) * dt), lands
+
+    def limited(self, target: jax.Array, start: State, dt: jax.Array, inputs: Inputs) -> jax.Array:
+        """The size of a step that might be as long as `dt`, which is constant to differentiation."""
+        return dt
 
     def _as_root(
         self, t1: jax.Array, inputs: Inputs, settings: Settings, start: State, made: Sizing, number: Any
@@ -209,7 +229,9 @@ class Integration:
 
         def begun_again():
             new, chain, beyond = self.acted(inputs, settings, view, after)
-            return new._replace(memory=self._memory(beyond, new.t, new.y, self.inputs_at(inputs, new).args)), chain
+            memory = self._memory(beyond, new.t, new.y, self.inputs_at(inputs, new).args)
+            # t too comes out of the branch: what is written after t is known is written after the branch was read from
+            return new._replace(t=jnp.where(view.taken, new.t, 0), memory=memory), chain
 
         def as_it_is():
             still = None if self.events is None else jnp.stack([after.y] * (len(self.events.members) + 1))
@@ -324,8 +346,10 @@ class Integration:
         """One attempt; nothing changes unless `live`."""
         (before, records, control), inputs = carry, self.inputs_at(inputs, carry.state)
         number, made = control.counts.steps, Sizing(control.dt, control.controller, control.watch)
-        lands, left = reach(self.ahead(inputs, before, number, made.watch)[0], before.t, made.dt)
-        used = jnp.where(lands, left, made.dt)
+        target, _ = self.ahead(inputs, before, number, made.watch)
+        size = self.limited(target, before, made.dt, inputs)
+        lands, left = reach(target, before.t, size)
+        used = jnp.where(lands, left, size)
 
         step = self.advance(inputs, settings, before, made, number)  # attempt
         judge = settings.controller.judge

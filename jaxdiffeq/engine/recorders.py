@@ -28,6 +28,8 @@ class RecorderDefaults:
     """a step must come with its coefficients"""
     reads_estimates = False
     """a reverse pass must take the estimates' cotangents"""
+    inner = False
+    """it serves the steps that follow: its rows are no output of a solve"""
     at_given_times = False
     """its rows lie at `inputs.ts`, which move by themselves, and not at steps, which move with the clock"""
 

@@ -41,6 +41,11 @@ ADVICE = {
         "whose derivative does not occur.",
     ),
     Result.event_limit_reached: ("more events happened than `max_events`", "Raise `max_events`."),
+    Result.history_too_short: (
+        "f asked for a past that was no longer kept, or a gradient for more steps than are kept",
+        "Give a larger `history_steps`: at least the number of steps within the longest lag, and for a gradient the "
+        "number of all steps.",
+    ),
 }
 
 RUN_AWAY = (

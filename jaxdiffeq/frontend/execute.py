@@ -60,6 +60,18 @@ def _on_either_path(plan: Plan, arrays: Arrays) -> tuple[Plan, Solution]:
 
 
 def _run(plan: Plan, arrays: Arrays) -> Solution:
+    """Once; where it is known that the past was too short, again with four times as much of it."""
+    while True:
+        solution = _once(plan, arrays)
+        memory = plan.memory
+        if memory is None or memory.rows >= memory.most or not errors.concrete(solution.result):
+            return solution
+        if np.all(np.asarray(solution.result) != Result.history_too_short):
+            return solution
+        plan = dataclasses.replace(plan, memory=memory._replace(rows=min(4 * memory.rows, memory.most)))
+
+
+def _once(plan: Plan, arrays: Arrays) -> Solution:
     solution = _in_chunks(plan, arrays) if plan.every_step and errors.all_concrete(arrays) else None
     return left_to_xla(functools.partial(_whole, plan), arrays).open() if solution is None else solution
 
@@ -77,7 +89,7 @@ def _whole(plan: Plan, arrays: Arrays) -> Packed:
     bind = plan.gradient.bind if n is None else plan.gradient.on_equal_steps
     strategy = bind(plan.max_steps if n is None else n, state_bytes)
     outputs, constants = differentiable(strategy, integration, parts.inputs, parts.settings)
-    records = {name: r.rows(outputs.records[name]) for name, r in integration.recorders.items()}
+    records = {name: integration.recorders[name].rows(record) for name, record in outputs.records.items()}
     return Packed.of(assemble(jnp, plan, ends_of(parts, outputs, constants), records, constants))
 
 
@@ -99,7 +111,8 @@ def _chunk(plan: Plan, arrays: Arrays, before: Packed | None) -> Packed:
     else:  # all of them at once
         carry = EqualSteps(parts.integration, n).run(parts.inputs, parts.settings)
     counts = {name: r.between_chunks(carry.control.marks[name])[0] for name, r in recorders.items()}
-    staying = {name: recorders[name].rows(carry.records[name]) for name, count in counts.items() if count is None}
+    stay = [name for name, count in counts.items() if count is None and not recorders[name].inner]
+    staying = {name: recorders[name].rows(carry.records[name]) for name in stay}
     return Packed.of((carry, ends_of(parts, *parts_of(carry)), counts, staying), limit=64)
 
 

@@ -39,6 +39,7 @@ class Options:
     throw: bool = True
     events: tuple[Any, ...] = ()
     max_events: int = 100
+    history_steps: int | None = None
 
     def settled(self, terms: Terms) -> Options:
         """With a method and a controller, given or chosen, that serve these terms and each other."""
@@ -53,7 +54,8 @@ class Options:
             gradient = DISCRETE if hasattr(gradient, "bind") else gradient
         controller = stepper.controller if self.controller is None else self.controller
         errors.controlled(stepper, controller, self.first_step)
-        support.check(gradient, self.dense, self.regularisers, terms.is_residual, self.events)
+        has_delays = terms.delays is not None
+        support.check(gradient, self.dense, self.regularisers, terms.is_residual, has_delays, self.events)
         stepper = stepper.on_equal_steps if equal else stepper
         return replace(self, method=stepper, controller=controller, gradient=gradient)
 

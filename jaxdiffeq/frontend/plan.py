@@ -18,6 +18,7 @@ from jaxdiffeq.engine.integration import Integration
 from jaxdiffeq.engine.recorders import RecorderDefaults, SaveSteps, SaveTimes
 from jaxdiffeq.engine.regularisers import MEANINGS, RegulariserSums
 from jaxdiffeq.events import suited
+from jaxdiffeq.frontend import delays as of_delays
 from jaxdiffeq.frontend.options import Options
 from jaxdiffeq.frontend.saveat import Keep, normalise, one_array, sorted_times, times
 from jaxdiffeq.frontend.user_events import bound
@@ -27,6 +28,7 @@ from jaxdiffeq.implicit.system import like, make_consistent
 from jaxdiffeq.inputs.base import prepare_all, with_breakpoints
 from jaxdiffeq.primitives.jax_internals import plain_path
 from jaxdiffeq.primitives.varying_axes import match_varying_axes, vary_like
+from jaxdiffeq.problems import delay_errors
 from jaxdiffeq.problems.definitions import Terms
 from jaxdiffeq.problems.ravel import (
     Ravel,
@@ -72,6 +74,8 @@ class Plan:
     reached: Any = ()
     """what the functions find outside of their arguments"""
     max_events: int = 0
+    memory: of_delays.Memory | None = None
+    """of the past, which f asks for"""
 
     @property
     def every_step(self) -> bool:
@@ -97,6 +101,7 @@ class Arrays(NamedTuple):
     settings: Settings
     mass: Any = None
     dy0: list | None = None
+    lags: Any = None
 
 
 class Built(NamedTuple):
@@ -112,7 +117,7 @@ class Built(NamedTuple):
 def prepare(terms: Terms, options: Options) -> tuple[Plan, Arrays]:
     """Check everything that can be checked before tracing, and separate arrays from the rest."""
     stepper = options.method
-    f, args, y0, t0, t1, explicit, mass, jac, structure, residual, dy0, on_whole = terms
+    f, args, y0, t0, t1, explicit, mass, jac, structure, residual, dy0, on_whole, delays = terms
     errors.state(y0)
     errors.serves_equation(stepper, mass, residual)
     ravel = Ravel.of(y0)
@@ -120,6 +125,10 @@ def prepare(terms: Terms, options: Options) -> tuple[Plan, Arrays]:
     errors.unknowns(ravel.size, mass is not None or terms.is_residual)
     dtype = time_dtype(ravel.dtype, (t0, t1))
     (t0, t1), stops = _span(options, (t0, t1), dtype)
+    lags, memory, past = None, None, ()
+    if delays is not None:
+        lags, memory, stops = _delayed(terms, options, ravel, (t0, t1), stops)
+        past = delays.history, delays.dependent_lags
     saveat = normalise(options.saveat)
     if on_whole is not None:
         saveat = replace(saveat, fn=on_whole(saveat.fn))
@@ -129,7 +138,7 @@ def prepare(terms: Terms, options: Options) -> tuple[Plan, Arrays]:
     suited(events, t0, t1, options.controller.equal)
     errors.positive_integer(options.max_events, "max_events")
     errors.saved_events(saveat, events)
-    driven = prepare_all((Given(f, explicit, jac, residual, varying), args, events), t0, t1)
+    driven = prepare_all((Given(f, explicit, jac, residual, varying, *past), args, events), t0, t1)
     given, args, events = driven.taken
     if driven.jumps or driven.kinks:
         stops = sorted_stops(with_breakpoints(stops, driven, dtype), t0, t1, dtype)
@@ -147,12 +156,26 @@ def prepare(terms: Terms, options: Options) -> tuple[Plan, Arrays]:
     asked = options.dense, names, options.gradient, options.max_steps
     sized = settings.first_step is not None or options.controller.equal
     probes = not (sized or terms.is_residual or mass is not None)
-    known = structure, errors.all_concrete((t0, t1)), _equal(options, stops), reached((*parts.static, saveat.fn))
+    equal, found = _equal(options, stops, memory), reached((*parts.static, saveat.fn))
     room = options.max_events if events else 0
-    plan = Plan(parts, ravel, stepper, keep, *asked, not probes, plain_path(), options.watch, *known, room)
+    known = structure, errors.all_concrete((t0, t1)), equal, found, room, memory
+    plan = Plan(parts, ravel, stepper, keep, *asked, not probes, plain_path(), options.watch, *known)
     slope = _guess(dy0, y0, ravel) if terms.is_residual else None
     matrix = None if mass is None else packed_mass(mass, y0, ravel)
-    return plan, Arrays(arrays, leaves, t0, t1, ts, stops, settings, matrix, slope)
+    return plan, Arrays(arrays, leaves, t0, t1, ts, stops, settings, matrix, slope, lags)
+
+
+def _delayed(terms: Terms, options: Options, ravel: Ravel, span: tuple[Any, Any], stops: Any) -> tuple:
+    """The lags, what is known of them when the solve is compiled, and the stops with those that they make."""
+    delays, (t0, t1), stepper = terms.delays, span, options.method
+    assert delays is not None
+    delay_errors.forwards(t0, t1)
+    lags = of_delays.numbers(delays.lags, t0.dtype)
+    row_bytes = (stepper.degree + 1) * ravel.size * jnp.dtype(ravel.dtype).itemsize
+    memory = of_delays.memory_of(terms, lags, options.history_steps, options.max_steps, row_bytes)
+    points = of_delays.breaking_points(delays, lags, span, stepper.order)
+    xp = np if errors.all_concrete((points, stops)) else jnp
+    return lags, memory, of_delays.apart(xp.concatenate([stops, points]), t0, t1)
 
 
 def _span(options: Options, given: tuple[Any, Any], dtype: Any) -> tuple[tuple[Any, Any], Any]:
@@ -165,10 +188,11 @@ def _span(options: Options, given: tuple[Any, Any], dtype: Any) -> tuple[tuple[A
     return (t0, t1), stops
 
 
-def _equal(options: Options, stops: Any) -> int | None:
+def _equal(options: Options, stops: Any, memory: Any) -> int | None:
     """How many equal steps a solve takes that lands nowhere between them, if the gradient can do with a scan."""
     controller = options.controller
-    if not controller.equal or controller.n is None or np.size(stops) or options.events:
+    listed = np.size(stops) or options.events or memory is not None
+    if not controller.equal or controller.n is None or listed:
         return None
     return controller.n if options.gradient.differentiates_scans and controller.n <= options.max_steps else None
 
@@ -245,7 +269,8 @@ def build(plan: Plan, arrays: Arrays, capacity: int, traced: bool = True) -> Bui
     leaves = [*leaves, *added]
     at, on = (t0, y0, leaves), OnArrays(ravel, rest, traced, len(added))
     mass = None if arrays.mass is None else jnp.asarray(arrays.mass)
-    field, (of_f, of_explicit, of_jac) = field_of(given, on, plan.structure, mass, at)
+    pasts = () if plan.memory is None else of_delays.pasts(plan.memory, plan.stepper.degree, (t0, y0))
+    field, (of_f, of_explicit, of_jac) = field_of(given, on, plan.structure, mass, (*at, *pasts))
     watch, of_fn = close(on.saved(plan.keep.fn), *at)
 
     def observe(t, y, args):
@@ -258,9 +283,14 @@ def build(plan: Plan, arrays: Arrays, capacity: int, traced: bool = True) -> Bui
         recorders["events"] = SaveEvents(happens)
     if tells := tuple(event.tells for event in events if event.tells is not None):
         recorders["calls"] = _Calls(tells, on)
-    integration = Integration(field, plan.stepper, recorders, plan.watch, events=happens)
+    made = field, plan.stepper, recorders, plan.watch
+    integration, of_lags = Integration(*made, events=happens), None
+    if plan.memory is not None:
+        integration, of_lags = of_delays.remembering(plan.memory, on, given.dependent_lags, at, *made)
+        integration = replace(integration, events=happens)
     ts, back = sorted_times(plan.keep, jnp.asarray(arrays.ts), jnp.sign(t1 - t0))
-    arguments = Arguments(of_f, of_explicit, of_jac, of_fn, leaves, mass, dy0, of_events)
+    lags = None if arrays.lags is None else jnp.asarray(arrays.lags)
+    arguments = Arguments(of_f, of_explicit, of_jac, of_fn, leaves, mass, dy0, of_events, lags, of_lags)
     inputs = Inputs(y0, arguments, t0, t1, ts, jnp.asarray(arrays.stops))
     inputs = inputs if happens is None else happens.begun(inputs)
     if happens is not None and happens.integrands is not None:

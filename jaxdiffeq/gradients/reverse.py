@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -12,12 +12,24 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdiffeq.engine.log import Held, Log, Marks, WindowMarks
-from jaxdiffeq.gradients.rule import Active, Constants, Outputs, is_real, joined, parted, parts_of, plain, pull_instant
+from jaxdiffeq.gradients.rule import (
+    Active,
+    Constants,
+    Outputs,
+    is_real,
+    joined,
+    parted,
+    parts_of,
+    plain,
+    pull_instant,
+    recorded,
+)
 from jaxdiffeq.primitives.fused_region import fused_region
 from jaxdiffeq.primitives.row_buffer import read, rows
 from jaxdiffeq.primitives.scan import scan
 from jaxdiffeq.primitives.varying_axes import vary_like
 from jaxdiffeq.primitives.while_loop import frozen_while
+from jaxdiffeq.problems.past import PAST, Felt, Piece, add_windows, any_of
 from jaxdiffeq.types import Estimates, Inputs, PyTree, Settings, Sizing, State, StepCotangents, StepView
 
 
@@ -75,6 +87,13 @@ class Replay:
 
     def run(self, integration: Any, inputs: Inputs, settings: Settings) -> tuple[Outputs, Constants, PyTree]:
         logged = integration.with_recorders(**integration.recorders, log=self.log)
+        if integration.remembers:
+            outputs, constants = recorded(logged.keeping_all, inputs, settings)
+            return (
+                outputs,
+                constants,
+                (outputs.records.pop("log"), constants.marks.pop("log"), outputs.records.pop(PAST)),
+            )
         outputs, constants = plain(logged, inputs, settings)
         tape = outputs.records.pop("log"), constants.marks.pop("log")
         return outputs, constants, tape
@@ -82,6 +101,10 @@ class Replay:
     def pull(
         self, integration: Any, active: Active, settings: Settings, constants: Constants, tape: Any, bars: Outputs
     ) -> list[jax.Array]:
+        if integration.remembers:
+            *log, ring = tape
+            active = Recalling.of(active, integration, ring, integration.felt_nothing(ring))
+            return _BackwardInPast(integration, active, settings, constants, bars, self.log, *log).sweep()
         return _Backward(integration, active, settings, constants, bars, self.log, *tape).sweep()
 
 
@@ -116,6 +139,8 @@ class _Cotangents(NamedTuple):
 
     state: State
     inputs: list[jax.Array]
+    ring: Any = ()
+    """of the past, if steps ask for it"""
 
 
 def _real(state: State) -> list[jax.Array]:
@@ -222,6 +247,7 @@ class _Backward(_Pull):
         bars = _Cotangents(
             State(self.bars.t, self.bars.y, self._of_end(first)),
             [jnp.zeros_like(x) for x in self.active.leaves()],
+            self._of_past(),
         )
 
         def running(moving, fixed):
@@ -233,7 +259,8 @@ class _Backward(_Pull):
             at = jnp.maximum(n, 0)
             states, window, start, made = self._before(states, window, at, live)
             new, cursors = self._pull_step(bars, cursors, at, start, made, live)
-            bars = jax.tree.map(lambda a, b: jnp.where(live, a, b), new, bars)
+            kept = jax.tree.map(lambda a, b: jnp.where(live, a, b), new._replace(ring=()), bars._replace(ring=()))
+            bars = kept._replace(ring=new.ring)  # which is changed row by row, and only if live
             return (bars, states), (n - live.astype(n.dtype), cursors, window)
 
         cursors = self.last_rows
@@ -249,6 +276,9 @@ class _Backward(_Pull):
         """Cotangents of what else is real in the state at the end: last, of the parameters that events have changed."""
         real = [jnp.zeros_like(x) for x in _real(first)]
         return [*real[: len(real) - len(self.bars.changed)], *self.bars.changed]
+
+    def _of_past(self) -> Any:
+        return ()
 
     def _before(self, states: State, window: Any, n: jax.Array, live: jax.Array) -> tuple:
         """The state before step n and its size, from the log or, where that was thinned, from a window replayed.
@@ -290,19 +320,21 @@ class _Backward(_Pull):
         )
         passage = StepView(start, after, end, None, made, live, n, estimates, chain)
         here, changed = self._here(start)
-        so_far = dict(zip(self.active.where, bars.inputs, strict=True))
-        kept = here.where[: len(here.where) - len(changed)]
-        there = [so_far[i] for i in kept] + [jnp.zeros_like(x) for x in here.leaves()[len(kept) :]]
+        kept, there, so_far = len(here.leaves()) - len(changed), bars.inputs, {}
+        if changed:
+            so_far = dict(zip(self.active.where, bars.inputs, strict=True))
+            there = [so_far[i] for i in here.where[:kept]] + [jnp.zeros_like(x) for x in here.leaves()[kept:]]
         around, d_dense, cursors = self._pull_records(bars._replace(inputs=there), cursors, passage, dense, here)
-        after = around.after
+        after, inputs = around.after, around.inputs
         d_after = (after.t, after.y, after.memory) if self.time else (after.y, after.memory)
         d_moves, more = pull((d_after, d_dense, around.estimates, around.chain))
         d_start = State(*(d_moves if self.time else (bars.state.t, *d_moves)))
         if changed:  # the last of what is real in the state
-            own = [a + b for a, b in zip(d_start.memory[-len(changed) :], around.inputs[len(kept) :], strict=True)]
+            own = [a + b for a, b in zip(d_start.memory[-len(changed) :], inputs[kept:], strict=True)]
             d_start = d_start._replace(memory=[*d_start.memory[: -len(changed)], *own])
-        found = so_far | dict(zip(kept, around.inputs, strict=False))
-        d_leaves = [found[i] + new for i, new in zip(self.active.where, more, strict=True)]
+            found = so_far | dict(zip(here.where, inputs[:kept], strict=False))
+            inputs = [found[i] for i in self.active.where]
+        d_leaves = [a + b for a, b in zip(inputs, more, strict=True)]
         return _Cotangents(d_start._replace(t=d_start.t + around.before_t), d_leaves), cursors
 
     def _here(self, start: State) -> tuple[Active, Sequence[int]]:
@@ -321,6 +353,90 @@ class _Backward(_Pull):
     def _with(self, state: State, moves: tuple) -> State:
         t, y, real = moves if self.time else (state.t, *moves)
         return _with_real(state, t, y, real)
+
+
+@dataclass(frozen=True)
+class Recalling(Active):
+    """`Active` with the past in its inputs, and among its leaves the zeros by which that is felt; see `Felt`."""
+
+    inner: Active
+    integration: Any
+    ring: Piece
+    felt: Felt
+
+    @staticmethod
+    def of(inner: Active, integration: Any, ring: Piece, felt: Felt) -> Recalling:
+        inputs = integration.recalling(inner.inputs, ring)
+        return Recalling(inputs, inner.where, inner, integration, ring, felt)
+
+    def leaves(self) -> list[jax.Array]:
+        return [*self.inner.leaves(), *jax.tree.leaves((self.felt.zeros, self.felt.missed))]
+
+    def fill(self, values: Sequence[Any]) -> Inputs:
+        some, zeros, missed = self.split(values)
+        felt = self.felt._replace(zeros=zeros, missed=missed)
+        return self.integration.recalling(self.inner.fill(some), self.ring, felt)
+
+    def split(self, values: Sequence[Any]) -> tuple[Sequence[Any], Piece, Piece]:
+        """Leaves, or their cotangents, as those of the inputs, of pieces in windows, and of pieces in none."""
+        n, tree = len(self.inner.where), jax.tree.structure((self.felt.zeros, self.felt.missed))
+        return values[:n], *jax.tree.unflatten(tree, values[n:])
+
+    def names(self) -> set[str]:
+        return self.inner.names()
+
+    @property
+    def time(self) -> bool:
+        return self.inner.time or self.integration.varying is not None
+
+
+@dataclass(frozen=True)
+class _BackwardInPast(_Backward):
+    """The sweep over steps that ask for the past, each of which adds to the cotangents of pieces before it.
+
+    To add up a cotangent of the whole ring in each step would take far longer than the step. So a step is taken back by
+    a window of pieces for each lag; and again, by windows further and further back, as long as some piece that it has
+    asked for lies in none.
+    """
+
+    active: Recalling
+
+    def sweep(self) -> list[jax.Array]:
+        return list(self.active.split(super().sweep())[0])
+
+    def _of_past(self) -> Piece:
+        return jax.tree.map(jnp.zeros_like, self.active.ring)
+
+    def _pull_step(
+        self, bars: _Cotangents, cursors: dict, n: jax.Array, start: State, made: Sizing, live: jax.Array
+    ) -> tuple:
+        nothing = [jnp.zeros_like(x) for x in self.active.leaves()]
+
+        def going(moving, fixed):
+            return live & fixed[1]
+
+        def trip(moving, fixed):
+            (of_step, ring), (count, more, _) = moving, fixed
+            now = live & more
+            felt = self.integration.felt_at(self.active.inputs, start, n, count)
+            new, cursors_back = self._through(felt, bars._replace(inputs=nothing), cursors, (n, start, made, live))
+            found, zeros, missed = self.active.split(new.inputs)
+            at = (new.state, list(found)), (count + 1, felt.goes_on & any_of(missed), cursors_back)
+            of_step, fixed = jax.tree.map(lambda a, b: jnp.where(now, a, b), at, (of_step, fixed))
+            return (of_step, add_windows(ring, felt, zeros, now)), fixed
+
+        of_step = bars.state, list(self.active.split(nothing)[0])
+        begin = (of_step, bars.ring), (jnp.zeros((), jnp.int32), jnp.array(True), cursors)
+        ((state, found), ring), (_, _, cursors) = frozen_while(going, trip, *begin)
+        inputs = [a + b for a, b in zip(bars.inputs, [*found, *nothing[len(found) :]], strict=True)]
+        return _Cotangents(state, inputs, ring), cursors
+
+    def _through(self, felt: Felt, bars: _Cotangents, cursors: dict, step: tuple) -> tuple:
+        """The step taken back by these windows."""
+        active, records = self.active, {**self.bars.records, PAST: bars.ring}
+        seen = Recalling.of(active.inner, self.integration, active.ring, felt)
+        at = replace(self, active=seen, bars=self.bars._replace(records=records))
+        return _Backward._pull_step(at, bars, cursors, *step)
 
 
 @dataclass(frozen=True)

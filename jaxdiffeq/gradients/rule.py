@@ -175,6 +175,13 @@ class Constants(NamedTuple):
 
 def plain(integration: Any, inputs: Inputs, settings: Settings) -> tuple[Outputs, Constants]:
     """Run with nothing attached."""
+    outputs, constants = recorded(integration, inputs, settings)
+    inner = [name for name, recorder in integration.recorders.items() if recorder.inner]
+    return outputs._replace(records={k: v for k, v in outputs.records.items() if k not in inner}), constants
+
+
+def recorded(integration: Any, inputs: Inputs, settings: Settings) -> tuple[Outputs, Constants]:
+    """The same, with what only serves the steps."""
     return fused_region(lambda inputs, settings: parts_of(integration.run(inputs, settings)), inputs, settings)
 
 
@@ -223,7 +230,7 @@ def _drift(integration: Any, active: Active, leaves: list, like: Outputs) -> Out
         change = jax.tree.map(lambda x, x0: jnp.where(still, x - x0[None], 0), values, first)
         return jax.tree.map(lambda x, zero: zero.at[:-1].set(x), change, zeros)
 
-    records = {name: rows(r, like.records[name]) for name, r in integration.recorders.items()}
+    records = {name: rows(integration.recorders[name], record) for name, record in like.records.items()}
     still_changed = jax.tree.map(jnp.zeros_like, like.changed)
     return Outputs(jnp.where(still, inputs.t1 - inputs.t0, 0), at(inputs.t1) - fixed.y0, records, still_changed)
 
@@ -293,7 +300,7 @@ def lost_rows(integration: Any, outputs: Outputs, constants: Constants, inputs: 
         count = jax.tree.leaves(outputs.records[name])[0].shape[0] if jax.tree.leaves(outputs.records[name]) else 0
         return failed & ~recorder.reached(constants.marks[name], count, inputs)
 
-    return {name: of(name, recorder) for name, recorder in integration.recorders.items()}
+    return {name: of(name, integration.recorders[name]) for name in outputs.records}
 
 
 def with_rows(outputs: Outputs, lost: dict[str, jax.Array], value: Any) -> Outputs:

@@ -47,6 +47,7 @@ OPTIONS = (
     "ODEProblem",
     "mass_matrix",
     "DAEProblem",
+    "DDEProblem",
     "ts",
     "steps",
     "t1",
@@ -83,9 +84,14 @@ NO_INFO = (
     "{name} does not serve events that ask for `info`: it is about the step that landed there, which a continuous "
     "adjoint does not know. Do without that parameter, or give gradient=ReverseAD() or ForwardAD()."
 )
+NO_DELAYS = (
+    "{name} does not serve DDEProblem: the adjoint equation of one with delays asks for the future, and its own "
+    "breaking points. Give gradient=ReverseAD() or ForwardAD(), which serve lags and histories too."
+)
 UNSUPPORTED: dict[tuple[type, str], str] = {
     **{(strategy, "dense"): NO_DENSE for strategy in CONTINUOUS},
     **{(strategy, "regularisers"): NO_STEPS for strategy in CONTINUOUS},
+    **{(strategy, "DDEProblem"): NO_DELAYS for strategy in CONTINUOUS},
     (BacksolveAdjoint, "DAEProblem"): NO_RESIDUAL,
     (BacksolveAdjoint, "events"): NO_EVENTS,
     **{(strategy, mode): REVERSE_OVER_REVERSE for strategy in STRATEGIES for mode in MODES[-2:]},
@@ -99,15 +105,23 @@ def serves(strategy: type, what: str) -> bool:
     return (strategy, what) not in UNSUPPORTED
 
 
-def check(strategy: Any, dense: bool, regularisers: Any, residual: bool, events: Any = ()) -> None:
+def check(
+    strategy: Any, dense: bool, regularisers: Any, residual: bool, delays: bool = False, events: Any = ()
+) -> None:
     """One error, before anything is traced, if the strategy does not serve these options, or a problem that is a
-    residual.
+    residual or has delays.
 
     Modes of differentiation are not known here: they raise when JAX asks for them.
     """
     errors.strategy(strategy, [kind.__name__ for kind in STRATEGIES])
     kind = type(strategy)
-    asked = {"dense": dense, "DAEProblem": residual, "regularisers": regularisers, "events": events}
+    asked = {
+        "dense": dense,
+        "DAEProblem": residual,
+        "DDEProblem": delays,
+        "regularisers": regularisers,
+        "events": events,
+    }
     for what, given in asked.items():
         if given and (kind, what) in UNSUPPORTED:
             errors.unsupported(UNSUPPORTED[kind, what].format(name=kind.__name__))

@@ -20,20 +20,9 @@ OPERATIONS = {
     *("concatenate", "conj", "convert_element_type", "copy", "copy_p", "cos", "cosh", "device_put", "div"),
     *("dynamic_slice", "dynamic_update_slice", "eq", "erf", "exp", "exp2", "expm1", "floor", "gather", "ge", "gt"),
     *("imag", "integer_pow", "iota", "is_finite", "le", "log", "log1p", "logistic", "lt", "max", "min", "mul"),
-    *("ne", "neg", "nextafter", "not", "optimization_barrier", "or", "pad", "pow", "real", "reduce_and", "reduce_max"),
-    *(
-        "reduce_min",
-        "reduce_or",
-        "reduce_prod",
-        "reduce_sum",
-        "rem",
-        "reshape",
-        "rev",
-        "round",
-        "rsqrt",
-        "select_n",
-        "sign",
-    ),
+    *("ne", "neg", "nextafter", "not", "one_minus_square", "optimization_barrier", "or", "pad", "pow", "real"),
+    *("reduce_and", "reduce_max", "reduce_min", "reduce_or", "reduce_prod", "reduce_sum", "rem", "reshape", "rev"),
+    *("round", "rsqrt", "select_n", "sign"),
     *("sin", "sinh", "slice", "split", "sqrt", "square", "squeeze", "stack", "stop_gradient", "sub", "tan", "tanh"),
     *("transpose", "unstack", "xor"),
 }
@@ -42,7 +31,8 @@ CONTAINERS = {
     *("jit", "pjit", "while"),
 }
 LOOPED = {"scan", *CONTAINERS} - {"custom_linear_solve"}  # where there may be a loop inside
-IN_PLACE = {"dynamic_slice", "dynamic_update_slice"}  # of buffers that may be large
+# of buffers that may be large, or with which these begin
+IN_PLACE = {"broadcast_in_dim", "dynamic_slice", "dynamic_update_slice", "stop_gradient"}
 ELEMENTS = 4095  # XLA leaves larger reductions to a library, which cannot be called from inside a kernel
 COPIED = 2**14  # bytes: what a loop inside another may have copied on every trip of that one
 ATTRIBUTES = {"inlineable": "false", "xla_cpu_small_call": "true"}

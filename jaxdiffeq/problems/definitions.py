@@ -129,6 +129,47 @@ class DAEProblem(Problem):
         errors.hints(None, self.jac_structure)
 
 
+class DDEProblem(Problem):
+    """dy/dt = f(t, y, h, args), y(t₀) = y0, where `h(s)` is the state at a time s ≤ t: an equation with delays.
+
+    Before t₀ it is `history(s, args)`, or numbers like y0 if it was constant; `h(s, derivative=True)` is its slope, for
+    `neutral` equations; s may be an array, as of the nodes of a quadrature. y0 may differ from the history at t₀.
+
+    `lags` are the constant delays: numbers, or a function args ↦ numbers; they are leaves that gradients flow to. The
+    solve lands where they carry what is not smooth at t₀, and takes no step longer than the shortest. `dependent_lags`
+    are functions (t, y, args) ↦ τ, for delays that vary; these may vanish. If no lag is given, every step makes sure
+    that it has not asked for more of the past than there was.
+
+    `mass_matrix` is M of M·dy/dt = f, a matrix or a diagonal, perhaps singular; the rest is as in `ODEProblem`.
+    Units: lags are in the unit of t, and positive; a solve goes forwards in time.
+    Errors: as for `ODEProblem`; what the bounded memory of the past has let go is `history_too_short`.
+    """
+
+    f: Callable[[Any, PyTree, Callable, PyTree], PyTree]
+    y0: PyTree
+    tspan: Any
+    args: PyTree = None
+    _: dataclasses.KW_ONLY
+    history: Any
+    lags: Any = ()
+    dependent_lags: Any = ()
+    neutral: bool = eqx.field(default=False, static=True)
+    mass_matrix: PyTree = None
+    jac_structure: Any = None
+    check_names: bool = eqx.field(default=True, static=True)
+
+    def __post_init__(self) -> None:
+        if self.jac_structure is not None:
+            self.jac_structure = pattern(self.jac_structure)
+        errors.callable_with(self.f, "f", ("t", "y", "h", "args"), self.check_names)
+        if is_function(self.history):
+            errors.callable_with(self.history, "history", ("s", "args"), self.check_names)
+        if callable(self.dependent_lags):
+            self.dependent_lags = (self.dependent_lags,)
+        for lag in self.dependent_lags:
+            errors.callable_with(lag, "dependent_lags", ("t", "y", "args"), self.check_names)
+
+
 class SteadyStateProblem(Problem):
     """f(y, args) = 0, from the guess y0: a state at which dy/dt = f(y, args) rests.
 
@@ -171,6 +212,15 @@ def replaced(problem: Any, changes: dict[str, Any], options: Sequence[str] = ())
     return type(problem)(**{**{name: getattr(problem, name) for name in names}, **changes})
 
 
+class Delays(NamedTuple):
+    """What makes an equation one with delays."""
+
+    history: Any
+    lags: PyTree
+    dependent_lags: tuple
+    neutral: bool
+
+
 class Terms(NamedTuple):
     """A problem as the solver takes it: M·dy/dt = f(t, y, args) + explicit(t, y, args) from y0 at t0 to t1.
 
@@ -190,6 +240,8 @@ class Terms(NamedTuple):
     dy0: PyTree = None
     on_whole: Callable[[Any], Any] | None = None
     """what makes of a function of the state as it was given, functions in it included, one of `y0`"""
+
+    delays: Delays | None = None
 
     @property
     def is_residual(self) -> bool:
@@ -224,6 +276,15 @@ def _(problem: DAEProblem) -> Terms:
     fields = object.__getattribute__(problem, "__dict__")
     extra = {"residual": fields["residual"], "dy0": fields["dy0"], "structure": fields["jac_structure"]}
     return _terms(fields, None, **extra)
+
+
+@terms_of.register
+def _(problem: DDEProblem) -> Terms:
+    fields = object.__getattribute__(problem, "__dict__")
+    lags = fields["lags"](fields["args"]) if callable(fields["lags"]) else fields["lags"]
+    delays = Delays(fields["history"], lags, tuple(fields["dependent_lags"]), fields["neutral"])
+    extra = {"mass": fields["mass_matrix"], "structure": fields["jac_structure"]}
+    return _terms(fields, fields["f"], **extra, delays=delays)
 
 
 def _terms(fields: dict[str, Any], f: Slope | None, **extra: Any) -> Terms:

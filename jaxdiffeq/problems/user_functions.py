@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -16,6 +17,8 @@ from jaxdiffeq.algebra.krylov import MatrixFree
 from jaxdiffeq.algebra.structure import times_mass
 from jaxdiffeq.primitives.dataflow import dependencies
 from jaxdiffeq.primitives.jax_internals import axes_crossed
+from jaxdiffeq.problems import delay_errors
+from jaxdiffeq.problems.past import Past, blank, look_up
 from jaxdiffeq.problems.ravel import Program, Ravel, Split, as_array, close, inexact, real_dtype
 from jaxdiffeq.problems.vector_field import MassField, ResidualField, SplitField, VectorField
 from jaxdiffeq.types import PyTree
@@ -29,6 +32,9 @@ class Given(NamedTuple):
     jac: Callable | None
     residual: Callable | None
     mass: Callable | None
+    history: Any = None
+    """of a delay equation: a function (s, args) ↦ y, or numbers"""
+    dependent_lags: tuple = ()
 
 
 class Arguments(NamedTuple):
@@ -43,6 +49,30 @@ class Arguments(NamedTuple):
     mass: Any
     dy0: Any = None
     of_events: Any = ()
+    lags: Any = None
+    """the constant ones, [lags]"""
+    of_lags: Any = None
+    past: Past | None = None
+
+
+class Recall:
+    """h of a delay equation: `h(s)` is the state at time s, or an array of times, `h(s, derivative=True)` its slope."""
+
+    def __init__(self, ravel: Ravel, past: Past, history: Callable, t: jax.Array):
+        self._given = ravel, past, history, t
+
+    def __call__(self, s: Any, derivative: bool = False) -> PyTree:
+        ravel, past, history, t = self._given
+        s = jnp.asarray(s).astype(t.dtype)
+        seen = functools.partial(slope_along, history) if derivative else history
+        at = lambda s: ravel.unpack(look_up(past, seen, t, s, derivative))
+        if s.ndim == 0:
+            return at(s)
+        return jax.tree.map(lambda x: x.reshape(*s.shape, *x.shape[1:]), jax.vmap(at)(s.reshape(-1)))
+
+
+def slope_along(f: Callable, s: jax.Array) -> jax.Array:
+    return jax.jvp(f, (s,), (jnp.ones_like(s),))[1]
 
 
 @dataclass(frozen=True)
@@ -69,6 +99,32 @@ class OnArrays:
             return self._packed(errors.call(f, t, tree, self.rest.join(leaves)), tree)
 
         return on_one_array
+
+    def delayed(self, f: Callable, history: Any) -> Callable:
+        def on_one_array(t, y, past, leaves):
+            tree, args = self.ravel.unpack(y), self.rest.join(leaves)
+            h = Recall(self.ravel, past, lambda s: self.earlier(history, s, args, tree), t)
+            return self._packed(errors.call(f, t, tree, h, args), tree)
+
+        return on_one_array
+
+    def lags(self, given: tuple) -> Callable:
+        """Those that vary, [lags]."""
+
+        def on_one_array(t, y, leaves):
+            tree, args = self.ravel.unpack(y), self.rest.join(leaves)
+            found = [jnp.asarray(errors.call(lag, t, tree, args)) for lag in given]
+            delay_errors.lags_found(found)
+            return jnp.stack([x.reshape(()).astype(t.dtype) for x in found])
+
+        return on_one_array
+
+    def earlier(self, history: Any, s: jax.Array, args: PyTree, like: PyTree) -> jax.Array:
+        """What came before t₀."""
+        given = errors.call(history, s, args) if callable(history) else history
+        given = jax.tree.map(jnp.asarray, given)
+        delay_errors.history(given, like)
+        return self.ravel.pack(given)
 
     def residual(self, residual: Callable) -> Callable:
         def on_one_array(t, y, dy, leaves):
@@ -146,6 +202,8 @@ def field_of(given: Given, on: OnArrays, structure: Any, mass: Any, at: tuple) -
     if given.residual is not None or given.mass is not None:
         return _of_residual(given, on, structure, at)
     assert given.f is not None
+    if given.history is not None:
+        return _of_delays(given, on, structure, mass, at)
     program, of_f = on.close(on.slope(given.f), *at)
     second, of_explicit = (None, []) if given.explicit is None else on.close(on.slope(given.explicit), *at)
     derivative, of_jac = (None, []) if given.jac is None else on.close(on.jacobian(given.jac), *at)
@@ -184,6 +242,26 @@ def field_of(given: Given, on: OnArrays, structure: Any, mass: Any, at: tuple) -
     else:
         field = VectorField(implicit_part, *known)
     return replace(field, crosses_lanes=_crosses_lanes(program, second)), (of_f, of_explicit, of_jac)
+
+
+def _of_delays(given: Given, on: OnArrays, structure: Any, mass: Any, at: tuple) -> tuple[VectorField, tuple]:
+    """Of y′ = f(t, y, h, args). `at` has two examples of a past besides, the second one of a reverse pass."""
+    (t, y, leaves), pasts = at[:3], at[3:]
+    assert given.f is not None
+    slope = on.delayed(given.f, given.history)
+    ways = [on.close(slope, t, y, past, leaves) for past in pasts]
+    first, hints = len(ways[0][1]), pasts[0].near.hint.size
+
+    def f(t, y, args):
+        past = blank(pasts[0].ring, hints, t, y) if args.past is None else args.past._replace(cut=None)
+        program, consts = (ways[0][0], args.of_f[:first]) if past.felt is None else (ways[1][0], args.of_f[first:])
+        return program(consts, t, y, past, args.leaves)
+
+    program, consts = ways[0]
+    without = lambda y, rest: program(consts, rest[0], y, blank(pasts[0].ring, hints, rest[0], y), rest[1])
+    known = _bound(structure, on, without, (t, y, leaves)), False
+    field = VectorField(f, *known) if mass is None else MassField(f, *known, matrix_of=lambda args: args.mass)
+    return replace(field, crosses_lanes=_crosses_lanes(program)), ([*consts, *ways[1][1]], [], [])
 
 
 def _of_residual(given: Given, on: OnArrays, structure: Any, at: tuple) -> tuple[VectorField, tuple]:

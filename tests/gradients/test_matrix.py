@@ -7,6 +7,7 @@ hundred times what is expected and a thousandth of what any forgotten term would
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -177,10 +178,28 @@ def of_pair_true(x):
     return jnp.sum(WEIGHTS * (y**2 + 0.3 * x[0] * y**2))
 
 
+def delayed(x, strategy):
+    """y′ = −x[0]·y(t − x[1]), and y = x[2] before."""
+
+    def f(t, y, h, args):
+        return {"y": -args[0] * h(t - args[1])["y"]}
+
+    problem = jde.DDEProblem(f, {"y": x[2:]}, (0.0, END), x, history={"y": x[2:]}, lags=lambda args: args[1])
+    options = {"rtol": 1e-10, "atol": 1e-10, "max_steps": 512, "saveat": TIMES}
+    return jnp.sum(WEIGHTS * jde.solve(problem, jde.Tsit5(), gradient=strategy, **options).ys["y"][:, 0] ** 2)
+
+
+def delayed_true(x):
+    """By the method of steps: y = x[2]·Σ (−x[0])ᵏ (t − (k − 1)·x[1])ᵏ/k!, over k with t > (k − 1)·x[1]."""
+    y = sum((-x[0] * jnp.maximum(TIMES - (k - 1) * x[1], 0)) ** k / math.factorial(k) for k in range(1, 12))
+    return jnp.sum(WEIGHTS * (x[2] * (1 + y)) ** 2)
+
+
 OPTIONS = {
     "ODEProblem": (at_times, at_times_true),
     "mass_matrix": (with_mass, of_pair_true),
     "DAEProblem": (residual, of_pair_true),
+    "DDEProblem": (delayed, delayed_true),
     "ts": (at_times, at_times_true),
     "steps": (steps, steps_true),
     "t1": (end, end_true),
