@@ -367,3 +367,27 @@ def test_lanes_have_lags_and_gradients_of_their_own():
 def test_what_is_wrong_is_said(fields, message):
     with pytest.raises((TypeError, ValueError), match=message):
         jde.solve(of_decay().replace(**fields), jde.Tsit5())
+
+
+def test_events_happen_and_have_no_derivatives_yet():
+    """y′ = −y(t − 1) from 1, with 0.3 more where it comes down to a half; a lag later the jumps are known."""
+    gain = jde.Event(lambda t, y, args: y[0] - 0.5, lambda t, y, args: y + args, direction=-1)
+
+    def solve(amount):
+        problem = jde.DDEProblem(
+            lambda t, y, h, args: -h(t - 1.0),
+            jnp.ones(1),
+            (0.0, 1.9),
+            amount,
+            history=lambda s, args: jnp.ones(1),
+            lags=1.0,
+        )
+        return jde.solve(problem, jde.Tsit5(), events=gain, saveat=jnp.array([0.9, 1.9]), rtol=1e-9, atol=1e-9)
+
+    sol = solve(0.3)
+    np.testing.assert_allclose(sol.events.ts[:2], [0.5, 0.8], rtol=1e-12)
+    # 0.6 at 1; from there less by the integrals of 1 − s to 0.5, 1.3 − s to 0.8, 1.6 − s to 0.9, and two gains more
+    assert int(sol.events.count) == 4
+    np.testing.assert_allclose(sol.ys[:, 0], [0.7, 0.6 - 0.375 - 0.195 - 0.075 + 0.6], rtol=1e-7, atol=1e-7)
+    with pytest.raises(NotImplementedError, match="DDEProblem with events"):
+        jax.grad(lambda a: solve(a).ys[-1, 0])(0.3)

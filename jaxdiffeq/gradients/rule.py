@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
+from jaxdiffeq import errors
 from jaxdiffeq.primitives.cpu_kernel import is_small
 from jaxdiffeq.primitives.fused_region import fused_region
 from jaxdiffeq.primitives.jax_internals import as_now, on_plain_path, zero_tangent
@@ -71,6 +72,12 @@ class Active:
         return bool(self.names() & {"t0", "t1", "stops"})
 
 
+NO_EVENTS_IN_PAST = (
+    "a DDEProblem with events has no derivatives yet: a jump of y comes back as a jump of f one lag later, where such "
+    "a solve does not land. Differentiate it without events."
+)
+
+
 def differentiable(strategy: Any, integration: Any, inputs: Inputs, settings: Settings) -> tuple[Outputs, PyTree]:
     """Run the integration. Gradients flow through the first result by `strategy`; the second is constant.
 
@@ -96,6 +103,8 @@ def differentiable(strategy: Any, integration: Any, inputs: Inputs, settings: Se
         if not live:
             out = of.run(*primals)
             return out, jax.tree.map(zero_tangent, out)
+        if integration.remembers and integration.events is not None:
+            errors.unsupported(NO_EVENTS_IN_PAST)
         outputs, constants, kept = forward_only(of.recorded, *primals)
         there, back = (as_now(functools.partial(f, live)) for f in (of.tangent, of.cotangent))
         moves = [tangents[0][k] for k in live]
