@@ -75,6 +75,17 @@ def test_infusions_that_follow_each_other_each_have_their_own_derivatives():
     np.testing.assert_allclose(slopes[away], expected[away], rtol=1e-7, atol=1e-8)
 
 
+def test_doses_at_one_time_each_have_their_own_derivatives():
+    """Two at once, and an infusion that begins with them."""
+
+    def found(x):
+        return dosed(jde.Doses(x[:3], x[3:6], 0, jnp.stack([0.0, 0.0, x[6]])))
+
+    true = lambda x: superposed(x[:3], x[3:6], jnp.stack([0.0, 0.0, x[6]]), 1.0, 0.0, 0.4)
+    x = jnp.array([0.7, 0.7, 0.7, 3.0, 1.0, 2.0, 1.5])
+    np.testing.assert_allclose(jax.jit(jax.jacrev(found))(x), jax.jacfwd(true)(x), rtol=1e-7, atol=1e-8)
+
+
 def test_an_infusion_that_began_before_is_in_its_course():
     doses = jde.Doses(-1.0, 4.0, 0, duration=3.0)
     expected = 4 / 3 / 0.4 * (1 - np.exp(-0.4 * 2.0)) * np.exp(-0.4 * (TS - 2.0))
