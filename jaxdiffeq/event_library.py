@@ -31,8 +31,9 @@ class Doses(EventDefaults):
     nothing of doses. An infusion that lasts at t₀ is in its course, a dose at t₀ acts before the first step, one given
     at once before t₀ is part of y0. With counts=True doses are logged in `sol.events`, where an infusion begins and
     where it ends, and counted against `max_events`.
-    Derivatives: with respect to every number. Of several doses at once that are given at one time to rounding, that of
-    the time goes to the first of them; a dose that acts at t₀ has none with respect to its time.
+    Derivatives: with respect to every number. That of a time that several doses at once share, to rounding, is divided
+    among them as their amounts are, which is right for a linear f; a dose at once that acts at t₀ has none with respect
+    to its time.
     Shapes: times [doses] or []; amounts, duration, bioavailability, lag like times, or []. Units: times, duration,
     every, lag in that of t; amounts in that of y. Time must go forwards.
     Errors: `ValueError` for shapes that do not match, and for `every` without `count`; `TypeError` for an `into` of
@@ -85,15 +86,21 @@ class Doses(EventDefaults):
     @property
     def trigger(self) -> Trigger:
         times = jnp.concatenate([self.starts, self.ends]) if self.infuses else self.starts
-        first = jnp.concatenate([self.at_once != 0, jnp.zeros_like(self.ends, bool)])[: times.size]
+        jumps = jnp.concatenate([self.at_once, jnp.zeros_like(self.ends)])[: times.size]
 
         def ahead(t):
+            """The next time. Of several that are one it is the mean, by what comes at once, in its derivative."""
             if times.size == 0:
                 return jnp.full_like(t, jnp.nan)
             at = times.astype(t.dtype)
             passed = jax.lax.stop_gradient(jnp.where(at > t, at, jnp.inf))
-            k = jnp.argmax((passed == jnp.min(passed)).astype(jnp.int32) * (1 + first.astype(jnp.int32)))
-            return jnp.where(passed[k] < jnp.inf, at[k], jnp.nan)
+            next_one = jnp.min(passed)
+            share = jnp.where(passed == next_one, jumps.astype(t.dtype), 0)
+            whole = jnp.sum(share)
+            alone = (jnp.arange(at.size) == jnp.argmin(passed)).astype(t.dtype)
+            share = jnp.where(whole == 0, alone, share / jnp.where(whole == 0, 1, whole))
+            moved = jnp.sum(jnp.where(share != 0, share * (at - jax.lax.stop_gradient(at)), 0))
+            return jnp.where(next_one < jnp.inf, next_one + moved, jnp.nan)
 
         return Trigger(
             times=Times(

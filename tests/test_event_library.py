@@ -75,6 +75,17 @@ def test_infusions_that_follow_each_other_each_have_their_own_derivatives():
     np.testing.assert_allclose(slopes[away], expected[away], rtol=1e-7, atol=1e-8)
 
 
+def test_doses_at_one_time_each_have_their_own_derivatives():
+    """Two at once, and an infusion that begins with them."""
+
+    def found(x):
+        return dosed(jde.Doses(x[:3], x[3:6], 0, jnp.stack([0.0, 0.0, x[6]])))
+
+    true = lambda x: superposed(x[:3], x[3:6], jnp.stack([0.0, 0.0, x[6]]), 1.0, 0.0, 0.4)
+    x = jnp.array([0.7, 0.7, 0.7, 3.0, 1.0, 2.0, 1.5])
+    np.testing.assert_allclose(jax.jit(jax.jacrev(found))(x), jax.jacfwd(true)(x), rtol=1e-7, atol=1e-8)
+
+
 def test_an_infusion_that_began_before_is_in_its_course():
     doses = jde.Doses(-1.0, 4.0, 0, duration=3.0)
     expected = 4 / 3 / 0.4 * (1 - np.exp(-0.4 * 2.0)) * np.exp(-0.4 * (TS - 2.0))
@@ -398,3 +409,33 @@ def test_calls_on_the_host():
     jax.block_until_ready(jax.vmap(end)(jnp.array([[1.0], [2.0]])))
     jax.effects_barrier()
     assert sorted(y for t, y, _ in calls if t == 2.0) == pytest.approx([np.exp(-1.4), 2 * np.exp(-1.4)], rel=1e-3)
+
+
+@pytest.mark.parametrize("strategy", [jde.ReverseAD(), jde.ForwardAD()], ids=str)
+def test_events_at_one_instant_each_have_their_own_derivatives(strategy):
+    """Three timers and a root at t = 1, of which one is landed on; all of them commute."""
+
+    def end(x):
+        problem = jde.ODEProblem(lambda t, y, args: -args * y, jnp.array([1.0, 0.5, 0.0]), (0.0, 4.0), 0.4)
+        clock = lambda t, y, args: t - x[4]
+        events = [
+            jde.Doses(x[0], 2.0, 0),
+            jde.PresetTimes(x[1], lambda t, y, args: y.at[1].add(t)),
+            jde.Doses(x[2], 3.0, 1, duration=x[3]),
+            jde.Event(clock, lambda t, y, args: y.at[2].add(1.0)),
+        ]
+        options = {"saveat": jnp.array([2.2, 4.0]), "gradient": strategy, "rtol": 1e-11, "atol": 1e-11}
+        ys = jde.solve(problem, jde.Tsit5(), events=events, **options).ys
+        return jnp.sum(ys * jnp.array([[1.0, 2.0, 0.3], [3.0, -1.0, 0.7]]))
+
+    def true(x):
+        s = jnp.array([2.2, 4.0])
+        first = (jnp.exp(-0.4 * s) + course(s - x[0], 2.0, 0.0, 0.4)) * jnp.array([1.0, 3.0])
+        second = 0.5 * jnp.exp(-0.4 * s) + course(s - x[1], x[1], 0.0, 0.4) + course(s - x[2], 3.0, x[3], 0.4)
+        third = course(s - x[4], 1.0, 0.0, 0.4) * jnp.array([0.3, 0.7])
+        return jnp.sum(first + second * jnp.array([2.0, -1.0]) + third)
+
+    x = jnp.array([1.0, 1.0, 1.0, 1.3, 1.0])
+    value, gradient = jax.jit(jax.value_and_grad(end))(x)
+    np.testing.assert_allclose(value, true(x), rtol=1e-9)
+    np.testing.assert_allclose(gradient, jax.grad(true)(x), rtol=1e-7)

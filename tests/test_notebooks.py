@@ -25,7 +25,7 @@ def name_of(path: Path) -> str:
 
 
 def test_there_are_notebooks():
-    assert len(NOTEBOOKS) >= 9
+    assert len(NOTEBOOKS) >= 11
 
 
 @pytest.mark.slow

@@ -194,14 +194,21 @@ class Events:
 
     # ---- what events do
 
-    def act(self, inputs: Inputs, step: StepView, after: State) -> tuple[State, jax.Array]:
-        """The state after all that act, in turn, and y before and after each, [events + 1, *state]."""
+    def act(self, inputs: Inputs, step: StepView, after: State, f: Callable | None) -> tuple[State, jax.Array]:
+        """The state after all that act, in turn, and y before and after each, [events + 1, *state].
+
+        The time of a timer that was not landed on by itself is the same to rounding, but not in its derivative: with f,
+        that is the derivative of a step from the one to the other.
+        """
         fired, t, ahead = step.made.fired, after.t, after.events
         info = Look(_no_conditions, self.directions, inputs, step, step.made.watch.happened).info(jnp.ones_like(t))
         chain, changed = [after.y], ahead.changed
         for member in self.members:
-            which = member.of(fired)
-            y, changed = self._one(member, inputs, t, chain[-1], changed, which, info)
+            which, before = member.of(fired), (chain[-1], self.changed(inputs.args, changed))
+            own = self._own_time(member, ahead, which, t) if f is not None else t
+            y, changed = self._one(member, inputs, own, chain[-1], changed, which, info)
+            if own is not t:
+                y = _step_between(f, t, own, before, (y, self.changed(inputs.args, changed)))
             chain.append(y)
         args, y = self.changed(inputs.args, changed), chain[-1]
         times = []
@@ -212,6 +219,13 @@ class Events:
             later = self._later(inputs, timer.next(ticks, *given, inputs.t0, _way(inputs)), t)
             times.append(jnp.where(acts, later, ahead.timers[j]))
         return after._replace(y=y, events=Ahead(_stacked(times, t), changed)), jnp.stack(chain)
+
+    def _own_time(self, member: Member, ahead: Ahead, which: jax.Array, t: jax.Array) -> jax.Array:
+        """When a timer acts, where something else may act too."""
+        timer = member.first - (self.nothing.size - len(self.timers))
+        if member.size == 0 or timer < 0 or len(self.members) == 1:
+            return t
+        return jnp.where(jnp.any(which), ahead.timers[timer], t)
 
     def _one(
         self, member: Member, inputs: Inputs, t: Any, y: Any, changed: list, which: jax.Array, info: Info
@@ -225,6 +239,24 @@ class Events:
             return affect(at, state, args, which, told)
 
         return lax.cond(acts, acted, lambda: (y, changed))
+
+
+def _step_between(f: Any, t: jax.Array, own: jax.Array, before: tuple, after: tuple) -> jax.Array:
+    """y after an affect at `own`, from `before` to `after`, y and args, as it is at t: the same but for its derivative,
+    y + (own − t)·(f before − f after)."""
+
+    @jax.custom_jvp
+    def stepped(y, apart, given):
+        return y
+
+    def rule(primals, tangents):
+        (y, apart, given), (dy, d_apart, _) = primals, tangents
+        (t, (y0, args0), (y1, args1)) = given
+        jump = f(t, y0, args0) - f(t, y1, args1)
+        return stepped(y, apart, given), dy + d_apart.astype(dy.dtype) * jump
+
+    stepped.defjvp(rule)
+    return stepped(after[0], own - t, (t, before, after))
 
 
 def _way(inputs: Inputs) -> jax.Array:
