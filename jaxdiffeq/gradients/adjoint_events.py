@@ -10,21 +10,20 @@ Source: Galán, Feehery, Barton 1999, doi:10.1016/S0168-9274(98)00125-1 (the jum
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdiffeq.engine.integration import START
 from jaxdiffeq.gradients.adjoint_equation import Known, Trajectory
 from jaxdiffeq.gradients.adjoint_jumps import Carried, Cursors, Moving, known, real_sum
 from jaxdiffeq.gradients.packing import Parts
 from jaxdiffeq.gradients.rule import Active, parted
 from jaxdiffeq.gradients.segments import Landing
 from jaxdiffeq.primitives.row_buffer import read
-from jaxdiffeq.types import Ahead, Inputs, PyTree, Settings, Sizing, State, StepCotangents, StepView
+from jaxdiffeq.types import Ahead, PyTree, Settings, Sizing, State, StepCotangents, StepView
 
 
 class Owner(NamedTuple):
@@ -85,7 +84,7 @@ class Crossings:
         here = known(moving, cursors)
         after, before, t = self.along.here(here), self.along.here(there), moving.t
         y = before.solution(t, moving.parts, there)
-        (y1, timers, changed, chain), pull, view = self._act(before, t, y, landing)
+        (y1, _, changed, chain), pull, view = self._act(before, t, y, landing)
         view = view(t, y, landing.ahead.timers, before.inputs)
         rows, bar_t, d_chain = self._logged(cursors, view, chain)
         lam = after.inertia(t, y1, moving.parts.lam, here.passed)
@@ -110,7 +109,7 @@ class Crossings:
 
         def view(t, y, timers, inputs):
             at = State(t, y, (), (), Ahead(timers, integration.events.changing(inputs.args)))
-            return StepView(at, at, y, None, made, jnp.array(True), START)
+            return StepView(at, at, y, None, made, jnp.array(True), jnp.zeros((), jnp.int32))
 
         def act(t, y, timers, theta, t0):
             inputs = before.inputs._replace(args=before.args(theta), t0=t0)
@@ -169,9 +168,7 @@ class Crossings:
         """At t₀, whose the clock is, and what the first times of timers are to the active leaves."""
         inputs, clock = self.along.inputs, moving.events.clock
         still = inputs.t0 == inputs.t1
-        moving = moving.timed(
-            jnp.zeros_like(clock), t1=jnp.where(still, clock, 0), t0=jnp.where(still, 0, clock)
-        )
+        moving = moving.timed(jnp.zeros_like(clock), t1=jnp.where(still, clock, 0), t0=jnp.where(still, 0, clock))
         timers = lambda leaves: self.integration.events.ahead(active.fill(leaves)).timers
         (more,) = jax.vjp(timers, active.leaves())[1](moving.events.timers)
         return moving, more
