@@ -1,4 +1,4 @@
-"""The backward solve of a continuous adjoint, from one saved time, stop or segment boundary to the next."""
+"""The backward solve of a continuous adjoint, from one saved time, stop, event or segment boundary to the next."""
 
 from __future__ import annotations
 
