@@ -240,8 +240,8 @@ class Integration:
         return lax.cond(view.taken & step.restart, begun_again, as_it_is)
 
     def acted(self, inputs: Inputs, settings: Settings, view: StepView, after: State) -> tuple[State, Any, Any]:
-        """The state at the end of a step once events have acted, with the memory it had, what they made of y in turn,
-        and f on the way from there."""
+        """The state at the end of a step once events have acted, with the memory it had; y before and after each; and
+        f on the way from there."""
         new, chain = after, None
         if self.events is not None:
             _, before = self.ahead(inputs, view.before, view.number)

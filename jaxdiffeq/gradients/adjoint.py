@@ -4,9 +4,10 @@ They approximate the gradient of the true solution; `ReverseAD` gives that of th
 tolerance, of the backward solve too, which is that of the forward solve unless another one is given. λ gains the
 cotangent of every saved value at its time, and time itself has derivatives: dL/dt₁ = ȳ₁·f(t₁, y₁), dL/dt₀ =
 −λ(t₀)·f(t₀, y₀), dL/dtsₖ = ȳₖ·f(tsₖ, yₖ), and λ·(f(T⁻) − f(T⁺)) for a stop T where f jumps. After saved steps, each
-row counts as a saved time. A backward solve that fails gives NaN. Where M·dy/dt = f or F(t, y, dy/dt) = 0, so is the
-adjoint equation: d(Eᵀλ)/dt = −Jᵀλ with E = M or ∂F/∂(dy/dt), J = ∂f/∂y or −∂F/∂y. If dy/dt enters F nonlinearly, E has
-small jumps between the steps, and the backward solve wants an `rtol` some hundred times larger than the forward one.
+row counts as a saved time. At events λ jumps, see `adjoint_events`. A backward solve that fails gives NaN. Where
+M·dy/dt = f or F(t, y, dy/dt) = 0, so is the adjoint equation: d(Eᵀλ)/dt = −Jᵀλ with E = M or ∂F/∂(dy/dt), J = ∂f/∂y or
+−∂F/∂y. If dy/dt enters F nonlinearly, E has small jumps between the steps, and the backward solve wants an `rtol` some
+hundred times larger than the forward one.
 Source: Pontryagin et al., The Mathematical Theory of Optimal Processes, 1962; Cao, Li, Petzold, Serban 2003,
 doi:10.1137/S1064827501380630.
 """

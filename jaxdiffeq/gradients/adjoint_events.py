@@ -17,7 +17,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdiffeq.engine.integration import START
 from jaxdiffeq.gradients.adjoint_equation import Known, Trajectory
 from jaxdiffeq.gradients.adjoint_jumps import Carried, Cursors, Moving, known, real_sum
 from jaxdiffeq.gradients.packing import Parts
@@ -110,7 +109,7 @@ class Crossings:
 
         def view(t, y, timers, inputs):
             at = State(t, y, (), (), Ahead(timers, integration.events.changing(inputs.args)))
-            return StepView(at, at, y, None, made, jnp.array(True), START)
+            return StepView(at, at, y, None, made, jnp.array(True), jnp.zeros((), jnp.int32))
 
         def act(t, y, timers, theta, t0):
             inputs = before.inputs._replace(args=before.args(theta), t0=t0)

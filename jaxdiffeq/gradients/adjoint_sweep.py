@@ -1,4 +1,4 @@
-"""The backward solve of a continuous adjoint, from one saved time, stop or segment boundary to the next."""
+"""The backward solve of a continuous adjoint, from one saved time, stop, event or segment boundary to the next."""
 
 from __future__ import annotations
 
@@ -173,14 +173,15 @@ class Sweep:
         """At the end: of the span, or where a solve that failed has stopped."""
         inputs, y1, along, constants = self.along.inputs, self.tape.y1, self.along, self.constants
         good = (constants.result == Result.success) | (constants.result == Result.terminated)
-        end, events = jnp.where(good, inputs.t1, constants.t), self.integration.events
+        events = self.integration.events
+        end = jnp.where(good, inputs.t1, constants.t) if events is None else self.tape.t1
         theta = [jnp.zeros_like(x) for x in along.theta()]
         times = Times(*(jnp.zeros_like(getattr(inputs, name)) if along.moves(name) else None for name in Times._fields))
         zero = jnp.zeros((), jnp.int32)
         last = jnp.sum(along.direction * inputs.stops < along.direction * end, dtype=jnp.int32) - 1
         carried = ()
         if events is not None:
-            end, along, carried = self.ended(last, bars)
+            along, carried = self.ended(last, bars)
             theta = [*theta[: len(theta) - len(bars.changed)], *bars.changed]
         elif along.active.time:
             change = bars.t + real_sum(bars.y * along.velocity(end, y1, last)).astype(end.dtype)
@@ -208,14 +209,14 @@ class Sweep:
         )
         return Moving(end, parts, times, segment, carried), cursors
 
-    def ended(self, passed: jax.Array, bars: Outputs) -> tuple[jax.Array, Trajectory, Carried]:
-        """Where a solve with events has ended, with the parameters of there, and what goes back besides."""
+    def ended(self, passed: jax.Array, bars: Outputs) -> tuple[Trajectory, Carried]:
+        """The parameters where a solve with events has ended, and what goes back besides."""
         events, tape, inputs = self.integration.events, self.tape, self.along.inputs
         changed = joined(events.changing(inputs.args), tape.changed, self.constants.changed)
         along = self.along.here(Known(None, passed, passed, (), changed))
         clock = bars.t + real_sum(bars.y * along.velocity(tape.t1, tape.y1, passed)).astype(tape.t1.dtype)
         timers = jnp.zeros_like(events.ahead(inputs).timers)
-        return tape.t1, along, Carried(clock, timers, changed)
+        return along, Carried(clock, timers, changed)
 
     def last_row(self, name: str, mark: jax.Array) -> jax.Array:
         """No step counts the values that are saved at an instant."""
@@ -285,8 +286,8 @@ class Sweep:
             best = later(inputs.stops[jnp.maximum(cursors.stop, 0)], cursors.stop >= 0)
         if moving.segment is not None:
             best = later(moving.segment.t0[0], (cursors.segment > 0) & (cursors.steps > 0))
-        if self.integration.events is not None:
-            best = later(moving.segment.t1[jnp.maximum(cursors.first - 1, 0)], cursors.first > 0)
+            if self.integration.events is not None:
+                best = later(moving.segment.t1[jnp.maximum(cursors.first - 1, 0)], cursors.first > 0)
         return best
 
     def collect(self, moving: Moving, cursors: Cursors, scale: jax.Array) -> list[jax.Array]:

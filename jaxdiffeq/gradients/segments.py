@@ -89,15 +89,14 @@ def empty(integration: Any, inputs: Inputs) -> Segment:
     """Uninitialised room for a segment."""
     events, landing = integration.events, ()
     if events is not None:
-        landing = Landing(
-            inputs.y0, *jax.eval_shape(lambda x: (events.ahead(x), events.watch(x), events.nothing), inputs)
-        )
+        nothing_yet = jax.eval_shape(lambda x: (events.ahead(x), events.watch(x), events.nothing), inputs)
+        landing = Landing(inputs.y0, *nothing_yet)
     return _room(inputs, integration.room(inputs), landing)
 
 
 def _room(inputs: Inputs, coefficients: Any, landing: Any) -> Segment:
     t = jax.ShapeDtypeStruct((), inputs.t0.dtype)
-    return rows(Segment(t, t, coefficients, landing), SEGMENT)
+    return Segment(*rows((t, t, coefficients, landing), SEGMENT))
 
 
 def load(integration: Any, inputs: Inputs, settings: Settings, tape: tuple[State, Marks], segment: Segment, span: Any):

@@ -11,6 +11,8 @@ import pytest
 import jaxdiffeq as jde
 
 STRATEGIES = [jde.ReverseAD(), jde.ForwardAD(), jde.ReverseAD(memory=2)]
+ADJOINTS = [jde.InterpolatingAdjoint(), jde.QuadratureAdjoint(), jde.GaussAdjoint()]
+BOTH = pytest.mark.parametrize("strategy", [jde.ReverseAD(), jde.GaussAdjoint()], ids=str)  # discrete, continuous
 TIGHT: dict[str, Any] = {"rtol": 1e-10, "atol": 1e-10}
 G = 9.8
 
@@ -44,7 +46,7 @@ def ball_true(x, count=20):
 X = jnp.array([0.85, 20.0, G])
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES, ids=str)
+@pytest.mark.parametrize("strategy", STRATEGIES + ADJOINTS, ids=str)
 def test_after_each_of_twenty_bounces(strategy):
     pick = jax.random.normal(jax.random.key(0), (2, 20))  # one cotangent for all: forty columns are forty programs
     gradient = jax.jit(jax.grad(lambda x: jnp.sum(pick * ball(x, strategy))))(X)
@@ -58,14 +60,16 @@ def test_each_row_has_its_own():
     )
 
 
-def test_second_derivatives():
-    found = jax.jit(jax.hessian(lambda x: jnp.sum(ball(x, jde.ReverseAD(), 4))))(X)
+@BOTH
+def test_second_derivatives(strategy):
+    found = jax.jit(jax.hessian(lambda x: jnp.sum(ball(x, strategy, 4))))(X)
     np.testing.assert_allclose(found, jax.hessian(lambda x: jnp.sum(ball_true(x, 4)))(X), rtol=1e-7, atol=1e-9)
 
 
-def test_lanes_have_their_own():
+@BOTH
+def test_lanes_have_their_own(strategy):
     xs = jnp.stack([X, X.at[0].set(0.6), X.at[1].set(2.0)])
-    loss = lambda x: jnp.sum(ball(x, jde.ReverseAD(), 5))
+    loss = lambda x: jnp.sum(ball(x, strategy, 5))
     found = jax.jit(jax.vmap(jax.grad(loss)))(xs)
     np.testing.assert_allclose(found, jax.vmap(jax.grad(lambda x: jnp.sum(ball_true(x, 5))))(xs), rtol=1e-8)
 
@@ -128,7 +132,7 @@ def dosed(strategy):
     return jax.jit(solve), jax.jit(jax.grad(solve))
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES[:2], ids=str)
+@pytest.mark.parametrize("strategy", [*STRATEGIES[:2], jde.GaussAdjoint()], ids=str)
 def test_times_of_timers(strategy):
     """Against central differences of the solve, which has no error of its own that depends on the step."""
     x, h = jnp.array([0.6, 0.2, 0.9, 1.5, 0.43]), 1e-5
@@ -137,26 +141,30 @@ def test_times_of_timers(strategy):
     np.testing.assert_allclose(gradient(x), central, rtol=1e-6)
 
 
-def test_events_at_one_time():
+@BOTH
+def test_events_at_one_time(strategy):
     """Both act at the root of the first, and their order matters."""
     add = jde.Event(lambda t, y, args: y[0] - args, lambda t, y, args: y.at[1].add(args))
     times = jde.Event(lambda t, y, args: y[0] - args, lambda t, y, args: y.at[1].multiply(t))
 
     def end(p, events):
         problem = jde.ODEProblem(lambda t, y, args: jnp.array([2.0, 0.0]), jnp.array([0.0, 1.0]), (0.0, 1.0), p)
-        return jde.solve(problem, jde.Tsit5(), events=events, saveat=jde.SaveAt(t1=True)).ys[0, 1]
+        options = {"saveat": jde.SaveAt(t1=True), "gradient": strategy}
+        return jde.solve(problem, jde.Tsit5(), events=events, **options).ys[0, 1]
 
-    found = [jax.grad(end)(0.5, events) for events in ([add, times], [times, add])]
+    found = [jax.jit(jax.grad(lambda p, e=events: end(p, e)))(0.5) for events in ([add, times], [times, add])]
     np.testing.assert_allclose(found, [(1 + 2 * 0.5) / 2, 0.5 + 1], rtol=1e-12)  # (1 + p)·p/2 and p/2 + p
 
 
-def test_what_does_not_act_has_no_part():
+@BOTH
+def test_what_does_not_act_has_no_part(strategy):
     """An affect that is NaN wherever it does not act, in one of two lanes."""
     root = jde.Event(lambda t, y, args: y[0] - 2.0, lambda t, y, args: jnp.sqrt(y - 2.0 + 1e-3))
 
     def end(rate):
         problem = jde.ODEProblem(lambda t, y, args: args * jnp.ones(1), jnp.zeros(1), (0.0, 1.0), rate)
-        return jde.solve(problem, jde.Tsit5(), events=root, saveat=jde.SaveAt(t1=True)).ys[0, 0]
+        options = {"saveat": jde.SaveAt(t1=True), "gradient": strategy}
+        return jde.solve(problem, jde.Tsit5(), events=root, **options).ys[0, 0]
 
     value, slope = jax.jit(jax.vmap(jax.value_and_grad(end)))(jnp.array([1.0, 3.0]))
     np.testing.assert_allclose(value, [1.0, 1e-3**0.5 + 1.0], rtol=1e-9)
