@@ -14,7 +14,8 @@ from jaxdiffeq.engine.history import Pieces
 from jaxdiffeq.engine.log import Log, Window
 from jaxdiffeq.engine.recorders import RecorderDefaults, SaveSteps, SaveTimes
 from jaxdiffeq.engine.regularisers import RegulariserSums
-from jaxdiffeq.gradients.quadrature import Quadrature
+from jaxdiffeq.frontend.plan import Calls
+from jaxdiffeq.gradients.quadrature import Integrals, Quadrature
 from jaxdiffeq.gradients.segments import Checkpoints, Polynomials
 
 
@@ -24,10 +25,15 @@ def observe(t, y, args):
 
 VALUES: list[interfaces.ValueRecorder] = [SaveTimes(observe), SaveSteps(observe, 4)]
 NO_EVENTS = Events((), None, np.zeros(0), None, (), lambda args: [], lambda args, new: args, 4, False)
-SAVING: list[interfaces.SavingRecorder] = [*VALUES, RegulariserSums(("error",)), SaveEvents(NO_EVENTS)]
+SAVING: list[interfaces.SavingRecorder] = [
+    *VALUES,
+    RegulariserSums(("error",)),
+    SaveEvents(NO_EVENTS),
+    Integrals(lambda t, y, args: [y], (), 3),
+]
 RECORDERS: list[interfaces.Recorder] = [
     *SAVING, Log(4, 64), Window(4), Pieces(4), Checkpoints(4, 64), Polynomials(),
-    Quadrature(lambda t, z, args: [z], (), 3),
+    Quadrature(lambda t, z, args: [z], (), 3), Calls((), None),
 ]  # fmt: skip
 STRATEGIES: list[interfaces.GradientStrategy] = [
     *(jde.ReverseAD(), jde.ForwardAD(), jde.BacksolveAdjoint(), jde.InterpolatingAdjoint()),

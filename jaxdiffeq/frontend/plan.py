@@ -125,19 +125,14 @@ def prepare(terms: Terms, options: Options) -> tuple[Plan, Arrays]:
     errors.unknowns(ravel.size, mass is not None or terms.is_residual)
     dtype = time_dtype(ravel.dtype, (t0, t1))
     (t0, t1), stops = _span(options, (t0, t1), dtype)
-    lags, memory, past = None, None, ()
-    if delays is not None:
-        lags, memory, stops = _delayed(terms, options, ravel, (t0, t1), stops)
-        past = delays.history, delays.dependent_lags
+    lags, memory, stops = _delayed(terms, options, ravel, (t0, t1), stops)
+    past = () if delays is None else (delays.history, delays.dependent_lags)
     saveat = normalise(options.saveat)
     if on_whole is not None:
         saveat = replace(saveat, fn=on_whole(saveat.fn))
     keep, ts = times(saveat, t0, t1, dtype)
     varying, mass = (mass, None) if callable(mass) else (None, mass)
-    events = options.events if on_whole is None else tuple(e.on_whole(on_whole) for e in options.events)
-    suited(events, t0, t1, options.controller.equal)
-    errors.positive_integer(options.max_events, "max_events")
-    errors.saved_events(saveat, events)
+    events = _events(options, saveat, on_whole, (t0, t1))
     driven = prepare_all((Given(f, explicit, jac, residual, varying, *past), args, events), t0, t1)
     given, args, events = driven.taken
     if driven.jumps or driven.kinks:
@@ -168,7 +163,8 @@ def prepare(terms: Terms, options: Options) -> tuple[Plan, Arrays]:
 def _delayed(terms: Terms, options: Options, ravel: Ravel, span: tuple[Any, Any], stops: Any) -> tuple:
     """The lags, what is known of them when the solve is compiled, and the stops with those that they make."""
     delays, (t0, t1), stepper = terms.delays, span, options.method
-    assert delays is not None
+    if delays is None:
+        return None, None, stops
     delay_errors.forwards(t0, t1)
     lags = of_delays.numbers(delays.lags, t0.dtype)
     row_bytes = (stepper.degree + 1) * ravel.size * jnp.dtype(ravel.dtype).itemsize
@@ -176,6 +172,15 @@ def _delayed(terms: Terms, options: Options, ravel: Ravel, span: tuple[Any, Any]
     points = of_delays.breaking_points(delays, lags, span, stepper.order)
     xp = np if errors.all_concrete((points, stops)) else jnp
     return lags, memory, of_delays.apart(xp.concatenate([stops, points]), t0, t1)
+
+
+def _events(options: Options, saveat: Any, on_whole: Any, span: tuple[Any, Any]) -> tuple:
+    """The events, on the numbers of a state."""
+    events = options.events if on_whole is None else tuple(e.on_whole(on_whole) for e in options.events)
+    suited(events, *span, options.controller.equal)
+    errors.positive_integer(options.max_events, "max_events")
+    errors.saved_events(saveat, events)
+    return events
 
 
 def _span(options: Options, given: tuple[Any, Any], dtype: Any) -> tuple[tuple[Any, Any], Any]:
@@ -282,7 +287,7 @@ def build(plan: Plan, arrays: Arrays, capacity: int, traced: bool = True) -> Bui
         support.check_info(plan.gradient, happens.asks)
         recorders["events"] = SaveEvents(happens)
     if tells := tuple(event.tells for event in events if event.tells is not None):
-        recorders["calls"] = _Calls(tells, on)
+        recorders["calls"] = Calls(tells, on)
     made = field, plan.stepper, recorders, plan.watch
     integration, of_lags = Integration(*made, events=happens), None
     if plan.memory is not None:
@@ -352,7 +357,7 @@ def _recorders(plan: Plan, arrays: Arrays, observe: Any, capacity: int) -> dict[
 
 
 @dataclass(frozen=True)
-class _Calls(RecorderDefaults):
+class Calls(RecorderDefaults):
     """Functions called on the host after every accepted step; under `vmap`, for each lane."""
 
     functions: tuple
