@@ -32,8 +32,7 @@ class Doses(EventDefaults):
     at once before t₀ is part of y0. With counts=True doses are logged in `sol.events`, where an infusion begins and
     where it ends, and counted against `max_events`.
     Derivatives: with respect to every number. That of a time that several doses at once share, to rounding, is divided
-    among them as their amounts are, which is right for a linear f; a dose at once that acts at t₀ has none with respect
-    to its time.
+    among them as their amounts are, which is right for a linear f. That of a dose at t₀ is the one for later.
     Shapes: times [doses] or []; amounts, duration, bioavailability, lag like times, or []. Units: times, duration,
     every, lag in that of t; amounts in that of y. Time must go forwards.
     Errors: `ValueError` for shapes that do not match, and for `every` without `count`; `TypeError` for an `into` of
@@ -89,22 +88,30 @@ class Doses(EventDefaults):
         jumps = jnp.concatenate([self.at_once, jnp.zeros_like(self.ends)])[: times.size]
 
         def ahead(t):
-            """The next time. Of several that are one it is the mean, by what comes at once, in its derivative."""
-            if times.size == 0:
-                return jnp.full_like(t, jnp.nan)
             at = times.astype(t.dtype)
-            passed = jax.lax.stop_gradient(jnp.where(at > t, at, jnp.inf))
+            return first_of(at, at > t)
+
+        def now(t):
+            at = times.astype(t.dtype)
+            given = first_of(at, at == t)
+            return jnp.where(jnp.isnan(given), t, given) if self.infuses else given
+
+        def first_of(at, which):
+            """The first of times. Of several that are one it is the mean, by what comes at once, in its derivative."""
+            if times.size == 0:
+                return jnp.nan
+            passed = jax.lax.stop_gradient(jnp.where(which, at, jnp.inf))
             next_one = jnp.min(passed)
-            share = jnp.where(passed == next_one, jumps.astype(t.dtype), 0)
+            share = jnp.where(passed == next_one, jumps.astype(at.dtype), 0)
             whole = jnp.sum(share)
-            alone = (jnp.arange(at.size) == jnp.argmin(passed)).astype(t.dtype)
+            alone = (jnp.arange(at.size) == jnp.argmin(passed)).astype(at.dtype)
             share = jnp.where(whole == 0, alone, share / jnp.where(whole == 0, 1, whole))
             moved = jnp.sum(jnp.where(share != 0, share * (at - jax.lax.stop_gradient(at)), 0))
             return jnp.where(next_one < jnp.inf, next_one + moved, jnp.nan)
 
         return Trigger(
             times=Times(
-                now=lambda t0, y, args, way: jnp.any(times.astype(t0.dtype) == t0) | self.infuses,
+                now=lambda t0, y, args, way: now(t0),
                 first=lambda t0, y, args, way: ahead(t0),
                 next=lambda ticks, t, y, args, t0, way: ahead(t),
             )

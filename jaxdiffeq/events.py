@@ -55,9 +55,9 @@ class Trigger(NamedTuple):
 
 
 class Times(NamedTuple):
-    """Of a timer: whether it acts at t₀, when first, and when for the `ticks` + 1st time. `way` is the sign of t₁ − t₀.
+    """Of a timer: t₀ if it acts there, when first, and when for the `ticks` + 1st time. `way` is the sign of t₁ − t₀.
 
-    (t0, y, args, way) ↦ a truth value; (t0, y, args, way) ↦ a time; (ticks, t, y, args, t0, way) ↦ a time. A time that
+    (t0, y, args, way) ↦ a time; (t0, y, args, way) ↦ a time; (ticks, t, y, args, t0, way) ↦ a time. A time that
     does not lie ahead means never.
     """
 
@@ -157,6 +157,13 @@ class DiscreteEvent(EventDefaults):
         return Trigger(holds=self.condition)
 
 
+def _first_at(times: jax.Array, t: jax.Array) -> jax.Array:
+    """The first of these that is t; NaN without any."""
+    if times.size == 0:
+        return jnp.full_like(t, jnp.nan)
+    return jnp.where(jnp.any(times == t), times[jnp.argmax(times == t)], jnp.nan)
+
+
 @unchecked_tree
 @dataclass(frozen=True)
 class PresetTimes(EventDefaults):
@@ -187,7 +194,7 @@ class PresetTimes(EventDefaults):
 
         return Trigger(
             times=Times(
-                now=lambda t0, y, args, way: jnp.any(times.astype(t0.dtype) == t0),
+                now=lambda t0, y, args, way: _first_at(times.astype(t0.dtype), t0),
                 first=lambda t0, y, args, way: ahead(t0, way),
                 next=lambda ticks, t, y, args, t0, way: ahead(t, way),
             )
@@ -229,9 +236,8 @@ class Periodic(EventDefaults):
             return first(t0, way) + way * ticks.astype(t0.dtype) * jnp.asarray(self.every, t0.dtype)
 
         def now(t0, y, args, way):
-            if self.start is None:
-                return jnp.array(False)
-            return first(t0, way) - way * jnp.asarray(self.every, t0.dtype) == t0
+            never = jnp.full_like(t0, jnp.nan)
+            return never if self.start is None else first(t0, way) - way * jnp.asarray(self.every, t0.dtype)
 
         return Trigger(
             times=Times(
@@ -265,7 +271,7 @@ class NextTime(EventDefaults):
         choose = lambda t, y, args: errors.call(self.choose, t, y, args)
         return Trigger(
             times=Times(
-                now=lambda t0, y, args, way: jnp.array(False),
+                now=lambda t0, y, args, way: jnp.full_like(t0, jnp.nan),
                 first=lambda t0, y, args, way: choose(t0, y, args),
                 next=lambda ticks, t, y, args, t0, way: choose(t, y, args),
             )

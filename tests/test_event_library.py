@@ -86,6 +86,22 @@ def test_doses_at_one_time_each_have_their_own_derivatives():
     np.testing.assert_allclose(jax.jit(jax.jacrev(found))(x), jax.jacfwd(true)(x), rtol=1e-7, atol=1e-8)
 
 
+def test_doses_at_the_start_have_derivatives_for_later_ones():
+    """Of two that are given there and their lag, by a mixed event too."""
+
+    def found(x):
+        events = [jde.Doses(x[:2], x[2:4], 0, lag=x[4]), jde.PresetTimes(x[5], lambda t, y, args: y + 2.0 + t)]
+        return dosed(events)[1:]
+
+    def true(x):
+        own = jnp.append(x[:2] + x[4], x[5])
+        return superposed(own, jnp.append(x[2:4], 2.0 + x[5]), jnp.zeros(3), 1.0, 0.0, 0.4, TS[1:])
+
+    x = jnp.array([0.0, 0.0, 3.0, 1.0, 0.0, 0.0])
+    np.testing.assert_allclose(found(x), true(x), rtol=1e-9)
+    np.testing.assert_allclose(jax.jit(jax.jacrev(found))(x), jax.jacfwd(true)(x), rtol=1e-7, atol=1e-8)
+
+
 def test_an_infusion_that_began_before_is_in_its_course():
     doses = jde.Doses(-1.0, 4.0, 0, duration=3.0)
     expected = 4 / 3 / 0.4 * (1 - np.exp(-0.4 * 2.0)) * np.exp(-0.4 * (TS - 2.0))

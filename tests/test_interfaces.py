@@ -1,6 +1,7 @@
 """The promises of `jaxdiffeq.interfaces`, kept by every part. Pyright checks the types of these tables."""
 
 import types
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ SAVING: list[interfaces.SavingRecorder] = [
 ]
 RECORDERS: list[interfaces.Recorder] = [
     *SAVING, Log(4, 64), Window(4), Pieces(4), Checkpoints(4, 64), Polynomials(),
-    Quadrature(lambda t, z, args: [z], (), 3), Calls((), None),
+    Quadrature(lambda t, z, args: [z], (), 3), Calls((), cast(Any, None)),
 ]  # fmt: skip
 STRATEGIES: list[interfaces.GradientStrategy] = [
     *(jde.ReverseAD(), jde.ForwardAD(), jde.BacksolveAdjoint(), jde.InterpolatingAdjoint()),

@@ -61,10 +61,10 @@ class Member:
 
 
 class Timer(NamedTuple):
-    """Whether it acts at t₀, when first, and when for the `ticks` + 1st time; `way` is the sign of t₁ − t₀."""
+    """t₀ if it acts there, when first, and when for the `ticks` + 1st time; `way` is the sign of t₁ − t₀."""
 
     now: Callable
-    """(t₀, y, args, way) ↦ a truth value"""
+    """(t₀, y, args, way) ↦ a time"""
     first: Callable
     """(t₀, y, args, way) ↦ a time"""
     next: Callable
@@ -105,15 +105,19 @@ class Events:
         """Nothing acts."""
         return jnp.zeros(max((m.first + m.size for m in self.members), default=0), bool)
 
-    def begun(self, inputs: Inputs) -> Inputs:
-        """After the timers that act at t₀."""
+    def begun(self, inputs: Inputs, f: Callable | None) -> Inputs:
+        """After the timers that act at t₀; with f, which gives their derivative by the times at which they act."""
         t, y, args, way = inputs.t0, inputs.y0, inputs.args, _way(inputs)
         info = Info(jnp.zeros_like(y), jnp.zeros_like(t), t, y, jnp.zeros((), jnp.int32))
         before = self.nothing.size - len(self.timers)
         for member in (m for m in self.members if m.size and m.first >= before):
-            now = jnp.asarray(self.timers[member.first - before].now(t, y, args, way)).reshape(1)
-            y, changed = self._one(member, inputs._replace(args=args), t, y, self.changing(args), now, info)
+            now = jnp.asarray(self.timers[member.first - before].now(t, y, args, way)).astype(t.dtype)
+            acts, old = now == t, (y, args)
+            own = jnp.where(acts, now, t)
+            given = inputs._replace(args=args), own, y, self.changing(args), acts.reshape(1)
+            y, changed = self._one(member, *given, info)
             args = self.changed(args, changed)
+            y = y if f is None else _step_between(f, t, own, old, (y, args))
         return inputs._replace(y0=y, args=args)
 
     def ahead(self, inputs: Inputs) -> Ahead:

@@ -297,7 +297,8 @@ def build(plan: Plan, arrays: Arrays, capacity: int, traced: bool = True) -> Bui
     lags = None if arrays.lags is None else jnp.asarray(arrays.lags)
     arguments = Arguments(of_f, of_explicit, of_jac, of_fn, leaves, mass, dy0, of_events, lags, of_lags)
     inputs = Inputs(y0, arguments, t0, t1, ts, jnp.asarray(arrays.stops))
-    inputs = inputs if happens is None else happens.begun(inputs)
+    slope = None if field.algebraic or field.in_context is not None else field
+    inputs = inputs if happens is None else happens.begun(inputs, slope)
     if happens is not None and happens.integrands is not None:
         recorders["integrals"] = _integrals(happens.integrands, inputs, plan.stepper.order)
     inputs, settings = _consistent(field, inputs, _bounded(arrays.settings, inputs, plan.span_known))
