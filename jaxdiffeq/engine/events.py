@@ -14,6 +14,7 @@ from jax import lax
 from jaxdiffeq.engine.crossings import Aim, Found, Info, Left, Look, no_aim, nothing_left
 from jaxdiffeq.engine.recorders import RecorderDefaults
 from jaxdiffeq.primitives.row_buffer import read, rows, write
+from jaxdiffeq.primitives.varying_axes import vary_like
 from jaxdiffeq.types import Ahead, Inputs, PyTree, Result, Shapes, Sizing, State, StepCotangents, StepView
 
 
@@ -113,7 +114,7 @@ class Events:
         """What is left for later at the start."""
         t, y, args = inputs.t0, inputs.y0, inputs.args
         times = [self._later(inputs, timer.first(t, y, args, _way(inputs)), t) for timer in self.timers]
-        return Ahead(_stacked(times, t.dtype), self.changing(args))
+        return vary_like(Ahead(_stacked(times, t.dtype), self.changing(args)), y)
 
     def watch(self, inputs: Inputs) -> Watch:
         zero = jnp.zeros((), jnp.int32)
@@ -190,7 +191,7 @@ class Events:
             ticks = step.made.watch.ticks[j] + 1
             later = self._later(inputs, timer.next(ticks, *given, inputs.t0, _way(inputs)), t)
             times.append(jnp.where(acts, later, ahead.timers[j]))
-        return after._replace(y=y, events=Ahead(_stacked(times, t.dtype), changed)), jnp.stack(chain)
+        return after._replace(y=y, events=vary_like(Ahead(_stacked(times, t.dtype), changed), y)), jnp.stack(chain)
 
     def _one(
         self, member: Member, inputs: Inputs, t: Any, y: Any, changed: list, which: jax.Array, info: Info
