@@ -124,7 +124,7 @@ class Events:
         """What is left for later at the start."""
         t, y, args = inputs.t0, inputs.y0, inputs.args
         times = [self._later(inputs, timer.first(t, y, args, _way(inputs)), t) for timer in self.timers]
-        return Ahead(_stacked(times, t), self.changing(args))
+        return vary_like(Ahead(_stacked(times, t), self.changing(args)), y)
 
     def watch(self, inputs: Inputs) -> Watch:
         n, zero, ticks = len(self.directions), jnp.zeros((), jnp.int32), jnp.zeros(len(self.timers), jnp.int32)
@@ -222,7 +222,7 @@ class Events:
             ticks = step.made.watch.ticks[j] + 1
             later = self._later(inputs, timer.next(ticks, *given, inputs.t0, _way(inputs)), t)
             times.append(jnp.where(acts, later, ahead.timers[j]))
-        return after._replace(y=y, events=Ahead(_stacked(times, t), changed)), jnp.stack(chain)
+        return after._replace(y=y, events=vary_like(Ahead(_stacked(times, t), changed), y)), jnp.stack(chain)
 
     def _own_time(self, member: Member, ahead: Ahead, which: jax.Array, t: jax.Array) -> jax.Array:
         """When a timer acts, where something else may act too."""

@@ -50,7 +50,7 @@ def read(buffer: PyTree, row: jax.Array) -> PyTree:
 def put_row(buffer: jax.Array, row: jax.Array, value: jax.Array) -> jax.Array:
     """`buffer` with `value` in that row. Shapes: [rows, …], [], […] ↦ [rows, …]."""
     if value.size == 0:
-        return buffer
+        return vary(buffer, axes_of(row) | axes_of(value))
     return _bind(buffer, row, value, lanes=False)
 
 

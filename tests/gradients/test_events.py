@@ -74,6 +74,15 @@ def test_lanes_have_their_own(strategy):
     np.testing.assert_allclose(found, jax.vmap(jax.grad(lambda x: jnp.sum(ball_true(x, 5))))(xs), rtol=1e-8)
 
 
+@BOTH
+def test_inside_shard_map(strategy):
+    mesh = jax.make_mesh((1,), ("here",), axis_types=(jax.sharding.AxisType.Auto,))
+    gradient = lambda x: jax.grad(lambda x: jnp.sum(ball(x, strategy, 5)))(x[0])[None]
+    spec = jax.sharding.PartitionSpec("here")
+    found = jax.jit(jax.shard_map(gradient, mesh=mesh, in_specs=spec, out_specs=spec))(X[None])
+    np.testing.assert_allclose(found[0], jax.grad(lambda x: jnp.sum(ball_true(x, 5)))(X), rtol=1e-8)
+
+
 @pytest.mark.parametrize("rtol", [1e-3, 1e-8])
 @pytest.mark.parametrize(
     "method", [jde.BS3(), jde.Tsit5(), jde.Vern7(), jde.Rodas5P(), jde.KenCarp4(), jde.BDF()], ids=str
