@@ -210,9 +210,8 @@ class Integration:
         def begun_again():
             new, chain = after, None
             if self.events is not None:
-                _, before = self.ahead(inputs, view.before, view.number)
-                slope = None if before.algebraic else before
-                new, chain = self.events.act(inputs, view, after, slope)
+                plain = not (self.field.algebraic or self.field.in_context)
+                new, chain = self.events.act(inputs, view, after, self.field if plain else None)
             args, (_, beyond) = self.inputs_at(inputs, new).args, self.ahead(inputs, new, view.number + 1)
             y = new.y
             if beyond.algebraic:  # its components may jump; they stay if that satisfies no equation

@@ -253,7 +253,7 @@ def build(plan: Plan, arrays: Arrays, capacity: int, traced: bool = True) -> Bui
     ts, back = sorted_times(plan.keep, jnp.asarray(arrays.ts), jnp.sign(t1 - t0))
     arguments = Arguments(of_f, of_explicit, of_jac, of_fn, leaves, mass, dy0, of_events)
     inputs = Inputs(y0, arguments, t0, t1, ts, jnp.asarray(arrays.stops))
-    slope = None if field.algebraic or field.in_context is not None else field
+    slope = None if field.algebraic or field.in_context else field
     inputs = inputs if happens is None else happens.begun(inputs, slope)
     if happens is not None and happens.integrands is not None:
         recorders["integrals"] = _integrals(happens.integrands, inputs, plan.stepper.order)
