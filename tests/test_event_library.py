@@ -429,7 +429,7 @@ def test_calls_on_the_host():
 
 @pytest.mark.parametrize("strategy", [jde.ReverseAD(), jde.ForwardAD()], ids=str)
 def test_events_at_one_instant_each_have_their_own_derivatives(strategy):
-    """Three timers and a root at t = 1, of which one is landed on; all of them commute."""
+    """Three timers and two roots at t = 1, of which one is landed on; all of them commute."""
 
     def end(x):
         problem = jde.ODEProblem(lambda t, y, args: -args * y, jnp.array([1.0, 0.5, 0.0]), (0.0, 4.0), 0.4)
@@ -439,6 +439,7 @@ def test_events_at_one_instant_each_have_their_own_derivatives(strategy):
             jde.PresetTimes(x[1], lambda t, y, args: y.at[1].add(t)),
             jde.Doses(x[2], 3.0, 1, duration=x[3]),
             jde.Event(clock, lambda t, y, args: y.at[2].add(1.0)),
+            jde.Event(lambda t, y, args: jnp.exp(t) - jnp.exp(x[5]), lambda t, y, args: y.at[0].add(2.5)),
         ]
         options = {"saveat": jnp.array([2.2, 4.0]), "gradient": strategy, "rtol": 1e-11, "atol": 1e-11}
         ys = jde.solve(problem, jde.Tsit5(), events=events, **options).ys
@@ -446,12 +447,13 @@ def test_events_at_one_instant_each_have_their_own_derivatives(strategy):
 
     def true(x):
         s = jnp.array([2.2, 4.0])
-        first = (jnp.exp(-0.4 * s) + course(s - x[0], 2.0, 0.0, 0.4)) * jnp.array([1.0, 3.0])
+        first = jnp.exp(-0.4 * s) + course(s - x[0], 2.0, 0.0, 0.4) + course(s - x[5], 2.5, 0.0, 0.4)
+        first = first * jnp.array([1.0, 3.0])
         second = 0.5 * jnp.exp(-0.4 * s) + course(s - x[1], x[1], 0.0, 0.4) + course(s - x[2], 3.0, x[3], 0.4)
         third = course(s - x[4], 1.0, 0.0, 0.4) * jnp.array([0.3, 0.7])
         return jnp.sum(first + second * jnp.array([2.0, -1.0]) + third)
 
-    x = jnp.array([1.0, 1.0, 1.0, 1.3, 1.0])
+    x = jnp.array([1.0, 1.0, 1.0, 1.3, 1.0, 1.0])
     value, gradient = jax.jit(jax.value_and_grad(end))(x)
     np.testing.assert_allclose(value, true(x), rtol=1e-9)
     np.testing.assert_allclose(gradient, jax.grad(true)(x), rtol=1e-7)

@@ -209,7 +209,7 @@ class Events:
         chain, changed = [after.y], ahead.changed
         for member in self.members:
             which, before = member.of(fired), (chain[-1], self.changed(inputs.args, changed))
-            own = self._own_time(member, ahead, which, t) if f is not None else t
+            own = self._own_time(member, inputs, (after, info), which, f) if f is not None else t
             y, changed = self._one(member, inputs, own, chain[-1], changed, which, info)
             if own is not t:
                 y = _step_between(f, t, own, before, (y, self.changed(inputs.args, changed)))
@@ -224,12 +224,18 @@ class Events:
             times.append(jnp.where(acts, later, ahead.timers[j]))
         return after._replace(y=y, events=vary_like(Ahead(_stacked(times, t), changed), y)), jnp.stack(chain)
 
-    def _own_time(self, member: Member, ahead: Ahead, which: jax.Array, t: jax.Array) -> jax.Array:
-        """When a timer acts, where something else may act too."""
-        timer = member.first - (self.nothing.size - len(self.timers))
-        if member.size == 0 or timer < 0 or len(self.members) == 1:
+    def _own_time(self, member: Member, inputs: Inputs, at: tuple, which: jax.Array, f: Callable) -> jax.Array:
+        """When a timer acts, or where a condition is zero, where something else may act too."""
+        (after, info), timer = at, member.first - (self.nothing.size - len(self.timers))
+        t, acts = after.t, jnp.any(which)
+        if member.size == 0 or len(self.members) == 1:
             return t
-        return jnp.where(jnp.any(which), ahead.timers[timer], t)
+        if timer >= 0:
+            return jnp.where(acts, after.events.timers[timer], t)
+        if member.first >= len(self.directions) or self.conditions is None or self.asks:
+            return t
+        k = member.first + jnp.argmax(which)
+        return _root_near(self.conditions, f, (t, after.y, inputs.args), lax.stop_gradient((acts, k, info)))
 
     def _one(
         self, member: Member, inputs: Inputs, t: Any, y: Any, changed: list, which: jax.Array, info: Info
@@ -243,6 +249,25 @@ class Events:
             return affect(at, state, args, which, told)
 
         return lax.cond(acts, acted, lambda: (y, changed))
+
+
+def _root_near(conditions: Callable, f: Any, at: tuple, rest: tuple) -> jax.Array:
+    """t, with the derivative of the root of g(t, y, args) along f that is there to rounding, dt − dg/(dg/dt); g is one
+    of the conditions."""
+
+    @jax.custom_jvp
+    def root(t, y, args, rest):
+        return t
+
+    def rule(primals, tangents):
+        (t, y, args, (acts, k, info)), dt = primals, tangents[0]
+        g = lambda t, y, args: conditions(t, y, args, info)[k]
+        _, off = jax.jvp(g, primals[:3], tangents[:3])
+        _, rate = jax.jvp(lambda t, y: g(t, y, args), (t, y), (jnp.ones_like(t), f(t, y, args)))
+        return root(*primals), dt - jnp.where(acts, off / jnp.where(acts & (rate != 0), rate, 1), 0).astype(t.dtype)
+
+    root.defjvp(rule)
+    return root(*at, rest)
 
 
 def _step_between(f: Any, t: jax.Array, own: jax.Array, before: tuple, after: tuple) -> jax.Array:

@@ -244,8 +244,8 @@ class Integration:
         f on the way from there."""
         new, chain = after, None
         if self.events is not None:
-            _, before = self.ahead(inputs, view.before, view.number)
-            new, chain = self.events.act(inputs, view, after, None if before.algebraic else before)
+            plain = not (self.field.algebraic or self.field.in_context)
+            new, chain = self.events.act(inputs, view, after, self.field if plain else None)
         _, beyond = self.ahead(inputs, new, view.number + 1)
         if beyond.algebraic:  # its components may jump; they stay if that satisfies no equation
             y, _ = make_consistent(beyond, new.t, new.y, self.inputs_at(inputs, new).args, settings.tolerance)

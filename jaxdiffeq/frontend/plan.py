@@ -297,7 +297,7 @@ def build(plan: Plan, arrays: Arrays, capacity: int, traced: bool = True) -> Bui
     lags = None if arrays.lags is None else jnp.asarray(arrays.lags)
     arguments = Arguments(of_f, of_explicit, of_jac, of_fn, leaves, mass, dy0, of_events, lags, of_lags)
     inputs = Inputs(y0, arguments, t0, t1, ts, jnp.asarray(arrays.stops))
-    slope = None if field.algebraic or field.in_context is not None else field
+    slope = None if field.algebraic or field.in_context else field
     inputs = inputs if happens is None else happens.begun(inputs, slope)
     if happens is not None and happens.integrands is not None:
         recorders["integrals"] = _integrals(happens.integrands, inputs, plan.stepper.order)
