@@ -423,7 +423,7 @@ class CallEach(EventDefaults):
     """`fn(t, y, args)` is called on the host, with numpy arrays, after every accepted step: to print, to log, to plot.
 
     What it returns is not used. Under `jit` calls may come late, and under `vmap` in any order of the lanes; a gradient
-    calls it for the steps that it takes forwards. Every step waits for Python then: for watching, not for speed.
+    may take the steps forwards, and call it, once more. Every step waits for Python then: for watching, not for speed.
     """
 
     fn: Callable

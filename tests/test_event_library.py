@@ -412,15 +412,15 @@ def test_calls_on_the_host():
     sol = jde.solve(problem, jde.Tsit5(), events=watch)
     jax.effects_barrier()
     np.testing.assert_array_equal(calls, np.stack([sol.ts, sol.ys["a"][:, 0], np.full(len(sol.ts), 0.7)], 1)[1:])
-    n = len(calls)
     end = lambda y0: jde.solve(problem, jde.Tsit5(), y0={"a": y0}, events=watch, saveat=jde.SaveAt(t1=True)).ys["a"][
         0, 0
     ]
-    for run, count in ((jax.jit(end), n), (jax.grad(end), n)):
+    once = list(calls)
+    for run, most in ((jax.jit(end), 1), (jax.grad(end), 2)):  # on the plain path a gradient solves once more
         calls.clear()
         jax.block_until_ready(run(jnp.ones(1)))
         jax.effects_barrier()
-        assert len(calls) == count
+        assert calls in [once * k for k in range(1, most + 1)]
     calls.clear()
     jax.block_until_ready(jax.vmap(end)(jnp.array([[1.0], [2.0]])))
     jax.effects_barrier()
