@@ -44,6 +44,7 @@ class EqualSteps:
     loop: Integration
     n: int
     moves_clock: ClassVar[bool] = False
+    remembers: ClassVar[bool] = False
     skips_an_instant: ClassVar[bool] = False
 
     @property
