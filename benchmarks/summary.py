@@ -55,6 +55,14 @@ def half_of_them(rows: Rows) -> str:
     return "; ".join(show(statistics.median(row[key] for row in rows if row[key])) for key in ACHIEVED)
 
 
+def never(row: dict) -> bool:
+    return "never" in row["solve"]
+
+
+def over(peer: str) -> Callable[[dict], bool]:
+    return lambda row: row["over"].startswith(peer)
+
+
 def contact(rows: Rows, table: str) -> str:
     return span(rows, "ratio", lambda row: row["table"] == table)
 
@@ -78,6 +86,12 @@ CLAIMS = (
         "1.2",
         lambda r: span(r, "100 000 / 100", lambda row: "uneven" not in row["table"]),
     ),
+    ("an event that never happens, over without it", "events", "1.3; 1.05", lambda r: span(r, "ratio", never)),
+    ("a bouncing ball, against diffrax restarted", "events", "0.3", lambda r: span(r, "ratio", over("diffrax"))),
+    ("against SciPy restarted", "events", "0.05", lambda r: span(r, "ratio", over("SciPy"))),
+    ("a step with a delay, over one without", "delays", "3", lambda r: span(r, "ratio", over("without"))),
+    ("gradient of a delay equation, over the loss", "delays", "6", lambda r: span(r, "ratio", over("the loss"))),
+    ("Mackey–Glass, against a method of steps in numba", "delays", "1", lambda r: span(r, "ratio", over("a method"))),
     ("lanes under vmap, against diffrax", "lanes", "–", lambda r: span(r, "ours / diffrax", solves)),
     ("their gradients", "lanes", "–", lambda r: span(r, "ours / diffrax", gradients)),
     ("RK4 × 1000 over a hand-written scan", "fixed_steps", "1.15", lambda r: span(r, "ours / scan", solves)),
