@@ -11,7 +11,7 @@ from typing import Any
 
 OURS = (
     *("method", "saveat", "dense", "rtol", "atol", "first_step", "controller", "max_steps", "stops", "events"),
-    *("max_events", "regularisers", "gradient", "progress", "throw"),
+    *("max_events", "history_steps", "regularisers", "gradient", "progress", "throw"),
 )
 """the options of `solve`"""
 

@@ -292,9 +292,9 @@ def robertson(t, y, args):
 
 @pytest.mark.parametrize("method", [jde.TRBDF2(), jde.BDF()], ids=str)
 def test_robertson_stays_positive_with_a_loose_tolerance(method):
-    """Left alone, y₁ goes below zero, where atol lets it, and then runs away to −10⁹."""
+    """Left alone, y₁ goes below zero, where atol lets it, and with TRBDF2 runs away to −10⁹."""
     problem = jde.ODEProblem(robertson, jnp.array([1.0, 0.0, 0.0]), (0.0, 1e5))
-    loose: dict[str, Any] = {"rtol": 1e-2, "atol": 1e-3}
+    loose: dict[str, Any] = {"rtol": 1e-2, "atol": 1e-2}
     free = jde.solve(problem, method, **loose, throw=False)
     assert float(jnp.nanmin(free.ys)) < 0, "nothing to guard against"
     sol = jde.solve(problem, method, events=jde.PositiveDomain(), **loose)
