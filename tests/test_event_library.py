@@ -299,7 +299,7 @@ def test_robertson_stays_positive_with_a_loose_tolerance(method):
     assert float(jnp.nanmin(free.ys)) < 0, "nothing to guard against"
     sol = jde.solve(problem, method, events=jde.PositiveDomain(), **loose)
     assert float(jnp.min(sol.ys)) >= 0 and int(sol.stats.rejected_error) > 0
-    np.testing.assert_allclose(sol.ys[-1], [0.01786592, 7.274e-8, 0.98213401], atol=1e-3)
+    np.testing.assert_allclose(sol.ys[-1], [0.01786592, 7.274e-8, 0.98213401], atol=2e-2)  # twice the tolerance
 
 
 def test_a_solution_that_leaves_its_domain_is_a_result_with_a_name():
