@@ -45,9 +45,9 @@ def waited(x):
 
 
 def assert_same(watched, plain):
-    """To rounding, which is relative to the largest number: a loop that calls somebody is no kernel, and what is
-    added up on the way to a small derivative is as large as a large one."""
-    np.testing.assert_allclose(watched, plain, rtol=0, atol=1e-13 * np.max(np.abs(plain)))
+    """To rounding, some thousand additions long and relative to the largest number: a loop that calls somebody is no
+    kernel, and what is added up on the way to a small derivative is as large as a large one."""
+    np.testing.assert_allclose(watched, plain, rtol=0, atol=2e3 * np.finfo(float).eps * np.max(np.abs(plain)))
 
 
 # -------------------- in a program ------------------------------------------------------------------------------------
