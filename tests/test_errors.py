@@ -140,7 +140,11 @@ def test_refused_while_tracing(case):
 
 
 BY_ITSELF = {
-    "nothing": (partial(jde.SaveAt), ValueError, r"`SaveAt\(\)` saves nothing. Give ts=, every=, steps=, events=True, t0=True"),
+    "nothing": (
+        partial(jde.SaveAt),
+        ValueError,
+        r"`SaveAt\(\)` saves nothing. Give ts=, every=, steps=, events=True, t0=True",
+    ),
     "fn": (partial(jde.SaveAt, t1=True, fn=lambda y: y), TypeError, r"`fn` must take 3 arguments, fn\(t, y, args\)"),
     "steps": (partial(jde.SaveAt, steps=-1), ValueError, r"`SaveAt\(steps=\)` must be a positive integer, but is -1"),
     "part of a step": (partial(jde.SaveAt, None, None, *[2.5]), ValueError, r"must be a positive integer, but is 2.5"),

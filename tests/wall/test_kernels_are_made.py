@@ -92,7 +92,9 @@ def test_a_kernel_is_made(name, program):
 def inside_kernels(text: str) -> str:
     """The computations that kernels call, and those that these call."""
     bodies = dict(re.findall(r"^(?:ENTRY )?(%\S+) \(.*?\{\n(.*?)^\}", text, re.MULTILINE | re.DOTALL))
-    calls = lambda body: re.findall(r"(?:to_apply|calls|body|condition|branch_computations)=\{?(%[\w.\-]+)", body)
+    said = r"(?:to_apply|calls|body|condition|branch_computations|(?:true|false)_computation)"
+    lists = re.compile(said + r"=\{?(%[\w.\-]+(?:, %[\w.\-]+)*)")
+    calls = lambda body: [name for names in lists.findall(body) for name in names.split(", ")]
     lines = [line for line in text.splitlines() if 'inlineable="false"' in line and "small_call" in line]
     todo, seen = [c for line in lines for c in calls(line)], set()
     while todo:
