@@ -13,6 +13,7 @@ from jaxdiffeq.engine.events import Watch
 from jaxdiffeq.engine.interpolant import evaluate
 from jaxdiffeq.engine.log import Held, Log, Marks
 from jaxdiffeq.engine.recorders import RecorderDefaults
+from jaxdiffeq.primitives.cpu_kernel import kept_apart
 from jaxdiffeq.primitives.row_buffer import read, rows, write
 from jaxdiffeq.types import Ahead, Inputs, Settings, Shapes, State, StepView
 
@@ -24,6 +25,11 @@ class Checkpoints(Log):
     """A log that keeps every 32nd state from the start, and fewer when it is full."""
 
     first_stride: int = SEGMENT
+
+    def record(self, moving: State, fixed: Marks, step: StepView, inputs: Inputs) -> tuple[State, Marks]:
+        if len(step.made.fired):  # see `Polynomials.record`
+            step = step._replace(number=kept_apart(step.number))
+        return super().record(moving, fixed, step, inputs)
 
 
 class Landing(NamedTuple):
@@ -79,6 +85,8 @@ class Polynomials(RecorderDefaults):
 
     def record(self, moving: Segment, fixed: jax.Array, step: StepView, inputs: Inputs) -> tuple[Segment, jax.Array]:
         place = step.number - fixed
+        if len(step.made.fired):  # as a kernel that is not optimised, lanes of this loop lose what they have written
+            place = kept_apart(place)
         due, landing = step.taken & (place >= 0) & (place < SEGMENT), ()
         if step.before.events:
             landing = Landing(step.after.y, step.before.events, step.made.watch, step.made.fired)

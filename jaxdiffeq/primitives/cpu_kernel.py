@@ -11,6 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import jax
+from jax import lax
+
 from jaxdiffeq.primitives.jax_internals import ClosedJaxpr, Jaxpr, aval_of, lower, lower_as_call, programs_in, rewritten
 
 # What the backend can emit inside one kernel, and this library and its users write; primitives of ours add themselves.
@@ -64,6 +67,11 @@ def fits(jaxpr: Jaxpr) -> bool:
 def is_small(arrays: Any) -> bool:
     """Whether a kernel can sum over all of them."""
     return all(isinstance(x.size, int) for x in arrays) and sum(x.size for x in arrays) <= ELEMENTS
+
+
+def kept_apart(x: jax.Array) -> jax.Array:
+    """A number, by an operation that no kernel takes: what it stands in stays a program of many operations."""
+    return lax.sort(x.reshape(1))[0]
 
 
 def pays(inside: str | None, operands: Any) -> bool:
