@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import equinox as eqx
@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxdiffeq import errors
 from jaxdiffeq.algebra.lu import factor, substitute
-from jaxdiffeq.events import EventDefaults, Times, Trigger, unchecked_tree
+from jaxdiffeq.events import EventDefaults, Times, Trigger, static, unchecked_tree
 from jaxdiffeq.problems.ravel import Ravel
 from jaxdiffeq.types import PyTree
 
@@ -210,10 +210,6 @@ def _is_in(y: jax.Array, path: tuple) -> None:
 # ---- what holds along a solution
 
 
-def _static(default: Any) -> Any:
-    return field(default=default, metadata={"static": True})
-
-
 @unchecked_tree
 @dataclass(frozen=True)
 class ManifoldProjection(EventDefaults):
@@ -230,8 +226,8 @@ class ManifoldProjection(EventDefaults):
 
     g: Callable
     _: KW_ONLY
-    iterations: int = _static(3)
-    name: str | None = _static(None)
+    iterations: int = static(3)
+    name: str | None = static(None)
 
     counts = False
 
@@ -295,7 +291,7 @@ class Domain(EventDefaults):
     g: Callable
     _: KW_ONLY
     slack: Any = 0.0
-    name: str | None = _static(None)
+    name: str | None = static(None)
 
     counts = False
 
@@ -318,7 +314,7 @@ class PositiveDomain(EventDefaults):
 
     _: KW_ONLY
     slack: Any = 0.0
-    name: str | None = _static(None)
+    name: str | None = static(None)
 
     counts = False
 
@@ -342,7 +338,7 @@ class StepLimit(EventDefaults):
     fn: Callable
     _: KW_ONLY
     safety: Any = 1.0
-    name: str | None = _static(None)
+    name: str | None = static(None)
 
     counts, sizes = False, True
 
@@ -371,7 +367,7 @@ class TerminateAtSteadyState(EventDefaults):
     rtol: Any = 1e-6
     atol: Any = 1e-8
     _: KW_ONLY
-    name: str | None = _static(None)
+    name: str | None = static(None)
 
     terminate = True
 
@@ -401,7 +397,7 @@ class Integrate(EventDefaults):
 
     g: Callable
     _: KW_ONLY
-    name: str | None = _static(None)
+    name: str | None = static(None)
 
     counts = False
 
@@ -428,7 +424,7 @@ class CallEach(EventDefaults):
 
     fn: Callable
     _: KW_ONLY
-    name: str | None = _static(None)
+    name: str | None = static(None)
 
     counts = False
 

@@ -13,8 +13,6 @@ import numpy as np
 
 from jaxdiffeq import errors, habits
 
-GIVEN = ("t", "y", "args")
-
 
 def unchecked_tree(kind: type) -> type:
     """Register a dataclass like `jax.tree_util.register_dataclass`, but what JAX makes of it is not checked again.
@@ -87,13 +85,18 @@ class EventDefaults:
     sizes: bool = False
     """it has a say in the sizes of steps"""
 
+    @property
+    def label(self) -> str:
+        """Its class, and its name if it has one."""
+        return type(self).__name__ + (f" {self.name!r}" if self.name else "")
+
     def on_whole(self, on: Callable) -> Any:
         """With its functions, of the state as it was given, made functions of numbers alone by `on`."""
         functions = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # pyright: ignore[reportArgumentType]
         return dataclasses.replace(self, **{name: on(f) for name, f in functions.items() if callable(f)})  # pyright: ignore[reportArgumentType]
 
 
-def _static(default: Any) -> Any:
+def static(default: Any) -> Any:
     return field(default=default, metadata={"static": True})
 
 
@@ -120,9 +123,9 @@ class Event(EventDefaults):
     affect: Callable | None = None
     _: KW_ONLY
     affect_args: Callable | None = None
-    terminate: bool = _static(False)
-    direction: int = _static(0)
-    name: str | None = _static(None)
+    terminate: bool = static(False)
+    direction: int = static(0)
+    name: str | None = static(None)
 
     def __post_init__(self) -> None:
         _takes_what_it_is_given(self)
@@ -145,9 +148,9 @@ class DiscreteEvent(EventDefaults):
     affect: Callable | None = None
     _: KW_ONLY
     affect_args: Callable | None = None
-    terminate: bool = _static(False)
-    counts: bool = _static(True)
-    name: str | None = _static(None)
+    terminate: bool = static(False)
+    counts: bool = static(True)
+    name: str | None = static(None)
 
     def __post_init__(self) -> None:
         _takes_what_it_is_given(self)
@@ -176,8 +179,8 @@ class PresetTimes(EventDefaults):
     affect: Callable | None = None
     _: KW_ONLY
     affect_args: Callable | None = None
-    terminate: bool = _static(False)
-    name: str | None = _static(None)
+    terminate: bool = static(False)
+    name: str | None = static(None)
 
     def __post_init__(self) -> None:
         _takes_what_it_is_given(self)
@@ -214,8 +217,8 @@ class Periodic(EventDefaults):
     start: Any = None
     _: KW_ONLY
     affect_args: Callable | None = None
-    terminate: bool = _static(False)
-    name: str | None = _static(None)
+    terminate: bool = static(False)
+    name: str | None = static(None)
 
     def __post_init__(self) -> None:
         _takes_what_it_is_given(self)
@@ -260,8 +263,8 @@ class NextTime(EventDefaults):
     affect: Callable | None = None
     _: KW_ONLY
     affect_args: Callable | None = None
-    terminate: bool = _static(False)
-    name: str | None = _static(None)
+    terminate: bool = static(False)
+    name: str | None = static(None)
 
     def __post_init__(self) -> None:
         _takes_what_it_is_given(self)
@@ -317,7 +320,7 @@ def suited(events: Sequence[Any], t0: Any, t1: Any, equal: bool) -> None:
 
 
 def _called(function: str, given: Any) -> str:
-    return f"`{function}` of {type(given).__name__}" + (f" {given.name!r}" if given.name else "")
+    return f"`{function}` of {given.label}"
 
 
 def condition(value: Any, given: Any, truth: bool) -> jax.Array:

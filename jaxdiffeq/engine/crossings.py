@@ -194,9 +194,7 @@ class Look:
         far, low, high = self._bracket(aim, landed, same, values, rates, (crosses, share, first, unit))
         apart = jnp.abs(far - size)
         stalled, tired = (aim.tries >= 4) & (apart > STALLED * aim.moved), aim.tries >= TRIES
-        along = jax.vmap(lambda row: pick(jnp.abs(row), aim.condition))(
-            values
-        )  # where rounding is all that is left of it, it is at its root
+        along = jnp.abs(read(values.T, aim.condition))  # where rounding is all that is left of it, it is at its root
         small = crosses | (along[-1] <= jnp.sqrt(jnp.finfo(values.dtype).eps) * jnp.max(along))
         tight = ~crosses & (high - size <= unit)
         fires = landed & ((apart <= unit) | (stalled | tired) & small | tight & aim.sure)

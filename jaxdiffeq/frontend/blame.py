@@ -253,7 +253,7 @@ def out_of_domain(plan: Plan, arrays: Arrays, solution: Solution, dt: Any) -> st
     y, t = plan.ravel.pack(solution.y_end), jnp.asarray(solution.t_end)
     lowest, caps = map(np.asarray, _limits(plan, arrays, t, y, dt))
     sets = [event.trigger for event in events]
-    names = [type(event).__name__ + (f" {event.name!r}" if event.name else "") for event in events]
+    names = [event.label for event in events]
     kept = [name for name, of in zip(names, sets, strict=True) if of.stays is not None]
     for name, low in zip(kept, lowest, strict=True):
         if not low >= 0:
@@ -289,8 +289,7 @@ def event_not_finite(plan: Plan, arrays: Arrays, solution: Solution) -> str:
     if all(np.all(np.isfinite(x)) for x in after):
         return ""
     event = plan.parts.join(arrays.parts)[2][int(solution.events.which[last])]
-    named = f" {event.name!r}" if event.name else ""
-    return f"the affect of {type(event).__name__}{named} returned NaN or infinity"
+    return f"the affect of {event.label} returned NaN or infinity"
 
 
 def too_many_events(solution: Solution) -> tuple[str, str]:
