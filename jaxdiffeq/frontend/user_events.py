@@ -13,6 +13,7 @@ from jaxdiffeq import errors, habits
 from jaxdiffeq import events as user
 from jaxdiffeq.engine.crossings import Info
 from jaxdiffeq.engine.events import Events, Member, Timer
+from jaxdiffeq.primitives.dataflow import put
 from jaxdiffeq.problems.ravel import close, real_dtype, split
 from jaxdiffeq.problems.user_functions import OnArrays
 from jaxdiffeq.types import PyTree
@@ -86,7 +87,7 @@ class _Binding:
             flags=flags,
             timers=tuple(self.timer(self.triggers[i].times) for i in order if kinds[i] == "times"),
             changing=lambda args: [args.leaves[j] for j in carried],
-            changed=lambda args, new: args._replace(leaves=_put(args.leaves, carried, new)),
+            changed=lambda args, new: args._replace(leaves=put(args.leaves, carried, new)),
             limit=limit,
             domains=domains,
             integrands=self.integrands(),
@@ -156,7 +157,7 @@ class _Binding:
                 changed = self.matched(args, leaves, event)
             if event.adds is not None:
                 slope = event.adds(t, self.on.ravel.unpack(y))
-                changed = _put(changed, [self.added[number]], [self.on.ravel.pack(slope)])
+                changed = put(changed, [self.added[number]], [self.on.ravel.pack(slope)])
             return new, changed
 
         which = jnp.zeros(int(np.prod(shape)), bool)
@@ -204,10 +205,3 @@ def _carrying(affect: Callable | None, carried: tuple[int, ...]) -> Callable | N
         return y, [leaves[j] for j in carried]
 
     return run
-
-
-def _put(leaves: list, places: Sequence[int], new: Sequence[Any]) -> list:
-    leaves = list(leaves)
-    for j, x in zip(places, new, strict=True):
-        leaves[j] = x
-    return leaves
