@@ -63,10 +63,25 @@ class Ahead(NamedTuple):
 
 
 class Context(NamedTuple):
-    """What a vector field may ask besides (t, y, args): the number of accepted steps before this one, and the past."""
+    """What a vector field may ask besides (t, y, args): the number of accepted steps before this one, and the span."""
 
     number: Any
-    past: PyTree = ()
+    span: Any = ()
+    """t₀ and t₁ of the solve"""
+
+
+class Increment(NamedTuple):
+    """What a Brownian motion W does over a step from t₀ to t₁ = t₀ + h. Shapes: w and area are those of W.
+
+    Units: w and area have that of √t.
+    """
+
+    w: jax.Array
+    """W(t₁) − W(t₀) ~ N(0, h)"""
+    area: jax.Array
+    """its space-time Lévy area, (1/h)·∫ (W(t) − W(t₀)) dt − (W(t₁) − W(t₀))/2 ~ N(0, h/12), independent of w"""
+    key: jax.Array
+    """for whatever else is drawn in this step"""
 
 
 class Step(NamedTuple):

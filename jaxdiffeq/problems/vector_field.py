@@ -80,7 +80,7 @@ class VectorField:
 
     def asked_at(self, clock: Callable[[jax.Array], jax.Array]) -> Self:
         """The same equation, asked at `clock(t)` for what is wanted at t."""
-        return replace(self, f=_moved(self.f, clock), jacobian=self.jacobian and _moved(self.jacobian, clock))
+        return replace(self, f=moved(self.f, clock), jacobian=self.jacobian and moved(self.jacobian, clock))
 
     def velocity(self, t: jax.Array, y: jax.Array, args: PyTree, f: jax.Array | None = None) -> jax.Array:
         """dy/dt, [*state]; `f` is that at this place, where it is known."""
@@ -201,7 +201,7 @@ class SplitField(VectorField):
         return VectorField(self.implicit, self.structure, self.autonomous, self.jacobian), self.explicit
 
     def asked_at(self, clock: Callable[[jax.Array], jax.Array]) -> Self:
-        implicit, explicit = _moved(self.implicit, clock), _moved(self.explicit, clock)
+        implicit, explicit = moved(self.implicit, clock), moved(self.explicit, clock)
         return replace(super().asked_at(clock), implicit=implicit, explicit=explicit)
 
 
@@ -272,7 +272,7 @@ class ResidualField(_Algebraic):
     at_slope = True
 
     def asked_at(self, clock: Callable[[jax.Array], jax.Array]) -> Self:
-        return replace(super().asked_at(clock), residual=_moved(self.residual, clock))
+        return replace(super().asked_at(clock), residual=moved(self.residual, clock))
 
     def remembered(self, args: PyTree, slope: jax.Array) -> PyTree:
         return args if self.remember is None else self.remember(args, slope)
@@ -336,7 +336,8 @@ class ResidualField(_Algebraic):
         return ResidualField(lambda t, y, args: -residual(t, y, jnp.zeros_like(y), args), residual=residual)
 
 
-def _moved(f: Callable, clock: Clock) -> Callable:
+def moved(f: Callable, clock: Clock) -> Callable:
+    """f, asked at `clock(t)`."""
     return lambda t, *rest: f(clock(t), *rest)
 
 

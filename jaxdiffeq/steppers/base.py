@@ -18,6 +18,8 @@ class StepperDefaults:
     """it solves M·dy/dt = f for a constant M, perhaps singular"""
     takes_residual: ClassVar[bool] = False
     """it solves F(t, y, dy/dt) = 0"""
+    takes_noise: ClassVar[bool] = False
+    """it solves dy = a dt + b dW"""
     takes_half: ClassVar[Any] = True
     """it solves in half precision"""
     regularisers: ClassVar[Any] = ("energy",)
