@@ -120,7 +120,7 @@ class Integration:
 
     def ahead(self, inputs: Inputs, at: State, number: Any, watch: Any = ()) -> tuple[jax.Array, Any]:
         """The next time to land on, and f on the way there, in the step of that number."""
-        target, f = next_stop(inputs, self.field, at, Context(number))
+        target, f = next_stop(inputs, self.field, at, Context(number, (inputs.t0, inputs.t1)))
         if self.events is not None:
             target = self.events.soonest(inputs, target, at.events, watch)
         return target, f

@@ -91,16 +91,20 @@ class SaveTimes(RecorderDefaults):
         def save(values, k):
             wanted = due(values, k)
             at = inputs.ts[jnp.minimum(k, inputs.ts.size - 1)]
-            value = self.value(step, coefficients, at, inputs.args)
+            value = self.value(step, coefficients, at, inputs)
             return write(values, k, value, wanted), k + wanted.astype(k.dtype)
 
         return frozen_while(due, save, moving, fixed)
 
-    def value(self, step: StepView, coefficients: jax.Array, at: jax.Array, args: PyTree) -> PyTree:
+    def value(self, step: StepView, coefficients: jax.Array, at: jax.Array, inputs: Inputs) -> PyTree:
         y = sample(coefficients, step.end, step.before.t, step.after.t, at)
-        if len(step.made.fired):  # a time equal to that of an event has the state after it
-            y = jnp.where(jnp.any(step.made.fired) & (at == step.after.t), step.after.y, y)
-        return self.observe(at, y, args)
+        return self.observe(at, self.beyond(step, at, y), inputs.args)
+
+    def beyond(self, step: StepView, at: jax.Array, y: jax.Array) -> jax.Array:
+        """`y`, or at a time equal to that of an event the state after it."""
+        if not len(step.made.fired):
+            return y
+        return jnp.where(jnp.any(step.made.fired) & (at == step.after.t), step.after.y, y)
 
     def reached(self, fixed: jax.Array, count: int, inputs: Inputs) -> jax.Array:
         return (jnp.arange(count, dtype=fixed.dtype) < fixed) | jnp.append(inputs.ts == inputs.t0, False)
@@ -130,7 +134,7 @@ class SaveTimes(RecorderDefaults):
             def value(t0, t1, y1, coefficients, leaves):
                 ends = step._replace(before=step.before._replace(t=t0), after=step.after._replace(t=t1, y=y1))
                 inputs = active.fill(leaves)
-                return self.value(ends, coefficients, inputs.ts[row], inputs.args)
+                return self.value(ends, coefficients, inputs.ts[row], inputs)
 
             ends = step.before.t, step.after.t, step.after.y
             _, pull = jax.vjp(value, *ends, step.coefficients, active.leaves())

@@ -54,8 +54,8 @@ class Options:
             gradient = DISCRETE if hasattr(gradient, "bind") else gradient
         controller = stepper.controller if self.controller is None else self.controller
         errors.controlled(stepper, controller, self.first_step)
-        has_delays = terms.delays is not None
-        support.check(gradient, self.dense, self.regularisers, terms.is_residual, has_delays, self.events)
+        has_delays, has_noise = terms.delays is not None, terms.noise is not None
+        support.check(gradient, self.dense, self.regularisers, terms.is_residual, has_delays, self.events, has_noise)
         stepper = stepper.on_equal_steps if equal else stepper
         return replace(self, method=stepper, controller=controller, gradient=gradient)
 

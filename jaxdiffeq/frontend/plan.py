@@ -18,7 +18,9 @@ from jaxdiffeq.engine.integration import Integration
 from jaxdiffeq.engine.recorders import RecorderDefaults, SaveSteps, SaveTimes
 from jaxdiffeq.engine.regularisers import MEANINGS, RegulariserSums
 from jaxdiffeq.events import suited
+from jaxdiffeq.engine.driven import Driven, SaveOnPath
 from jaxdiffeq.frontend import delays as of_delays
+from jaxdiffeq.frontend import noise as of_noise
 from jaxdiffeq.frontend.options import Options
 from jaxdiffeq.frontend.saveat import Keep, normalise, one_array, sorted_times, times
 from jaxdiffeq.frontend.user_events import bound
@@ -28,7 +30,7 @@ from jaxdiffeq.implicit.system import like, make_consistent
 from jaxdiffeq.inputs.base import prepare_all, with_breakpoints
 from jaxdiffeq.primitives.jax_internals import plain_path
 from jaxdiffeq.primitives.varying_axes import match_varying_axes, vary_like
-from jaxdiffeq.problems import delay_errors
+from jaxdiffeq.problems import delay_errors, noise_errors
 from jaxdiffeq.problems.definitions import Terms
 from jaxdiffeq.problems.ravel import (
     Ravel,
@@ -76,6 +78,7 @@ class Plan:
     max_events: int = 0
     memory: of_delays.Memory | None = None
     """of the past, which f asks for"""
+    noise: of_noise.Source | None = None
 
     @property
     def every_step(self) -> bool:
@@ -102,6 +105,8 @@ class Arrays(NamedTuple):
     mass: Any = None
     dy0: list | None = None
     lags: Any = None
+    noise: Any = ()
+    """a key's data"""
 
 
 class Built(NamedTuple):
@@ -117,23 +122,27 @@ class Built(NamedTuple):
 def prepare(terms: Terms, options: Options) -> tuple[Plan, Arrays]:
     """Check everything that can be checked before tracing, and separate arrays from the rest."""
     stepper = options.method
-    f, args, y0, t0, t1, explicit, mass, jac, structure, residual, dy0, on_whole, delays = terms
+    f, args, y0, t0, t1, explicit, mass, jac, structure, residual, dy0, on_whole, delays, noise = terms
     errors.state(y0)
     errors.serves_equation(stepper, mass, residual)
+    noise_errors.serves(stepper, noise)
     ravel = Ravel.of(y0)
     errors.precision(stepper, ravel.dtype, mass is not None or terms.is_residual)
     errors.unknowns(ravel.size, mass is not None or terms.is_residual)
     dtype = time_dtype(ravel.dtype, (t0, t1))
     (t0, t1), stops = _span(options, (t0, t1), dtype)
     lags, memory, stops = _delayed(terms, options, ravel, (t0, t1), stops)
-    past = () if delays is None else (delays.history, delays.dependent_lags)
+    past = (None, ()) if delays is None else (delays.history, delays.dependent_lags)
+    source, key = _noise(noise, options, (t0, t1))
     saveat = normalise(options.saveat)
     if on_whole is not None:
         saveat = replace(saveat, fn=on_whole(saveat.fn))
     keep, ts = times(saveat, t0, t1, dtype)
     varying, mass = (mass, None) if callable(mass) else (None, mass)
     events = _events(options, saveat, on_whole, (t0, t1))
-    driven = prepare_all((Given(f, explicit, jac, residual, varying, *past), args, events), t0, t1)
+    driven = prepare_all(
+        (Given(f, explicit, jac, residual, varying, *past, noise and noise.diffusion), args, events), t0, t1
+    )
     given, args, events = driven.taken
     if driven.jumps or driven.kinks:
         stops = sorted_stops(with_breakpoints(stops, driven, dtype), t0, t1, dtype)
@@ -153,11 +162,20 @@ def prepare(terms: Terms, options: Options) -> tuple[Plan, Arrays]:
     probes = not (sized or terms.is_residual or mass is not None)
     equal, found = _equal(options, stops, memory), reached((*parts.static, saveat.fn))
     room = options.max_events if events else 0
-    known = structure, errors.all_concrete((t0, t1)), equal, found, room, memory
+    known = structure, errors.all_concrete((t0, t1)), equal, found, room, memory, source
     plan = Plan(parts, ravel, stepper, keep, *asked, not probes, plain_path(), options.watch, *known)
     slope = _guess(dy0, y0, ravel) if terms.is_residual else None
     matrix = None if mass is None else packed_mass(mass, y0, ravel)
-    return plan, Arrays(arrays, leaves, t0, t1, ts, stops, settings, matrix, slope, lags)
+    return plan, Arrays(arrays, leaves, t0, t1, ts, stops, settings, matrix, slope, lags, key)
+
+
+def _noise(noise: Any, options: Options, span: tuple[Any, Any]) -> tuple:
+    """How the path is made, and its key's data."""
+    if noise is None:
+        return None, ()
+    noise_errors.forwards(*span)
+    looks = any(event.trigger.crosses or event.trigger.stays for event in options.events)
+    return of_noise.source(noise, options.method, options.controller.equal, looks)
 
 
 def _delayed(terms: Terms, options: Options, ravel: Ravel, span: tuple[Any, Any], stops: Any) -> tuple:
@@ -274,8 +292,10 @@ def build(plan: Plan, arrays: Arrays, capacity: int, traced: bool = True) -> Bui
     leaves = [*leaves, *added]
     at, on = (t0, y0, leaves), OnArrays(ravel, rest, traced, len(added))
     mass = None if arrays.mass is None else jnp.asarray(arrays.mass)
-    pasts = () if plan.memory is None else of_delays.pasts(plan.memory, plan.stepper.degree, (t0, y0))
-    field, (of_f, of_explicit, of_jac) = field_of(given, on, plan.structure, mass, (*at, *pasts))
+    more = () if plan.memory is None else of_delays.pasts(plan.memory, plan.stepper.degree, (t0, y0))
+    if plan.noise is not None:
+        more = plan.noise.name, of_noise.path_of(plan.noise, y0), plan.noise.sign
+    field, (of_f, of_explicit, of_jac, *of_noisy) = field_of(given, on, plan.structure, mass, (*at, *more))
     watch, of_fn = close(on.saved(plan.keep.fn), *at)
 
     def observe(t, y, args):
@@ -283,6 +303,8 @@ def build(plan: Plan, arrays: Arrays, capacity: int, traced: bool = True) -> Bui
 
     happens, of_events = bound(events, on, at, plan.max_events) if events else (None, ())
     recorders = _recorders(plan, arrays, observe, capacity)
+    if plan.noise is not None and "times" in recorders:
+        recorders["times"] = SaveOnPath(observe, field, plan.stepper)
     if happens is not None:
         support.check_info(plan.gradient, happens.asks)
         recorders["events"] = SaveEvents(happens)
@@ -290,12 +312,15 @@ def build(plan: Plan, arrays: Arrays, capacity: int, traced: bool = True) -> Bui
         recorders["calls"] = Calls(tells, on)
     made = field, plan.stepper, recorders, plan.watch
     integration, of_lags = Integration(*made, events=happens), None
+    if plan.noise is not None:
+        integration = Driven(*made, events=happens, snaps=plan.noise.snaps)
     if plan.memory is not None:
         integration, of_lags = of_delays.remembering(plan.memory, on, given.dependent_lags, at, *made)
         integration = replace(integration, events=happens)
     ts, back = sorted_times(plan.keep, jnp.asarray(arrays.ts), jnp.sign(t1 - t0))
     lags = None if arrays.lags is None else jnp.asarray(arrays.lags)
     arguments = Arguments(of_f, of_explicit, of_jac, of_fn, leaves, mass, dy0, of_events, lags, of_lags)
+    arguments = arguments._replace(of_diffusion=of_noisy[0] if of_noisy else (), of_path=jnp.asarray(arrays.noise))
     inputs = Inputs(y0, arguments, t0, t1, ts, jnp.asarray(arrays.stops))
     slope = None if field.algebraic or field.in_context else field
     inputs = inputs if happens is None else happens.begun(inputs, slope)

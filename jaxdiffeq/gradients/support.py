@@ -48,6 +48,7 @@ OPTIONS = (
     "mass_matrix",
     "DAEProblem",
     "DDEProblem",
+    "SDEProblem",
     "ts",
     "steps",
     "t1",
@@ -88,10 +89,15 @@ NO_DELAYS = (
     "{name} does not serve DDEProblem: the adjoint equation of one with delays asks for the future, and its own "
     "breaking points. Give gradient=ReverseAD() or ForwardAD(), which serve lags and histories too."
 )
+NO_NOISE = (
+    "{name} does not serve SDEProblem: its backward solve knows no Brownian path. Give gradient=ReverseAD() or "
+    "ForwardAD(), which take the same path again."
+)
 UNSUPPORTED: dict[tuple[type, str], str] = {
     **{(strategy, "dense"): NO_DENSE for strategy in CONTINUOUS},
     **{(strategy, "regularisers"): NO_STEPS for strategy in CONTINUOUS},
     **{(strategy, "DDEProblem"): NO_DELAYS for strategy in CONTINUOUS},
+    **{(strategy, "SDEProblem"): NO_NOISE for strategy in CONTINUOUS},
     (BacksolveAdjoint, "DAEProblem"): NO_RESIDUAL,
     (BacksolveAdjoint, "events"): NO_EVENTS,
     **{(strategy, mode): REVERSE_OVER_REVERSE for strategy in STRATEGIES for mode in MODES[-2:]},
@@ -106,7 +112,13 @@ def serves(strategy: type, what: str) -> bool:
 
 
 def check(
-    strategy: Any, dense: bool, regularisers: Any, residual: bool, delays: bool = False, events: Any = ()
+    strategy: Any,
+    dense: bool,
+    regularisers: Any,
+    residual: bool,
+    delays: bool = False,
+    events: Any = (),
+    noise: bool = False,
 ) -> None:
     """One error, before anything is traced, if the strategy does not serve these options, or a problem that is a
     residual or has delays.
@@ -119,6 +131,7 @@ def check(
         "dense": dense,
         "DAEProblem": residual,
         "DDEProblem": delays,
+        "SDEProblem": noise,
         "regularisers": regularisers,
         "events": events,
     }

@@ -11,3 +11,4 @@ from jaxdiffeq.methods.dirk import *  # noqa: F403
 from jaxdiffeq.methods.explicit import *  # noqa: F403
 from jaxdiffeq.methods.multistep import *  # noqa: F403
 from jaxdiffeq.methods.rosenbrock import *  # noqa: F403
+from jaxdiffeq.methods.stochastic import *  # noqa: F403

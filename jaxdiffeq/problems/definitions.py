@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxdiffeq import errors
 from jaxdiffeq.algebra.structure import Sparse
+from jaxdiffeq.noise.kinds import NAMES
 from jaxdiffeq.types import PyTree
 
 Slope = Callable[[Any, PyTree, PyTree], PyTree]
@@ -170,6 +171,45 @@ class DDEProblem(Problem):
             errors.callable_with(lag, "dependent_lags", ("t", "y", "args"), self.check_names)
 
 
+class SDEProblem(Problem):
+    """dy = drift(t, y, args) dt + diffusion(t, y, args) dW, y(t₀) = y0, where W is a Brownian motion made from `key`.
+
+    `noise` says how W enters. "diagonal": every number of y has its own, and `diffusion` returns something like y;
+    "scalar": one for all, likewise; "general": m of them, and `diffusion` has a last axis more, (n, m) for n numbers;
+    "commutative": the same, with Σ b^{ij}∂b^k/∂yᵢ = Σ b^{ik}∂b^j/∂yᵢ for any two columns; "additive": like y or with
+    that axis, and independent of y. `interpretation` is "ito" or "stratonovich"; for additive noise they are one. A
+    method of the other calculus is refused, or with `convert` the drift corrected by ∓½ Σ (∂bʲ/∂y)·bʲ.
+
+    One key is one path, whatever the tolerance: `jax.vmap(lambda key: solve(problem, key=key))(keys)` is an ensemble.
+    Equal steps draw by the number of the step, other steps from a tree over the span; `brownian="tree"` says so for
+    equal steps too, and is a path of your own otherwise: a `BrownianPath` or `BrownianIncrements`.
+    y0, args, tspan and gradients are as in `ODEProblem`; a solve goes forwards in time.
+    Errors: as for `ODEProblem`; a diffusion of another shape says what came and what was expected.
+    """
+
+    drift: Slope
+    diffusion: Slope
+    y0: PyTree
+    tspan: Any
+    args: PyTree = None
+    _: dataclasses.KW_ONLY
+    key: Any = None
+    noise: str = eqx.field(default="diagonal", static=True)
+    interpretation: str = eqx.field(default="ito", static=True)
+    brownian: Any = None
+    convert: bool = eqx.field(default=False, static=True)
+    jac_structure: Any = None
+    check_names: bool = eqx.field(default=True, static=True)
+
+    def __post_init__(self) -> None:
+        if self.jac_structure is not None:
+            self.jac_structure = pattern(self.jac_structure)
+        errors.one_of(self.noise, "noise", NAMES)
+        errors.one_of(self.interpretation, "interpretation", ("ito", "stratonovich"))
+        errors.callable_with(self.drift, "drift", ("t", "y", "args"), self.check_names)
+        errors.callable_with(self.diffusion, "diffusion", ("t", "y", "args"), self.check_names)
+
+
 class SteadyStateProblem(Problem):
     """f(y, args) = 0, from the guess y0: a state at which dy/dt = f(y, args) rests.
 
@@ -221,6 +261,17 @@ class Delays(NamedTuple):
     neutral: bool
 
 
+class Noise(NamedTuple):
+    """What makes an equation one with noise: see `SDEProblem`."""
+
+    diffusion: Slope
+    name: str
+    interpretation: str
+    key: Any
+    brownian: Any
+    convert: bool
+
+
 class Terms(NamedTuple):
     """A problem as the solver takes it: M·dy/dt = f(t, y, args) + explicit(t, y, args) from y0 at t0 to t1.
 
@@ -242,6 +293,7 @@ class Terms(NamedTuple):
     """what makes of a function of the state as it was given, functions in it included, one of `y0`"""
 
     delays: Delays | None = None
+    noise: Noise | None = None
 
     @property
     def is_residual(self) -> bool:
@@ -285,6 +337,14 @@ def _(problem: DDEProblem) -> Terms:
     delays = Delays(fields["history"], lags, tuple(fields["dependent_lags"]), fields["neutral"])
     extra = {"mass": fields["mass_matrix"], "structure": fields["jac_structure"]}
     return _terms(fields, fields["f"], **extra, delays=delays)
+
+
+@terms_of.register
+def _(problem: SDEProblem) -> Terms:
+    fields = object.__getattribute__(problem, "__dict__")
+    names = "diffusion", "noise", "interpretation", "key", "brownian", "convert"
+    noise = Noise(*(fields[name] for name in names))
+    return _terms(fields, fields["drift"], noise=noise, structure=fields["jac_structure"])
 
 
 def _terms(fields: dict[str, Any], f: Slope | None, **extra: Any) -> Terms:
@@ -338,6 +398,7 @@ def _without_functions(terms: Terms) -> Terms:
         y0=numbers(terms.y0),
         dy0=numbers(terms.dy0),
         on_whole=on,
+        noise=terms.noise and terms.noise._replace(diffusion=on(terms.noise.diffusion)),
     )
 
 

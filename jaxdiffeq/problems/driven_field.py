@@ -19,8 +19,8 @@ FIRST = Context(0)
 class DrivenField(VectorField):
     """The drift a is `f`; `diffusion` is b, [*state] or [*state, m]; `path` gives the increments of W.
 
-    `path.over(where, t0, t1, of_noise)` is that from t0 to t1, which are ends of steps; `path.within(where, ends, t,
-    of_noise)` that from the first of `ends`, those of a step, to a time in between. `where` is the context of the step.
+    `path.over(where, t0, t1, known)` is that from t0 to t1, which are ends of steps; `path.within(where, ends, t,
+    known)` that from the first of `ends`, those of a step, to a time in between. `where` is the context of the step.
     """
 
     _: KW_ONLY
@@ -28,7 +28,7 @@ class DrivenField(VectorField):
     kind: Kind
     path: Any
     """a `jaxdiffeq.noise.paths.Path`"""
-    of_noise: Callable[[PyTree], Any]
+    of_path: Callable[[PyTree], Any]
     """args ↦ the key, or the arrays of a path that was given"""
     context: Context = FIRST
     ends: Any = None
@@ -46,7 +46,7 @@ class DrivenField(VectorField):
 
     def over(self, t0: jax.Array, t1: jax.Array, args: PyTree) -> Increment:
         """Of W, over a step."""
-        known = self.of_noise(args)
+        known = self.of_path(args)
         if self.ends is not None:
             return self.path.within(self.context, self.ends, t1, known)
         return self.path.over(self.context, t0, t1, known)

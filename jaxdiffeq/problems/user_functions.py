@@ -15,9 +15,11 @@ from jaxdiffeq import errors
 from jaxdiffeq.algebra.detect import Detected, detect
 from jaxdiffeq.algebra.krylov import MatrixFree
 from jaxdiffeq.algebra.structure import times_mass
+from jaxdiffeq.noise.kinds import Kind
 from jaxdiffeq.primitives.dataflow import dependencies
 from jaxdiffeq.primitives.jax_internals import axes_crossed
-from jaxdiffeq.problems import delay_errors
+from jaxdiffeq.problems import delay_errors, noise_errors
+from jaxdiffeq.problems.driven_field import DrivenField
 from jaxdiffeq.problems.past import Past, blank, look_up
 from jaxdiffeq.problems.ravel import Program, Ravel, Split, as_array, close, inexact, real_dtype
 from jaxdiffeq.problems.vector_field import MassField, ResidualField, SplitField, VectorField
@@ -35,6 +37,7 @@ class Given(NamedTuple):
     history: Any = None
     """of a delay equation: a function (s, args) ↦ y, or numbers"""
     dependent_lags: tuple = ()
+    diffusion: Callable | None = None
 
 
 class Arguments(NamedTuple):
@@ -53,6 +56,9 @@ class Arguments(NamedTuple):
     """the constant ones, [lags]"""
     of_lags: Any = None
     past: Past | None = None
+    of_diffusion: Any = ()
+    of_path: Any = ()
+    """a key's data, or what a path of the user's closes over"""
 
 
 class Recall:
@@ -97,6 +103,20 @@ class OnArrays:
         def on_one_array(t, y, leaves):
             tree = self.ravel.unpack(y)
             return self._packed(errors.call(f, t, tree, self.rest.join(leaves)), tree)
+
+        return on_one_array
+
+    def diffusion(self, diffusion: Callable, name: str) -> Callable:
+        """[*state] or [*state, m]."""
+
+        def on_one_array(t, y, leaves):
+            tree = self.ravel.unpack(y)
+            given = jax.tree.map(jnp.asarray, errors.call(diffusion, t, tree, self.rest.join(leaves)))
+            kind = noise_errors.diffusion(given, tree, name)
+            if kind.columns is None:
+                return self.ravel.pack(given)
+            rows = [x.astype(self.ravel.dtype) for x in jax.tree.leaves(given)]
+            return rows[0] if len(rows) == 1 else jnp.concatenate([x.reshape(-1, kind.columns) for x in rows])
 
         return on_one_array
 
@@ -202,6 +222,8 @@ def field_of(given: Given, on: OnArrays, structure: Any, mass: Any, at: tuple) -
     if given.residual is not None or given.mass is not None:
         return _of_residual(given, on, structure, at)
     assert given.f is not None
+    if given.diffusion is not None:
+        return _of_noise(given, on, structure, at)
     if given.history is not None:
         return _of_delays(given, on, structure, mass, at)
     program, of_f = on.close(on.slope(given.f), *at)
@@ -262,6 +284,52 @@ def _of_delays(given: Given, on: OnArrays, structure: Any, mass: Any, at: tuple)
     known = _bound(structure, on, without, (t, y, leaves)), False
     field = VectorField(f, *known) if mass is None else MassField(f, *known, matrix_of=lambda args: args.mass)
     return replace(field, crosses_lanes=_crosses_lanes(program)), ([*consts, *ways[1][1]], [], [])
+
+
+def _of_noise(given: Given, on: OnArrays, structure: Any, at: tuple) -> tuple[VectorField, tuple]:
+    """Of dy = a dt + b dW. `at` has the path and the sign of the drift's correction besides."""
+    (t, y, leaves), (of_kind, path, sign) = at[:3], at[3:]
+    assert given.f is not None and given.diffusion is not None
+    program, of_f = on.close(on.slope(given.f), t, y, leaves)
+    second, of_diffusion = on.close(on.diffusion(given.diffusion, of_kind), t, y, leaves)
+    shape = jax.eval_shape(lambda: second(of_diffusion, t, y, leaves)).shape
+    kind = Kind(of_kind, None if shape == y.shape else shape[-1])
+    if kind.additive and isinstance(second, Program) and any(1 in touched for touched in dependencies(second.jaxpr)):
+        noise_errors.depends_on_state(of_kind)
+
+    def diffusion(t, y, args):
+        return second(args.of_diffusion, t, y, args.leaves)
+
+    def drift(t, y, args):
+        slope = program(args.of_f, t, y, args.leaves) + (on.driven(args) if on.added else 0)
+        if sign == 0 or kind.additive:
+            return slope
+        return slope + sign / 2 * self_induced(lambda y: kind.matrix(diffusion(t, y, args)), y)
+
+    without = lambda y, rest: program(of_f, rest[0], y, rest[1])
+    field = DrivenField(
+        drift,
+        _bound(structure, on, without, (t, y, leaves)),
+        diffusion=diffusion,
+        kind=kind,
+        path=path(kind.shape(y.shape)),
+        of_path=lambda args: args.of_path,
+    )
+    return replace(field, crosses_lanes=_crosses_lanes(program, second)), (of_f, [], [], of_diffusion)
+
+
+def self_induced(columns: Callable[[jax.Array], jax.Array], y: jax.Array) -> jax.Array:
+    """Σ (∂bʲ/∂y)·bʲ over the columns of b: half of it is what an Itô drift has more than a Stratonovich one.
+
+    Source: Kloeden, Platen, Numerical Solution of Stochastic Differential Equations, 4.9.
+    """
+    b = columns(y)
+
+    def of(j):
+        _, along = jax.jvp(lambda y: jnp.take(columns(y), j, axis=-1), (y,), (jnp.take(b, j, axis=-1),))
+        return along
+
+    return jnp.sum(jax.vmap(of)(jnp.arange(b.shape[-1])), axis=0)
 
 
 def _of_residual(given: Given, on: OnArrays, structure: Any, at: tuple) -> tuple[VectorField, tuple]:

@@ -1,0 +1,52 @@
+"""Integration of equations with noise: steps that meet the path where it is cheap, and values saved on the path."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxdiffeq.engine.control import Tolerance
+from jaxdiffeq.engine.integration import Integration
+from jaxdiffeq.engine.recorders import SaveTimes
+from jaxdiffeq.types import Context, Inputs, PyTree, State, StepView
+
+
+@dataclass(frozen=True)
+class Driven(Integration):
+    """An integration along a Brownian path."""
+
+    snaps: bool = field(default=False, kw_only=True)
+    """steps may be a little shorter or longer, to end where the path is cheap"""
+
+    def limited(self, target: jax.Array, start: State, dt: jax.Array, inputs: Inputs) -> jax.Array:
+        if not self.snaps:
+            return dt
+        return lax.stop_gradient(self.field.path.snapped(Context(0, (inputs.t0, inputs.t1)), start.t, dt))
+
+
+@dataclass(frozen=True)
+class SaveOnPath(SaveTimes):
+    """`observe(t, y, args)` at `inputs.ts`: by a step from the one before, along the same path.
+
+    A straight line between the steps would have too little variance, and no order above a half.
+    """
+
+    field: Any = None
+    stepper: Any = None
+
+    def value(self, step: StepView, coefficients: jax.Array, at: jax.Array, inputs: Inputs) -> PyTree:
+        t, t1, y = step.before.t, step.after.t, coefficients[0]
+
+        def part():
+            where = Context(step.number, (inputs.t0, inputs.t1))
+            f = self.field.at(None, where).within(t, t1)
+            start = State(t, y, self.stepper.init(f, t, y, inputs.args))
+            fine = jnp.sqrt(jnp.finfo(y.dtype).eps)
+            return self.stepper.step(f, start, at, inputs.args, Tolerance(fine, fine)).after.y
+
+        y = lax.cond(at == t1, lambda: step.end, lambda: lax.cond(at == t, lambda: y, part))
+        return self.observe(at, self.beyond(step, at, y), inputs.args)

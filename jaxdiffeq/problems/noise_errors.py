@@ -1,0 +1,109 @@
+"""What raises for equations with noise."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiffeq import errors
+from jaxdiffeq.noise.kinds import Kind
+from jaxdiffeq.types import PyTree
+
+KEY = "give one as `key=`, in the problem or in solve(problem, key=jax.random.key(0))"
+
+
+def forwards(t0: Any, t1: Any) -> None:
+    if errors.all_concrete((t0, t1)) and t1 < t0:
+        raise ValueError(
+            f"an equation with noise goes forwards in time, but tspan is ({float(t0):g}, {float(t1):g}). Give t0 < t1."
+        )
+
+
+def key_data(key: Any) -> tuple[str, Any]:
+    """The name of a key's generator, and its data."""
+    if key is None:
+        raise ValueError(f"an SDEProblem needs a key for its noise: {KEY}.")
+    if isinstance(key, int) or not hasattr(key, "dtype"):
+        raise TypeError(f"`key` must be a key of jax.random, but is {key!r}: {KEY}.")
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        if key.dtype != np.uint32 or key.ndim != 1:
+            wrong = f"an array of {key.dtype} with shape {key.shape}"
+            raise TypeError(f"`key` must be one key of jax.random, but is {wrong}: {KEY}.")
+        key = jax.random.wrap_key_data(key)
+    if key.ndim:
+        raise TypeError(
+            f"`key` must be one key, but is an array of keys with shape {key.shape}. For an ensemble write "
+            "jax.vmap(lambda key: solve(problem, key=key).ys)(keys)."
+        )
+    return str(jax.random.key_impl(key)), jax.random.key_data(key)
+
+
+def counter() -> NoReturn:
+    _refuse(
+        'brownian="counter" draws by the number of the step, which is one path only where every step has the same size '
+        'and none is refused. Give controller=FixedSteps(n), or brownian="tree".'
+    )
+
+
+def serves(stepper: Any, noise: Any) -> None:
+    """Whether a method takes an equation with this noise, or without."""
+    if noise is None:
+        if stepper.takes_noise:
+            _refuse(
+                f"{stepper} is a method for noise, but the problem has none. Give an SDEProblem, or another method."
+            )
+        return
+    if not stepper.takes_noise:
+        _refuse(f"{stepper} has no place for noise. Give SOSRI(), SOSRA() or EulerMaruyama(), say, or no method.")
+    if noise.name not in stepper.serves:
+        served = ", ".join(f'"{name}"' for name in stepper.serves)
+        more = f' It takes {served}. `recommend(problem)` names one that takes "{noise.name}" noise.'
+        _refuse(f'{stepper} does not take noise="{noise.name}".{more}')
+    if noise.name != "additive" and noise.interpretation not in stepper.interpretations and not noise.convert:
+        other = stepper.interpretations[0]
+        _refuse(
+            f'{stepper} solves in the sense of "{other}", but interpretation="{noise.interpretation}". Give convert=True '
+            "to have the drift corrected, or a method of that calculus; `recommend(problem)` names one."
+        )
+
+
+def _refuse(message: str) -> NoReturn:
+    raise ValueError(message)
+
+
+def diffusion(given: PyTree, y: PyTree, name: str) -> Kind:
+    """The kind of noise, of which the shape of the diffusion is a part; that has to go with its name."""
+    of_y = [(errors.path_of(path), np.shape(x)) for path, x in jax.tree_util.tree_leaves_with_path(y)]
+    if jax.tree.structure(given) != jax.tree.structure(y):
+        _refuse(
+            f"diffusion must return a pytree like y, {jax.tree.structure(y)}, but returned {jax.tree.structure(given)}."
+        )
+    shapes = [np.shape(x) for x in jax.tree.leaves(given)]
+    alike = shapes == [shape for _, shape in of_y]
+    longer = all(len(s) == len(shape) + 1 and s[:-1] == shape for s, (_, shape) in zip(shapes, of_y, strict=True))
+    columns = {s[-1] for s in shapes} if longer else set()
+    if name in ("diagonal", "scalar", "additive") and alike:
+        return Kind(name)
+    if name in ("additive", "commutative", "general") and len(columns) == 1:
+        return Kind(name, columns.pop())
+    wanted = {
+        "diagonal": "the shape of y, one Brownian motion for each number",
+        "scalar": "the shape of y, for one Brownian motion",
+        "additive": "the shape of y, or one axis more for m Brownian motions,",
+    }.get(name, "the shape of y and one axis more, for m Brownian motions,")
+    came = ", ".join(
+        f"{path or 'y'}: {s} for a state of {shape}" for s, (path, shape) in zip(shapes, of_y, strict=True)
+    )
+    cure = ' Give noise="general".' if longer and name in ("diagonal", "scalar") else ""
+    cure = ' Give noise="diagonal", or noise="scalar".' if alike and not cure else cure
+    _refuse(f'with noise="{name}" diffusion must return {wanted} but returned {came}.{cure}')
+
+
+def depends_on_state(name: str) -> NoReturn:
+    _refuse(
+        f'noise="{name}" is for a diffusion that does not depend on y, but this one computes with y. Give '
+        'noise="diagonal", "commutative" or "general"; or take its shape alone, as jnp.full_like(y, 0.1) does.'
+    )
