@@ -13,12 +13,12 @@ from jax import lax
 
 from jaxdiffeq import clock, errors
 from jaxdiffeq.engine.control import Tolerance
+from jaxdiffeq.engine.driven import Driven, SaveOnPath
 from jaxdiffeq.engine.events import SaveEvents
 from jaxdiffeq.engine.integration import Integration
 from jaxdiffeq.engine.recorders import RecorderDefaults, SaveSteps, SaveTimes
 from jaxdiffeq.engine.regularisers import MEANINGS, RegulariserSums
 from jaxdiffeq.events import suited
-from jaxdiffeq.engine.driven import Driven, SaveOnPath
 from jaxdiffeq.frontend import delays as of_delays
 from jaxdiffeq.frontend import noise as of_noise
 from jaxdiffeq.frontend.options import Options

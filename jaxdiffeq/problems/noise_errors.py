@@ -65,8 +65,8 @@ def serves(stepper: Any, noise: Any) -> None:
     if noise.name != "additive" and noise.interpretation not in stepper.interpretations and not noise.convert:
         other = stepper.interpretations[0]
         _refuse(
-            f'{stepper} solves in the sense of "{other}", but interpretation="{noise.interpretation}". Give convert=True '
-            "to have the drift corrected, or a method of that calculus; `recommend(problem)` names one."
+            f'{stepper} solves in the sense of "{other}", but interpretation="{noise.interpretation}". Give '
+            "convert=True to have the drift corrected, or a method of that calculus; `recommend(problem)` names one."
         )
 
 
@@ -90,8 +90,8 @@ def diffusion(given: PyTree, y: PyTree, name: str) -> Kind:
     if name in ("additive", "commutative", "general") and len(columns) == 1:
         return Kind(name, columns.pop())
     wanted = {
-        "diagonal": "the shape of y, one Brownian motion for each number",
-        "scalar": "the shape of y, for one Brownian motion",
+        "diagonal": "the shape of y, for one Brownian motion to each number,",
+        "scalar": "the shape of y, for one Brownian motion,",
         "additive": "the shape of y, or one axis more for m Brownian motions,",
     }.get(name, "the shape of y and one axis more, for m Brownian motions,")
     came = ", ".join(
