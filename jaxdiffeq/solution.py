@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxdiffeq import errors
 from jaxdiffeq.engine import interpolant
+from jaxdiffeq.noise.realised import Realised
 from jaxdiffeq.plotting import plot_solution
 from jaxdiffeq.problems.ravel import Ravel
 from jaxdiffeq.types import PyTree, Result
@@ -153,6 +154,8 @@ class Solution:
     """the sums asked for, by name; see `jaxdiffeq.engine.regularisers`"""
     integrals: Any = ()
     """∫g dt for each `Integrate` among the events, in their order"""
+    noise: Realised | None = None
+    """the Brownian path, of a solve with noise"""
     account: Any = field(metadata={"static": True}, default=None)
     """what `explain` knows before the result: method, controller, strategy; of several solutions, the first one's"""
 
@@ -200,6 +203,15 @@ class Solution:
         errors.is_dense(self)
         assert self.interpolant is not None
         return _sample(self.interpolant, t, what="slope")
+
+    def brownian(self, t: Any) -> jax.Array:
+        """W(t), of the path that the solve has followed, at a time or at an array of times; zero at t₀.
+
+        Shapes: [*t, *noise]; where every number of y has its own noise, several leaves of y come one after the other.
+        """
+        errors.has_noise(self)
+        assert self.noise is not None
+        return self.noise(t)
 
     def plot(self, vars: Any = None, ax: Any = None, **options: Any) -> Any:
         """Draw the solution on matplotlib axes; see `jaxdiffeq.plotting.plot_solution`."""

@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from jaxdiffeq.engine import outcome
 from jaxdiffeq.frontend.plan import Built, Plan
 from jaxdiffeq.gradients.rule import Constants, Outputs, joined, poisoned
+from jaxdiffeq.noise.realised import Realised
 from jaxdiffeq.solution import EventLog, Interpolant, Solution, Stats
 from jaxdiffeq.types import PyTree, Result, Work
 
@@ -29,6 +31,8 @@ class Ends(NamedTuple):
     """the times to save at, in the order of travel"""
     back: Any
     """how to put these in the order given, or None"""
+    noise: Any = None
+    """the path"""
 
 
 def ends_of(parts: Built, outputs: Outputs, constants: Constants) -> Ends:
@@ -37,7 +41,16 @@ def ends_of(parts: Built, outputs: Outputs, constants: Constants) -> Ends:
         args = events.changed(args, joined(events.changing(args), outputs.changed, constants.changed))
     first = parts.observe(inputs.t0, inputs.y0, inputs.args)
     last = parts.observe(outputs.t, outputs.y, args)
-    return Ends(inputs.t0, outputs.t, first, last, outputs.y, inputs.ts, parts.back)
+    return Ends(inputs.t0, outputs.t, first, last, outputs.y, inputs.ts, parts.back, _realised(parts))
+
+
+def _realised(parts: Built) -> Realised | None:
+    field, inputs = parts.integration.field, lax.stop_gradient(parts.inputs)
+    if not field.noisy:
+        return None
+    size = parts.settings.controller.fixed_size(inputs.t1 - inputs.t0)
+    size = jnp.full_like(inputs.t0, jnp.nan) if size is None else jnp.asarray(size)
+    return Realised(field.of_path(inputs.args), inputs.t0, inputs.t1, size, field.path)
 
 
 def assemble(xp: Any, plan: Plan, ends: Ends, records: dict[str, Any], constants: Constants) -> Solution:
@@ -73,6 +86,7 @@ def assemble(xp: Any, plan: Plan, ends: Ends, records: dict[str, Any], constants
         interpolant=_interpolant(xp, plan, ends, records["interpolant"], marks["interpolant"]) if plan.dense else None,
         **({"events": _events(xp, plan, records["events"], marks["events"])} if "events" in records else {}),
         regularisers=dict(zip(plan.regularisers, sums, strict=True)),
+        noise=ends.noise,
         integrals=jax.tree.map(lambda x: _if_good(xp, good, x), tuple(records.get("integrals", ()))),
     )
 

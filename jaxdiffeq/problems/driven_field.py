@@ -23,6 +23,8 @@ class DrivenField(VectorField):
     known)` that from the first of `ends`, those of a step, to a time in between. `where` is the context of the step.
     """
 
+    noisy = True
+
     _: KW_ONLY
     diffusion: Slope
     kind: Kind

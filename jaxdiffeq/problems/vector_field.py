@@ -51,6 +51,8 @@ class VectorField:
 
     algebraic: ClassVar[bool] = False
     """components of y may have no derivative of their own: they have to be consistent, and dy/dt is not f"""
+    noisy: ClassVar[bool] = False
+    """there is a Brownian motion in it"""
     at_slope: ClassVar[bool] = False
     """derivatives depend on dy/dt where they are taken, hence those of a step on its size"""
 
