@@ -4,11 +4,138 @@ A docstring gives the calculus, the kinds of noise that a method serves, its str
 has an error estimate, what it is good for, and its source.
 """
 
-from jaxdiffeq.steppers.stochastic import EulerMaruyamaStepper
+from jaxdiffeq.steppers.stochastic import (
+    EulerHeunStepper,
+    EulerMaruyamaStepper,
+    MilsteinStepper,
+    RKMilStepper,
+    StochasticHeunStepper,
+    StochasticMidpointStepper,
+)
+from jaxdiffeq.steppers.stochastic_rk import SRA, SRI, AdditiveSRK, FosterSRK
+from jaxdiffeq.tableaux import stochastic
 
-__all__ = ["EulerMaruyama"]
+__all__ = [  # noqa: RUF022  by family, as below
+    "EulerMaruyama",
+    "EulerHeun",
+    "StochasticHeun",
+    "StochasticMidpoint",
+    "Milstein",
+    "RKMil",
+    "SRIW1",
+    "SRIW2",
+    "SOSRI",
+    "SOSRI2",
+    "SRA1",
+    "SRA2",
+    "SRA3",
+    "SOSRA",
+    "SOSRA2",
+    "SEA",
+    "ShARK",
+    "GeneralShARK",
+    "SPaRK",
+    "SlowRK",
+]
 
 
 def EulerMaruyama() -> EulerMaruyamaStepper:
     """Itô; any noise; strong 1/2 (1 if additive), weak 1. Simple and cheap, on equal steps. Maruyama 1955."""
     return EulerMaruyamaStepper()
+
+
+def EulerHeun() -> EulerHeunStepper:
+    """Stratonovich; any noise; strong 1/2 (1 if it commutes), weak 1. Cheap, on equal steps. Roberts 2012."""
+    return EulerHeunStepper()
+
+
+def StochasticHeun() -> StochasticHeunStepper:
+    """Stratonovich; any noise; strong 1/2 (1 if it commutes), weak 1; adaptive. Order 2 in the drift. Rümelin 1982."""
+    return StochasticHeunStepper()
+
+
+def StochasticMidpoint() -> StochasticMidpointStepper:
+    """Stratonovich; any noise; strong 1/2 (1 if it commutes), weak 1; adaptive. Order 2 in the drift. Rümelin 1982."""
+    return StochasticMidpointStepper()
+
+
+def Milstein(*, terms: int = 8) -> MilsteinStepper:
+    """Both calculi; any noise; strong 1, weak 1; adaptive. By derivatives of the diffusion; Lévy areas by `terms` terms
+    of a series, where the noise does not commute. Milstein 1974.
+    """
+    return MilsteinStepper(terms=terms)
+
+
+def RKMil() -> RKMilStepper:
+    """Both calculi; diagonal or scalar noise; strong 1, weak 1; adaptive. Milstein's without derivatives. Platen."""
+    return RKMilStepper()
+
+
+def SRIW1() -> SRI:
+    """Itô; diagonal or scalar noise; strong 3/2, weak 2; adaptive. Order 2 in the drift. Rößler 2010."""
+    return SRI(stochastic.SRIW1)
+
+
+def SRIW2() -> SRI:
+    """Itô; diagonal or scalar noise; strong 3/2, weak 2; adaptive. Order 3 in the drift. Rößler 2010."""
+    return SRI(stochastic.SRIW2)
+
+
+def SOSRI() -> SRI:
+    """Itô; diagonal or scalar noise; strong 3/2, weak 2; adaptive. The first choice; stable. Rackauckas & Nie 2020."""
+    return SRI(stochastic.SOSRI)
+
+
+def SOSRI2() -> SRI:
+    """Itô; diagonal or scalar noise; strong 3/2, weak 2; adaptive. Stable in another way. Rackauckas & Nie 2020."""
+    return SRI(stochastic.SOSRI2)
+
+
+def SRA1() -> SRA:
+    """Additive noise; strong 3/2, weak 2; adaptive. Two stages. Rößler 2010."""
+    return SRA(stochastic.SRA1)
+
+
+def SRA2() -> SRA:
+    """Additive noise; strong 3/2, weak 2; adaptive. Two stages. Rößler 2010."""
+    return SRA(stochastic.SRA2)
+
+
+def SRA3() -> SRA:
+    """Additive noise; strong 3/2, weak 2; adaptive. Order 3 in the drift: for tight tolerances. Rößler 2010."""
+    return SRA(stochastic.SRA3)
+
+
+def SOSRA() -> SRA:
+    """Additive noise; strong 3/2, weak 2; adaptive. The first choice; stable. Rackauckas & Nie 2020."""
+    return SRA(stochastic.SOSRA)
+
+
+def SOSRA2() -> SRA:
+    """Additive noise; strong 3/2, weak 2; adaptive. Stable in another way. Rackauckas & Nie 2020."""
+    return SRA(stochastic.SOSRA2)
+
+
+def SEA() -> AdditiveSRK:
+    """Additive noise; strong 1, weak 1. One stage with a small error, on equal steps. Foster et al. 2024."""
+    return AdditiveSRK(stochastic.SEA)
+
+
+def ShARK() -> AdditiveSRK:
+    """Additive noise; strong 3/2, weak 2; adaptive. Two stages. Foster et al. 2024."""
+    return AdditiveSRK(stochastic.SHARK)
+
+
+def GeneralShARK() -> FosterSRK:
+    """Stratonovich; any noise; strong 1/2 (1 if it commutes, 3/2 if additive). Small errors. Foster et al. 2024."""
+    return FosterSRK(stochastic.GENERALSHARK)
+
+
+def SPaRK() -> FosterSRK:
+    """Stratonovich; any noise; strong 1/2 (1 if it commutes, 3/2 if additive); adaptive. Foster 2023."""
+    return FosterSRK(stochastic.SPARK)
+
+
+def SlowRK() -> FosterSRK:
+    """Stratonovich; any noise; strong 1/2 (3/2 if it commutes), weak 1. Seven stages. Foster et al. 2024."""
+    return FosterSRK(stochastic.SLOWRK)
