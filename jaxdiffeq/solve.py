@@ -69,6 +69,8 @@ def solve(
     if isinstance(problem, SteadyStateProblem):
         return solve_steady(problem, asked)  # pyright: ignore[reportReturnType]
     terms = terms_of(problem)
+    if method is None and terms.noise is not None:
+        terms = terms._replace(noise=terms.noise._replace(convert=True))  # what is chosen may be of the other calculus
     plan, arrays = prepare(terms, asked.settled(terms))
     plan, solution = execute(plan, arrays)
     if method is None and held_up(plan, arrays, solution):

@@ -69,4 +69,6 @@ def recommend(problem: Any, rtol: Any = 1e-3, **replacements: Any) -> Recommenda
 def traits_of(terms: Terms, equal_steps: bool) -> Traits:
     size = sum(np.size(x) for x in jax.tree.leaves(terms.y0))
     known = terms.structure is not None
-    return Traits(size, terms.mass is not None, known, terms.explicit is not None, equal_steps, terms.is_residual)
+    noise = () if terms.noise is None else (terms.noise.name, terms.noise.interpretation)
+    has_mass, is_split = terms.mass is not None, terms.explicit is not None
+    return Traits(size, has_mass, known, is_split, equal_steps, terms.is_residual, *noise)

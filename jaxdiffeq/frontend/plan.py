@@ -122,27 +122,23 @@ class Built(NamedTuple):
 def prepare(terms: Terms, options: Options) -> tuple[Plan, Arrays]:
     """Check everything that can be checked before tracing, and separate arrays from the rest."""
     stepper = options.method
-    f, args, y0, t0, t1, explicit, mass, jac, structure, residual, dy0, on_whole, delays, noise = terms
+    args, y0, t0, t1, mass, on_whole = terms.args, terms.y0, terms.t0, terms.t1, terms.mass, terms.on_whole
     errors.state(y0)
-    errors.serves_equation(stepper, mass, residual)
-    noise_errors.serves(stepper, noise)
+    errors.serves_equation(stepper, mass, terms.residual)
+    noise_errors.serves(stepper, terms.noise)
     ravel = Ravel.of(y0)
     errors.precision(stepper, ravel.dtype, mass is not None or terms.is_residual)
     errors.unknowns(ravel.size, mass is not None or terms.is_residual)
     dtype = time_dtype(ravel.dtype, (t0, t1))
     (t0, t1), stops = _span(options, (t0, t1), dtype)
     lags, memory, stops = _delayed(terms, options, ravel, (t0, t1), stops)
-    past = (None, ()) if delays is None else (delays.history, delays.dependent_lags)
-    source, key = _noise(noise, options, (t0, t1))
+    source, key = _noise(terms.noise, options, (t0, t1))
     saveat = normalise(options.saveat)
     if on_whole is not None:
         saveat = replace(saveat, fn=on_whole(saveat.fn))
     keep, ts = times(saveat, t0, t1, dtype)
-    varying, mass = (mass, None) if callable(mass) else (None, mass)
     events = _events(options, saveat, on_whole, (t0, t1))
-    driven = prepare_all(
-        (Given(f, explicit, jac, residual, varying, *past, noise and noise.diffusion), args, events), t0, t1
-    )
+    driven = prepare_all((_given(terms), args, events), t0, t1)
     given, args, events = driven.taken
     if driven.jumps or driven.kinks:
         stops = sorted_stops(with_breakpoints(stops, driven, dtype), t0, t1, dtype)
@@ -162,11 +158,18 @@ def prepare(terms: Terms, options: Options) -> tuple[Plan, Arrays]:
     probes = not (sized or terms.is_residual or mass is not None)
     equal, found = _equal(options, stops, memory), reached((*parts.static, saveat.fn))
     room = options.max_events if events else 0
-    known = structure, errors.all_concrete((t0, t1)), equal, found, room, memory, source
+    known = terms.structure, errors.all_concrete((t0, t1)), equal, found, room, memory, source
     plan = Plan(parts, ravel, stepper, keep, *asked, not probes, plain_path(), options.watch, *known)
-    slope = _guess(dy0, y0, ravel) if terms.is_residual else None
-    matrix = None if mass is None else packed_mass(mass, y0, ravel)
-    return plan, Arrays(arrays, leaves, t0, t1, ts, stops, settings, matrix, slope, lags, key)
+    matrix = None if mass is None or callable(mass) else packed_mass(mass, y0, ravel)
+    return plan, Arrays(arrays, leaves, t0, t1, ts, stops, settings, matrix, _guess(terms, ravel), lags, key)
+
+
+def _given(terms: Terms) -> Given:
+    """The user's functions."""
+    mass, delays, noise = terms.mass, terms.delays, terms.noise
+    past = (None, ()) if delays is None else (delays.history, delays.dependent_lags)
+    varying = mass if callable(mass) else None
+    return Given(terms.f, terms.explicit, terms.jac, terms.residual, varying, *past, noise and noise.diffusion)
 
 
 def _noise(noise: Any, options: Options, span: tuple[Any, Any]) -> tuple:
@@ -220,7 +223,10 @@ def _equal(options: Options, stops: Any, memory: Any) -> int | None:
     return controller.n if options.gradient.differentiates_scans and controller.n <= options.max_steps else None
 
 
-def _guess(dy0: PyTree, y0: PyTree, ravel: Ravel) -> list:
+def _guess(terms: Terms, ravel: Ravel) -> list | None:
+    y0, dy0 = terms.y0, terms.dy0
+    if not terms.is_residual:
+        return None
     if dy0 is None:
         return [np.zeros(shape, dtype) for shape, dtype in zip(ravel.shapes, ravel.dtypes, strict=True)]
     errors.slope_guess(dy0, y0)
@@ -302,9 +308,7 @@ def build(plan: Plan, arrays: Arrays, capacity: int, traced: bool = True) -> Bui
         return watch(args.of_fn, t, y, args.leaves)
 
     happens, of_events = bound(events, on, at, plan.max_events) if events else (None, ())
-    recorders = _recorders(plan, arrays, observe, capacity)
-    if plan.noise is not None and "times" in recorders:
-        recorders["times"] = SaveOnPath(observe, field, plan.stepper)
+    recorders = _recorders(plan, arrays, observe, capacity, field)
     if happens is not None:
         support.check_info(plan.gradient, happens.asks)
         recorders["events"] = SaveEvents(happens)
@@ -319,8 +323,8 @@ def build(plan: Plan, arrays: Arrays, capacity: int, traced: bool = True) -> Bui
         integration = replace(integration, events=happens)
     ts, back = sorted_times(plan.keep, jnp.asarray(arrays.ts), jnp.sign(t1 - t0))
     lags = None if arrays.lags is None else jnp.asarray(arrays.lags)
-    arguments = Arguments(of_f, of_explicit, of_jac, of_fn, leaves, mass, dy0, of_events, lags, of_lags)
-    arguments = arguments._replace(of_diffusion=of_noisy[0] if of_noisy else (), of_path=jnp.asarray(arrays.noise))
+    noisy = {"of_diffusion": of_noisy, "of_path": jnp.asarray(arrays.noise)} if of_noisy else {}
+    arguments = Arguments(of_f, of_explicit, of_jac, of_fn, leaves, mass, dy0, of_events, lags, of_lags, **noisy)
     inputs = Inputs(y0, arguments, t0, t1, ts, jnp.asarray(arrays.stops))
     slope = None if field.algebraic or field.in_context else field
     inputs = inputs if happens is None else happens.begun(inputs, slope)
@@ -369,10 +373,10 @@ def _begins(settings: Settings, inputs: Inputs, span_known: bool) -> jax.Array |
     return jnp.where(short, Result.step_size_too_small, otherwise)
 
 
-def _recorders(plan: Plan, arrays: Arrays, observe: Any, capacity: int) -> dict[str, Any]:
+def _recorders(plan: Plan, arrays: Arrays, observe: Any, capacity: int, field: Any) -> dict[str, Any]:
     recorders: dict[str, Any] = {}
     if np.size(arrays.ts):
-        recorders["times"] = SaveTimes(observe)
+        recorders["times"] = SaveOnPath(observe, field, plan.stepper) if field.noisy else SaveTimes(observe)
     if plan.regularisers:
         recorders["regularisers"] = RegulariserSums(plan.regularisers)
     if plan.keep.steps:

@@ -13,6 +13,7 @@ from jaxdiffeq.methods.dirk import KenCarp3, KenCarp4, KenCarp58
 from jaxdiffeq.methods.explicit import BS3, Tsit5, Vern7, Vern9
 from jaxdiffeq.methods.multistep import BDF
 from jaxdiffeq.methods.rosenbrock import Rodas5P, Rosenbrock23
+from jaxdiffeq.methods.stochastic import SOSRA, SOSRI, SPaRK
 from jaxdiffeq.primitives.jax_internals import Tracer
 
 LARGE = 200  # unknowns: from here on a dense Jacobian costs more than it is worth to be ready for it
@@ -38,6 +39,9 @@ class Traits(NamedTuple):
     equal_steps: bool = False
     residual: bool = False
     """dy/dt is not given, but follows from an equation"""
+    noise: str | None = None
+    """of which kind there is some"""
+    interpretation: str = "ito"
 
 
 def choose(rtol: Any, traits: Traits) -> Recommendation:
@@ -54,6 +58,8 @@ def choose(rtol: Any, traits: Traits) -> Recommendation:
 
 @functools.lru_cache
 def _choose(rtol: float, traits: Traits) -> Recommendation:
+    if traits.noise is not None:
+        return _for_noise(traits)
     if traits.residual:
         return Recommendation(BDF(), "an equation that has to be solved for dy/dt")
     if traits.mass:
@@ -72,6 +78,15 @@ def _choose(rtol: float, traits: Traits) -> Recommendation:
     nonstiff = Tsit5() if rtol >= 1e-6 else explicit
     stiff = Rosenbrock23() if rtol >= 1e-2 else Rodas5P()
     return Recommendation(Auto(nonstiff, stiff), "switches when the problem turns out stiff; chosen for the tolerance")
+
+
+def _for_noise(traits: Traits) -> Recommendation:
+    if traits.noise == "additive":
+        return Recommendation(SOSRA(), "additive noise: strong order 3/2 in three stages")
+    if traits.interpretation == "ito" and traits.noise in ("diagonal", "scalar"):
+        return Recommendation(SOSRI(), "Itô, one Brownian motion at a time: strong order 3/2 in four stages")
+    how = ", the drift corrected from Itô's" if traits.interpretation == "ito" else ""
+    return Recommendation(SPaRK(), f"takes any noise, strong order 1 where that commutes, in three stages{how}")
 
 
 def _explicit(rtol: float) -> Any:
