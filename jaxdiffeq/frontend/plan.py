@@ -323,7 +323,7 @@ def build(plan: Plan, arrays: Arrays, capacity: int, traced: bool = True) -> Bui
         integration = replace(integration, events=happens)
     ts, back = sorted_times(plan.keep, jnp.asarray(arrays.ts), jnp.sign(t1 - t0))
     lags = None if arrays.lags is None else jnp.asarray(arrays.lags)
-    noisy = {"of_diffusion": of_noisy, "of_path": jnp.asarray(arrays.noise)} if of_noisy else {}
+    noisy = {"of_diffusion": of_noisy[0], "of_path": jnp.asarray(arrays.noise)} if of_noisy else {}
     arguments = Arguments(of_f, of_explicit, of_jac, of_fn, leaves, mass, dy0, of_events, lags, of_lags, **noisy)
     inputs = Inputs(y0, arguments, t0, t1, ts, jnp.asarray(arrays.stops))
     slope = None if field.algebraic or field.in_context else field

@@ -315,7 +315,7 @@ def _of_noise(given: Given, on: OnArrays, structure: Any, at: tuple) -> tuple[Ve
         path=path(kind.shape(y.shape)),
         of_path=lambda args: args.of_path,
     )
-    return replace(field, crosses_lanes=_crosses_lanes(program, second)), (of_f, [], [], *of_diffusion)
+    return replace(field, crosses_lanes=_crosses_lanes(program, second)), (of_f, [], [], of_diffusion)
 
 
 def self_induced(columns: Callable[[jax.Array], jax.Array], y: jax.Array) -> jax.Array:
