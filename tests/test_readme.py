@@ -83,9 +83,20 @@ def methods_table(family: str) -> str:
     return table(("method", "order", "stages", "dense", "good for", "source"), rows)
 
 
+def noise_table() -> str:
+    """Of methods for noise: calculus, noise, orders, and whether steps can be found by their error."""
+    rows = []
+    for m in methods_of("stochastic"):
+        orders = (m.strong_order, m.weak_order)
+        facts = ", ".join(m.interpretations), ", ".join(m.serves), *orders, "yes" if m.error_order else "no"
+        rows.append((f"`{m.name}`", *facts, *described(m)[1:]))
+    return table(("method", "calculus", "noise", "strong", "weak", "adaptive", "good for", "source"), rows)
+
+
 Tables = dict[str, Callable[[], str]]
 GENERATED: dict[str, Tables] = {
     "gradients.md": {"gradients": gradients.markdown},
+    "noise.md": {"stochastic": noise_table},
     "methods.md": {family: functools.partial(methods_table, family) for family in FAMILIES},
 }
 
