@@ -229,7 +229,7 @@ class ManifoldProjection(EventDefaults):
     iterations: int = static(3)
     name: str | None = static(None)
 
-    counts = False
+    counts, corrects = False, True
 
     def __post_init__(self) -> None:
         errors.callable_with(self.g, "g", ("t", "y", "args"), silence="write `lambda *given: fn(*given)`")

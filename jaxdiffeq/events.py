@@ -84,6 +84,14 @@ class EventDefaults:
     """time must go so"""
     sizes: bool = False
     """it has a say in the sizes of steps"""
+    corrects: bool = False
+    """what it changes is no more than the error of a step"""
+
+    @property
+    def jumps(self) -> bool:
+        """The state, or f, is another one once it has acted."""
+        changes = self.affect is not None or self.affect_args is not None or self.adds is not None
+        return changes and not self.corrects
 
     @property
     def label(self) -> str:

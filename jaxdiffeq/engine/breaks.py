@@ -1,4 +1,8 @@
-"""Breaking points that lags which vary lead to: found on a step's interpolant, and landed on by its own map."""
+"""Breaking points that come up while a solve runs, and where lags meet them again.
+
+Constant lags meet them at times that are known. Where lags that vary do is found on a step's interpolant, and landed on
+by the step's own map.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,8 @@ from jax import lax
 from jaxdiffeq.engine.interpolant import evaluate
 from jaxdiffeq.primitives.row_buffer import read
 from jaxdiffeq.primitives.while_loop import frozen_while
-from jaxdiffeq.problems.past import Past, piece_of, rows_of, search
+from jaxdiffeq.problems.past import ULPS, Past, last_before, piece_of, rows_of
+from jaxdiffeq.types import Inputs
 
 SHORT = 0.9
 """of what it was meant to be, below which a step has been cut"""
@@ -57,7 +62,7 @@ def _next(past: Past, s0: jax.Array, s1: jax.Array, depth: int) -> tuple[jax.Arr
         broken = (level > 0) & (level <= depth) & (end > s0)
         return (i < past.known) & (end <= s1) & ~broken
 
-    first = search(past, s0)
+    first = last_before(past, s0)
     _, i = frozen_while(passes, lambda _, i: ((), i + passes((), i).astype(i.dtype)), (), first)
     end, level = of(i)
     there = (i < past.known) & (end <= s1) & (end > s0) & (level > 0)
@@ -83,6 +88,40 @@ def _depth(integration: Any) -> int:
     return 2**20 if integration.neutral else integration.stepper.order + 1
 
 
+# ---- constant lags
+
+
+def rounding(inputs: Inputs) -> jax.Array:
+    """How far apart two times may be that rounding alone keeps apart."""
+    t0, t1 = lax.stop_gradient((inputs.t0, inputs.t1))
+    return 4 * ULPS * jnp.finfo(t0.dtype).eps * jnp.maximum(jnp.abs(t0), jnp.abs(t1))
+
+
+def carried(integration: Any, inputs: Inputs, past: Past, t: jax.Array, dt: jax.Array) -> Met:
+    """Where the first constant lag, in a step of this size from t, arrives at a breaking point: its time + the lag."""
+    lags, found, unit = integration.lags(inputs.args), nothing_met(t), rounding(inputs)
+    for lag in range(lags.size):
+        begin = lax.stop_gradient(t - lags[lag])
+        there, piece, level = _next(past, begin + unit, begin + 1.02 * dt, _depth(integration))
+        new = Met(_time_of(past, piece, past.t0) + lags[lag], piece, jnp.full_like(piece, lag), level)
+        closer = (new.at <= found.at + unit) & (new.level < found.level)
+        found = chosen(there & ((new.at < found.at - unit) | closer), new, found)
+    return found
+
+
+def chosen(flag: jax.Array, new: Met, old: Met) -> Met:
+    return jax.tree.map(lambda a, b: jnp.where(flag, a, b), new, old)
+
+
+def sooner(a: Met | None, b: Met | None) -> Met | None:
+    if a is None or b is None:
+        return b if a is None else a
+    return chosen(a.at < b.at, a, b)
+
+
+# ---- lags that vary
+
+
 def met(integration: Any, call: Any, at: Any, after: Any, step: Any, new: jax.Array) -> Any:
     """The round that comes after one, `at`, whose interpolant is settled: by the breaking point that the step meets."""
     settled = after.ok & ~after.going
@@ -94,7 +133,7 @@ def met(integration: Any, call: Any, at: Any, after: Any, step: Any, new: jax.Ar
     close = (jnp.abs(moved) <= unit) | ~jnp.isfinite(moved) | (at.tries >= 2 * ROUNDS)
     again = settled & jnp.isfinite(at.meets.at) & ~close
     inside = (at.meets.at + moved > call.start.t) & again
-    meets = jax.tree.map(lambda a, b: jnp.where(is_new, a, b), first, at.meets)
+    meets = chosen(is_new, first, at.meets)
     meets = meets._replace(at=jnp.where(inside, at.meets.at + moved, meets.at))
     whole = jnp.where(is_new, (first.at - call.start.t) / (step.after.t - call.start.t), 1).astype(new.dtype)
     powers = jnp.stack([whole**p for p in range(len(new))]).reshape(-1, *[1] * (new.ndim - 1))
@@ -117,8 +156,7 @@ def first_met(integration: Any, call: Any, t1: jax.Array, coefficients: jax.Arra
         there, piece, level = _next(past, s0, place(t1), _depth(integration))
         time = bisected(lambda t, p=place, b=_time_of(past, piece, past.t0): p(t) - b, start.t, t1, there)
         new = Met(time, piece, jnp.full_like(piece, lag), level)
-        sooner = there & (time < found.at)
-        found = jax.tree.map(lambda a, b, sooner=sooner: jnp.where(sooner, a, b), new, found)
+        found = chosen(there & (time < found.at), new, found)
     return found
 
 
@@ -161,25 +199,51 @@ def attached(integration: Any, own: jax.Array, call: Any, meets: Met) -> Met:
         step, _ = integration._with_own(integration._own(own, call, given), call, given)
         return jnp.where(jnp.isfinite(meets.at), _residual(integration, call, given, step)[0], 0)
 
+    return meets._replace(at=_root(residual, meets.at, own, call, meets))
+
+
+def at_root(integration: Any, own: jax.Array, call: Any, meets: Any) -> Any:
+    """The call, with the derivative of the root that the step is aimed at, if it is."""
+
+    def aimed(call, at):
+        watch = call.made.watch
+        return call._replace(made=call.made._replace(watch=watch._replace(aim=watch.aim._replace(at=at))))
+
+    def residual(at, own, call, meets):
+        given, lands = aimed(call, at), jnp.isfinite(at)
+        step, coefficients = integration._with_own(integration._own(own, given, meets), given, meets)
+        end = given.inputs, step, given.start, given.made, given.number, coefficients
+        return jnp.where(lands, integration.condition(*end), 0).astype(at.dtype)
+
+    return aimed(call, _root(residual, call.made.watch.aim.at, own, call, meets))
+
+
+def _root(residual: Callable, at: jax.Array, own: jax.Array, call: Any, meets: Any) -> jax.Array:
+    """`at`, with the derivative of residual(at, own, call, meets) = 0 along the call; infinity has none."""
+
     @jax.custom_jvp
-    def place(own, call, meets):
-        return meets.at
+    def place(call, at, own, meets):
+        return at
 
     @place.defjvp
     def _(primals, tangents):
-        own, call, meets = primals
-        there = jnp.isfinite(meets.at)
-        _, rate = jax.jvp(lambda at: residual(at, own, call, meets), (meets.at,), (jnp.ones_like(meets.at),))
-        _, d = jax.jvp(lambda call: residual(meets.at, own, call, meets), (call,), (tangents[1],))
+        call, at, own, meets = primals
+        there = jnp.isfinite(at)
+        _, rate = jax.jvp(lambda at: residual(at, own, call, meets), (at,), (jnp.ones_like(at),))
+        _, d = jax.jvp(lambda call: residual(at, own, call, meets), (call,), (tangents[0],))
         rate = jnp.where(there & (rate != 0), rate, 1)
         return place(*primals), jnp.where(there, -d / rate, 0)
 
-    return meets._replace(at=place(lax.stop_gradient(own), call, lax.stop_gradient(meets)))
+    return place(call, *lax.stop_gradient((at, own, meets)))
 
 
-def level_of(integration: Any, call: Any, step: Any, meets: Met) -> jax.Array:
-    """Of where the step ends: one more than where its lag arrives, one at a stop, zero elsewhere."""
-    ended = jnp.isfinite(meets.at) & (step.after.t == meets.at)
-    at_stop = jnp.any(call.inputs.stops == step.after.t) if call.inputs.stops.size else jnp.array(False)
+def level_of(integration: Any, inputs: Inputs, t: jax.Array, meets: Met) -> jax.Array:
+    """Of where a step ends, at t: one more than where its lag arrives, one at a stop, zero elsewhere.
+
+    Where constant lags alone are carried on, stops are none that anything but an equation of neutral type would feel.
+    """
+    ended = jnp.isfinite(meets.at) & (jnp.abs(t - meets.at) <= rounding(inputs))
+    felt = inputs.stops.size and (integration.neutral or integration.varying is not None)
+    at_stop = jnp.any(inputs.stops == t) if felt else jnp.array(False)
     level = meets.level + (0 if integration.neutral else 1)
     return lax.stop_gradient(jnp.where(ended, level, at_stop.astype(meets.level.dtype)))

@@ -54,6 +54,8 @@ class Member:
     terminates: bool = False
     counts: bool = True
     """it is logged, and counted against the limit"""
+    jumps: bool = True
+    """the state, or f, is another one once it has acted"""
 
     def of(self, fired: jax.Array) -> jax.Array:
         """Which of its own act."""
@@ -136,6 +138,11 @@ class Events:
         time = jnp.asarray(time).astype(t.dtype)
         never = jnp.where(way < 0, -jnp.inf, jnp.inf).astype(t.dtype)
         return jnp.where(way * time > way * t, time, never)
+
+    def jumps(self, fired: jax.Array) -> jax.Array:
+        """Whether the state, or f, is another one after what acts."""
+        of = [member.of(fired) for member in self.members if member.jumps]
+        return jnp.any(jnp.concatenate([jnp.zeros(0, bool), *of]))
 
     # ---- a step
 
@@ -228,7 +235,7 @@ class Events:
         """When a timer acts, or where a condition is zero, where something else may act too."""
         (after, info), timer = at, member.first - (self.nothing.size - len(self.timers))
         t, acts = after.t, jnp.any(which)
-        if member.size == 0 or len(self.members) == 1:
+        if member.size == 0 or len(self.members) == 1 and inputs.stops.size == 0:
             return t
         if timer >= 0:
             return jnp.where(acts, after.events.timers[timer], t)

@@ -132,10 +132,17 @@ class Remembering(Integration):
     """how many of them the gradient has"""
     neutral: bool = field(default=False, kw_only=True)
     """f asks for slopes too"""
+    carries: bool = field(default=False, kw_only=True)
+    """breaking points come up while the solve runs that constant lags carry on"""
     whole: bool = field(default=False, kw_only=True)
     """no piece may be let go: a gradient needs all of them"""
 
     remembers: ClassVar[bool] = True
+
+    @property
+    def tracks(self) -> bool:
+        """Whether each piece says how smooth the solution is at its end."""
+        return self.carries or self.varying is not None
 
     # ---- what f finds
 
@@ -147,7 +154,7 @@ class Remembering(Integration):
         assert recorder is not None
         time = jax.ShapeDtypeStruct((recorder.size + 1,), inputs.t0.dtype)
         room = self.room(inputs)
-        level = None if self.varying is None else time
+        level = time if self.tracks else None
         return Piece(time, time, jax.ShapeDtypeStruct((recorder.size + 1, *room.shape), room.dtype), level)
 
     def recalling(self, inputs: Inputs, ring: Piece, felt: Felt | None = None) -> Inputs:
@@ -180,9 +187,22 @@ class Remembering(Integration):
         """In a step whose own piece nobody asks for."""
         own = constant(start.t, jnp.full_like(start.y, jnp.nan), self.stepper.degree)
         inputs = self._seen(inputs, number, lax.stop_gradient(own), (start.t + t1) / 2)
+        return inputs if self.carries else self._hinted(inputs, start)
+
+    def _hinted(self, inputs: Inputs, start: State) -> Inputs:
+        """With hints where f will probably look."""
         past = self._past(inputs)
         near = near_to(past, self._reached(inputs, start)) if past.felt is None else past.felt.near
         return inputs._replace(args=self.put(inputs.args, past._replace(near=near)))
+
+    def _aimed(self, inputs: Inputs, start: State, number: Any, dt: jax.Array) -> Inputs:
+        """With where a step of that size has to end at the latest, if that comes up while the solve runs."""
+        past = self._past(inputs)
+        if not self.carries or past.cut is not None:
+            return inputs
+        inputs = self._hinted(self._seen(inputs, number, past.own, past.middle), start)
+        cut = breaks.carried(self, inputs, self._past(inputs), start.t, dt)
+        return inputs._replace(args=self.put(inputs.args, self._past(inputs)._replace(cut=cut)))
 
     def _reached(self, inputs: Inputs, start: State) -> jax.Array:
         """The times that the lags lead to from there, or the time itself, constants. Shapes: [windows]."""
@@ -220,6 +240,7 @@ class Remembering(Integration):
     def advance(self, inputs: Inputs, settings: Settings, start: State, made: Sizing, number: Any) -> Step:
         if self.got(inputs.args) is None:  # a step by itself, as to find what is wrong there
             inputs = self._before_any(inputs)
+        inputs = self._aimed(inputs, start, number, made.dt)
         target, _ = self.ahead(inputs, start, number, made.watch)
         t1, _ = self.end(inputs, target, start, made.dt)
         call = _Call(self._during(inputs, start, t1, number), settings, start, made, number)
@@ -227,7 +248,9 @@ class Remembering(Integration):
             step = self._of_itself(call, t1)
         else:
             step = super().advance(*call)
-            step = step._replace(dense=Dense(start.t, start.y, step.dense, self._if_neutral(call, step)))
+            cut = self._past(inputs).cut
+            level = None if cut is None else breaks.level_of(self, inputs, step.after.t, cut)
+            step = step._replace(dense=Dense(start.t, start.y, step.dense, self._if_neutral(call, step), level))
         if not self.whole:
             return step
         went_on = Result.running if step.result is None else step.result
@@ -263,10 +286,13 @@ class Remembering(Integration):
             return (), jax.tree.map(lambda a, b: jnp.where(at.going, a, b), after, at)
 
         _, found = frozen_while(lambda _, at: at.going, one, (), begin)
+        if call.made.watch and self.events.conditions is not None:
+            call = breaks.at_root(self, found.own, call, found.meets)
         meets = found.meets if meets is None else breaks.attached(self, found.own, call, found.meets)
         own = self._own(found.own, call, meets)
         step, coefficients = self._with_own(own, call, meets)
-        level = None if meets is None else breaks.level_of(self, call, step, meets)
+        cut = breaks.sooner(meets, self._past(call.inputs).cut)
+        level = None if cut is None else breaks.level_of(self, call.inputs, step.after.t, cut)
         dense = Dense(call.start.t, call.start.y, step.dense, coefficients, level)
         return step._replace(dense=dense, ok=step.ok & found.ok)
 
@@ -277,7 +303,8 @@ class Remembering(Integration):
     def _with_own(self, own: jax.Array, call: _Call, meets: Any) -> tuple[Step, jax.Array]:
         """The step whose f finds this of itself, and its interpolant."""
         inputs, _, start, made, number = call
-        past = self._past(inputs)._replace(cut=None if meets is None else meets.at)
+        past = self._past(inputs)
+        past = past._replace(cut=breaks.sooner(meets, past.cut))
         inputs = inputs._replace(args=self.put(inputs.args, past))
         target, f = self.ahead(inputs, start, number, made.watch)
         t1, _ = self.end(inputs, target, start, made.dt)
@@ -289,7 +316,13 @@ class Remembering(Integration):
     def ahead(self, inputs: Inputs, at: State, number: Any, watch: Any = ()) -> tuple[jax.Array, Any]:
         target, f = super().ahead(inputs, at, number, watch)
         past = self.got(inputs.args)
-        return target if past is None or past.cut is None else jnp.minimum(target, past.cut), f
+        if past is None or past.cut is None:
+            return target, f
+        return jnp.where(past.cut.at < target - breaks.rounding(inputs), past.cut.at, target), f
+
+    def _as_root(self, t1: jax.Array, inputs: Inputs, *of_step: Any) -> jax.Array:
+        """A step that asks for itself knows the derivative of its root already: see `breaks.at_root`."""
+        return t1 if self.asks_itself else super()._as_root(t1, inputs, *of_step)
 
     def restarts(self, inputs: Inputs) -> bool:
         return super().restarts(inputs) or self.varying is not None
@@ -348,7 +381,10 @@ class Remembering(Integration):
     def recorded(self, inputs: Inputs, held: Held, step: StepView, dense: Dense) -> tuple[Held, jax.Array]:
         if PAST not in self.recorders or dense.level is None:
             return super().recorded(inputs, held, step, dense)
-        recorders = {**self.recorders, PAST: replace(self.recorders[PAST], level=dense.level)}
+        level = dense.level
+        if self.events is not None:
+            level = jnp.where(self.events.jumps(step.made.fired), 1, level)
+        recorders = {**self.recorders, PAST: replace(self.recorders[PAST], level=level)}
         return Integration.recorded(self.with_recorders(**recorders), inputs, held, step, dense._replace(level=None))
 
     def begin(self, inputs: Inputs) -> State:
@@ -359,6 +395,7 @@ class Remembering(Integration):
 
     def trip(self, inputs: Inputs, settings: Settings, carry: Carry, live: jax.Array) -> tuple[Any, LoopControl]:
         inputs = self.recollecting(inputs, carry.records)
+        inputs = self._aimed(inputs, carry.state, carry.control.counts.steps, carry.control.dt)
         moving, control = super().trip(inputs, settings, carry, live)
         if self.varying is not None:  # a step cut short says nothing about the size that the solution allows
             moved = moving[0].t - carry.state.t

@@ -179,10 +179,8 @@ class Integration:
                 inputs, settings, start, made, number = given
                 _, f = self.ahead(inputs, start, number)
                 step = self.stepper.step(f, start, t1, inputs.args, settings.tolerance)
-                view = StepView(start, step.after, step.after.y, None, made, jnp.array(True), number)
-                if self.events.asks:
-                    view = view._replace(coefficients=self.stepper.polynomial(f, step.dense, inputs.args))
-                return self.events.condition(inputs, view, made.watch.happened, made.watch.aim.condition)
+                own = self.stepper.polynomial(f, step.dense, inputs.args) if self.events.asks else None
+                return self.condition(inputs, step, start, made, number, own)
 
             def moved():
                 _, along = jax.jvp(lambda given: condition(t1, given), (given,), (d_given,))
@@ -194,6 +192,11 @@ class Integration:
 
         landed.defjvp(rule)
         return landed(t1, (inputs, settings, start, made, number))
+
+    def condition(self, inputs: Inputs, step: Step, start: State, made: Sizing, number: Any, own: Any) -> jax.Array:
+        """The condition that a step is aimed at, at its end; `own` is its interpolant, of events that ask for it."""
+        view = StepView(start, step.after, step.after.y, own, made, jnp.array(True), number)
+        return self.events.condition(inputs, view, made.watch.happened, made.watch.aim.condition)
 
     def moved(
         self, inputs: Inputs, settings: Settings, start: State, made: Sizing, taken: jax.Array, number: Any

@@ -35,6 +35,8 @@ class Memory(NamedTuple):
     """some lags are not known to be longer than a step"""
     tracks: bool
     """some lags are functions, whose breaking points are found as the solve runs"""
+    carries: bool
+    """breaking points come up as the solve runs, that constant lags carry on"""
     most: int
     """rows that there may be where there are too few"""
 
@@ -49,8 +51,8 @@ def numbers(lags: Any, dtype: Any) -> Any:
     return jnp.concatenate([jnp.ravel(as_array(x, dtype)) for x in leaves])
 
 
-def memory_of(terms: Terms, lags: Any, history_steps: Any, max_steps: int, row_bytes: int) -> Memory:
-    delays = terms.delays
+def memory_of(terms: Terms, lags: Any, options: Any, row_bytes: int) -> Memory:
+    delays, history_steps, max_steps = terms.delays, options.history_steps, options.max_steps
     assert delays is not None
     errors.positive_integer(STEPS if history_steps is None else history_steps, "history_steps")
     few = min(STEPS, max(LEAST, BYTES // max(row_bytes, 1)))
@@ -58,7 +60,9 @@ def memory_of(terms: Terms, lags: Any, history_steps: Any, max_steps: int, row_b
     known, varying = np.size(lags), len(delays.dependent_lags)
     most = max_steps + 1 if history_steps is None else rows
     most = min(most, max(rows, errors.ROOM // max(row_bytes, 1)))
-    return Memory(rows, max(known + varying, 1), delays.neutral, varying > 0 or known == 0, varying > 0, most)
+    carries = known > 0 and any(event.jumps for event in options.events)
+    asks = varying > 0 or known == 0
+    return Memory(rows, max(known + varying, 1), delays.neutral, asks, varying > 0 or carries, carries, most)
 
 
 def breaking_points(delays: Delays, lags: Any, span: tuple[Any, Any], order: int) -> Any:
@@ -116,13 +120,14 @@ def pasts(memory: Memory, degree: int, at: tuple) -> tuple[Past, Past]:
 
 def remembering(memory: Memory, on: OnArrays, dependent: tuple, at: tuple, *parts: Any) -> tuple[Remembering, list]:
     """The integration, and what the programs of lags that vary close over. `at` is t, y, leaves."""
-    field, stepper, recorders, watch = parts
+    field, stepper, recorders, watch, events = parts
     program, of_lags = on.close(on.lags(dependent), *at) if dependent else (None, [])
     made = Remembering(
         field,
         stepper,
-        {**recorders, PAST: Pieces(memory.rows, 0.0 if dependent else None)},
+        {**recorders, PAST: Pieces(memory.rows, 0.0 if memory.tracks else None)},
         watch,
+        events=events,
         put=lambda args, past: args._replace(past=past),
         got=lambda args: args.past,
         lags=lambda args: args.lags,
@@ -130,5 +135,6 @@ def remembering(memory: Memory, on: OnArrays, dependent: tuple, at: tuple, *part
         windows=memory.windows,
         asks_itself=memory.varies,
         neutral=memory.neutral,
+        carries=memory.carries,
     )
     return made, of_lags

@@ -189,7 +189,7 @@ def _delayed(terms: Terms, options: Options, ravel: Ravel, span: tuple[Any, Any]
     delay_errors.forwards(t0, t1)
     lags = of_delays.numbers(delays.lags, t0.dtype)
     row_bytes = (stepper.degree + 1) * ravel.size * jnp.dtype(ravel.dtype).itemsize
-    memory = of_delays.memory_of(terms, lags, options.history_steps, options.max_steps, row_bytes)
+    memory = of_delays.memory_of(terms, lags, options, row_bytes)
     points = of_delays.breaking_points(delays, lags, span, stepper.order)
     xp = np if errors.all_concrete((points, stops)) else jnp
     return lags, memory, of_delays.apart(xp.concatenate([stops, points]), t0, t1)
@@ -319,8 +319,7 @@ def build(plan: Plan, arrays: Arrays, capacity: int, traced: bool = True) -> Bui
     if plan.noise is not None:
         integration = Driven(*made, events=happens, snaps=plan.noise.snaps)
     if plan.memory is not None:
-        integration, of_lags = of_delays.remembering(plan.memory, on, given.dependent_lags, at, *made)
-        integration = replace(integration, events=happens)
+        integration, of_lags = of_delays.remembering(plan.memory, on, given.dependent_lags, at, *made, happens)
     ts, back = sorted_times(plan.keep, jnp.asarray(arrays.ts), jnp.sign(t1 - t0))
     lags = None if arrays.lags is None else jnp.asarray(arrays.lags)
     noisy = {"of_diffusion": of_noisy[0], "of_path": jnp.asarray(arrays.noise)} if of_noisy else {}
@@ -329,7 +328,8 @@ def build(plan: Plan, arrays: Arrays, capacity: int, traced: bool = True) -> Bui
     slope = None if field.algebraic or field.in_context else field
     inputs = inputs if happens is None else happens.begun(inputs, slope)
     if happens is not None and happens.integrands is not None:
-        recorders["integrals"] = _integrals(happens.integrands, inputs, plan.stepper.order)
+        integrals = _integrals(happens.integrands, inputs, plan.stepper.order)
+        integration = integration.with_recorders(**integration.recorders, integrals=integrals)
     inputs, settings = _consistent(field, inputs, _bounded(arrays.settings, inputs, plan.span_known))
     return Built(integration, inputs, settings, observe, back)
 

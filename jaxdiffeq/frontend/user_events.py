@@ -75,7 +75,7 @@ class _Binding:
         affects = [self.affect(i, self.shapes.get(i, ())) for i in range(len(self.events))]
         carried = tuple(sorted({j for _, changes in affects for j in changes}))
         members = tuple(
-            Member(int(first[i]), int(sizes[i]), _carrying(affect, carried), event.terminate, event.counts)
+            Member(int(first[i]), int(sizes[i]), _carrying(affect, carried), event.terminate, event.counts, event.jumps)
             for i, (event, (affect, _)) in enumerate(zip(self.events, affects, strict=True))
         )
         crossing = [i for i in order if kinds[i] == "crosses"]

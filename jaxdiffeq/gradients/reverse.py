@@ -320,26 +320,28 @@ class _Backward(_Pull):
         )
         passage = StepView(start, after, end, None, made, live, n, estimates, chain)
         here, changed = self._here(start)
-        kept, there, so_far = len(here.leaves()) - len(changed), bars.inputs, {}
+        mine, kept, there, so_far = len(self.active.where), len(here.where) - len(changed), bars.inputs, {}
         if changed:
-            so_far = dict(zip(self.active.where, bars.inputs, strict=True))
-            there = [so_far[i] for i in here.where[:kept]] + [jnp.zeros_like(x) for x in here.leaves()[kept:]]
+            so_far = dict(zip(self.active.where, bars.inputs[:mine], strict=True))
+            none = [jnp.zeros_like(x) for x in here.leaves()[kept : len(here.where)]]
+            there = [so_far[i] for i in here.where[:kept]] + none + bars.inputs[mine:]
         around, d_dense, cursors = self._pull_records(bars._replace(inputs=there), cursors, passage, dense, here)
         after, inputs = around.after, around.inputs
         d_after = (after.t, after.y, after.memory) if self.time else (after.y, after.memory)
         d_moves, more = pull((d_after, d_dense, around.estimates, around.chain))
         d_start = State(*(d_moves if self.time else (bars.state.t, *d_moves)))
         if changed:  # the last of what is real in the state
-            own = [a + b for a, b in zip(d_start.memory[-len(changed) :], inputs[kept:], strict=True)]
+            after, rest = inputs[kept : len(here.where)], inputs[len(here.where) :]
+            own = [a + b for a, b in zip(d_start.memory[-len(changed) :], after, strict=True)]
             d_start = d_start._replace(memory=[*d_start.memory[: -len(changed)], *own])
             found = so_far | dict(zip(here.where, inputs[:kept], strict=False))
-            inputs = [found[i] for i in self.active.where]
+            inputs = [found[i] for i in self.active.where] + rest
         d_leaves = [a + b for a, b in zip(inputs, more, strict=True)]
         return _Cotangents(d_start._replace(t=d_start.t + around.before_t), d_leaves), cursors
 
     def _here(self, start: State) -> tuple[Active, Sequence[int]]:
-        """The active inputs in a step, last those that events have changed, which are the state's; and which these."""
-        inputs, integration = self.active.inputs, self.integration
+        """The active inputs in a step, of which the last are those that events have changed, the state's; and these."""
+        inputs, integration = self.active.given, self.integration
         if integration.events is None:
             return self.active, ()
         flat, changed = jax.tree.leaves(inputs), self.active.changed_by(integration.events)
@@ -376,6 +378,13 @@ class Recalling(Active):
         some, zeros, missed = self.split(values)
         felt = self.felt._replace(zeros=zeros, missed=missed)
         return self.integration.recalling(self.inner.fill(some), self.ring, felt)
+
+    @property
+    def given(self) -> Inputs:
+        return self.inner.inputs
+
+    def within(self, inputs: Inputs, changed: Sequence[int]) -> Recalling:
+        return Recalling.of(self.inner.within(inputs, changed), self.integration, self.ring, self.felt)
 
     def split(self, values: Sequence[Any]) -> tuple[Sequence[Any], Piece, Piece]:
         """Leaves, or their cotangents, as those of the inputs, of pieces in windows, and of pieces in none."""

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
-from jaxdiffeq import errors
 from jaxdiffeq.primitives.cpu_kernel import is_small
 from jaxdiffeq.primitives.fused_region import fused_region
 from jaxdiffeq.primitives.jax_internals import as_now, on_plain_path, zero_tangent
@@ -38,6 +37,11 @@ class Active:
     inputs: Inputs
     where: tuple[int, ...]
 
+    @property
+    def given(self) -> Inputs:
+        """The inputs as `where` numbers their leaves."""
+        return self.inputs
+
     def leaves(self) -> list[jax.Array]:
         flat = jax.tree.leaves(self.inputs)
         return [flat[i] for i in self.where]
@@ -57,7 +61,7 @@ class Active:
 
     def changed_by(self, events: Any) -> list[int]:
         """The numbers of the leaves that events change."""
-        flat, tree = jax.tree.flatten(self.inputs)
+        flat, tree = jax.tree.flatten(self.given)
         return events.changing(tree.unflatten(range(len(flat))).args)
 
     def names(self) -> set[str]:
@@ -70,12 +74,6 @@ class Active:
     def time(self) -> bool:
         """Whether the clock moves with the inputs."""
         return bool(self.names() & {"t0", "t1", "stops"})
-
-
-NO_EVENTS_IN_PAST = (
-    "a DDEProblem with events has no derivatives yet: a jump of y comes back as a jump of f one lag later, where such "
-    "a solve does not land. Differentiate it without events."
-)
 
 
 def differentiable(strategy: Any, integration: Any, inputs: Inputs, settings: Settings) -> tuple[Outputs, PyTree]:
@@ -103,8 +101,6 @@ def differentiable(strategy: Any, integration: Any, inputs: Inputs, settings: Se
         if not live:
             out = of.run(*primals)
             return out, jax.tree.map(zero_tangent, out)
-        if integration.remembers and integration.events is not None:
-            errors.unsupported(NO_EVENTS_IN_PAST)
         outputs, constants, kept = forward_only(of.recorded, *primals)
         there, back = (as_now(functools.partial(f, live)) for f in (of.tangent, of.cotangent))
         moves = [tangents[0][k] for k in live]

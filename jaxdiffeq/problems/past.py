@@ -82,7 +82,7 @@ class Past(NamedTuple):
     near: Near
     felt: Felt | None = None
     cut: Any = None
-    """where the step has to end, since a lag that varies meets a breaking point there; infinity: nowhere"""
+    """where the step has to end, since a lag meets a breaking point there: a `jaxdiffeq.engine.breaks.Met`"""
 
 
 def rows_of(ring: Piece) -> int:

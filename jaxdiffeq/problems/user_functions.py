@@ -232,12 +232,7 @@ def field_of(given: Given, on: OnArrays, structure: Any, mass: Any, at: tuple) -
 
     def implicit_part(t, y, args):
         slope = program(args.of_f, t, y, args.leaves)
-        if on.added == 0:
-            return slope
-        more = on.driven(args)
-        if mass is not None:
-            more = times_mass(args.mass.astype(y.dtype), more.reshape(-1)).reshape(y.shape)
-        return slope + more
+        return slope if on.added == 0 else slope + _driving(on, mass, y, args)
 
     def explicit_part(t, y, args):
         assert second is not None
@@ -277,7 +272,8 @@ def _of_delays(given: Given, on: OnArrays, structure: Any, mass: Any, at: tuple)
     def f(t, y, args):
         past = blank(pasts[0].ring, hints, t, y) if args.past is None else args.past._replace(cut=None)
         program, consts = (ways[0][0], args.of_f[:first]) if past.felt is None else (ways[1][0], args.of_f[first:])
-        return program(consts, t, y, past, args.leaves)
+        slope = program(consts, t, y, past, args.leaves)
+        return slope if on.added == 0 else slope + _driving(on, mass, y, args)
 
     program, consts = ways[0]
     without = lambda y, rest: program(consts, rest[0], y, blank(pasts[0].ring, hints, rest[0], y), rest[1])
@@ -330,6 +326,12 @@ def self_induced(columns: Callable[[jax.Array], jax.Array], y: jax.Array) -> jax
         return along
 
     return jnp.sum(jax.vmap(of)(jnp.arange(b.shape[-1])), axis=0)
+
+
+def _driving(on: OnArrays, mass: Any, y: jax.Array, args: Arguments) -> jax.Array:
+    """What events add to M·dy/dt."""
+    more = on.driven(args)
+    return more if mass is None else times_mass(args.mass.astype(y.dtype), more.reshape(-1)).reshape(y.shape)
 
 
 def _of_residual(given: Given, on: OnArrays, structure: Any, at: tuple) -> tuple[VectorField, tuple]:
