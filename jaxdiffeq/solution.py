@@ -125,6 +125,17 @@ class EventLog:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
+class Saved:
+    """What a `SaveValues` has kept. Shapes: [rows, ...]."""
+
+    ts: jax.Array
+    ys: PyTree
+    mask: jax.Array
+    """which rows are real"""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
 class Solution:
     """Times, values, and how it went.
 
@@ -153,6 +164,8 @@ class Solution:
     """the sums asked for, by name; see `jaxdiffeq.engine.regularisers`"""
     integrals: Any = ()
     """∫g dt for each `Integrate` among the events, in their order"""
+    saved: Any = ()
+    """a `Saved` for each `SaveValues` among the events, in their order"""
     account: Any = field(metadata={"static": True}, default=None)
     """what `explain` knows before the result: method, controller, strategy; of several solutions, the first one's"""
 

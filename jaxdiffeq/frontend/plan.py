@@ -15,12 +15,12 @@ from jaxdiffeq import clock, errors
 from jaxdiffeq.engine.control import Tolerance
 from jaxdiffeq.engine.events import SaveEvents
 from jaxdiffeq.engine.integration import Integration
-from jaxdiffeq.engine.recorders import RecorderDefaults, SaveSteps, SaveTimes
+from jaxdiffeq.engine.recorders import Parameters, RecorderDefaults, SaveAtEvents, SaveSteps, SaveTimes
 from jaxdiffeq.engine.regularisers import MEANINGS, RegulariserSums
 from jaxdiffeq.events import suited
 from jaxdiffeq.frontend import delays as of_delays
 from jaxdiffeq.frontend.options import Options
-from jaxdiffeq.frontend.saveat import Keep, normalise, one_array, sorted_times, times
+from jaxdiffeq.frontend.saveat import Keep, all_times, normalise, one_array, sorted_times
 from jaxdiffeq.frontend.user_events import bound
 from jaxdiffeq.gradients import support
 from jaxdiffeq.gradients.quadrature import Integrals
@@ -57,7 +57,8 @@ class Plan:
     """what the user gave, and args"""
     ravel: Ravel
     stepper: Any
-    keep: Keep
+    keeps: tuple[Keep, ...]
+    """what the solution keeps, then what is saved besides"""
     dense: bool
     regularisers: tuple[str, ...]
     gradient: Any
@@ -78,9 +79,13 @@ class Plan:
     """of the past, which f asks for"""
 
     @property
+    def keep(self) -> Keep:
+        return self.keeps[0]
+
+    @property
     def every_step(self) -> bool:
         """Whether the number of rows is known only when the solve ends."""
-        return bool(self.keep.steps) or self.dense
+        return any(keep.steps for keep in self.keeps) or self.dense
 
     @property
     def room(self) -> int:
@@ -108,10 +113,10 @@ class Built(NamedTuple):
     integration: Integration
     inputs: Inputs
     settings: Settings
-    observe: Any
-    """(t, y, inputs.args) ↦ what is saved"""
-    back: Any
-    """how to put the saved times, which are in the order of travel, in the order given, or None"""
+    observes: tuple
+    """(t, y, inputs.args) ↦ what is saved, for each of `Plan.keeps`"""
+    backs: tuple
+    """how to put the times of each, which are in the order of travel, in the order given, or None"""
 
 
 def prepare(terms: Terms, options: Options) -> tuple[Plan, Arrays]:
@@ -130,9 +135,9 @@ def prepare(terms: Terms, options: Options) -> tuple[Plan, Arrays]:
     saveat = normalise(options.saveat)
     if on_whole is not None:
         saveat = replace(saveat, fn=on_whole(saveat.fn))
-    keep, ts = times(saveat, t0, t1, dtype)
     varying, mass = (mass, None) if callable(mass) else (None, mass)
-    events = _events(options, saveat, on_whole, (t0, t1))
+    events, besides = _events(options, saveat, on_whole, (t0, t1))
+    keeps, ts = all_times((saveat, *besides), t0, t1, dtype)
     driven = prepare_all((Given(f, explicit, jac, residual, varying, *past), args, events), t0, t1)
     given, args, events = driven.taken
     if driven.jumps or driven.kinks:
@@ -152,9 +157,9 @@ def prepare(terms: Terms, options: Options) -> tuple[Plan, Arrays]:
     sized = settings.first_step is not None or options.controller.equal
     probes = not (sized or terms.is_residual or mass is not None)
     equal, found = _equal(options, stops, memory), reached((*parts.static, saveat.fn))
-    room = options.max_events if events else 0
+    room = options.max_events if any(event.saved is None for event in events) else 0
     known = structure, errors.all_concrete((t0, t1)), equal, found, room, memory
-    plan = Plan(parts, ravel, stepper, keep, *asked, not probes, plain_path(), options.watch, *known)
+    plan = Plan(parts, ravel, stepper, keeps, *asked, not probes, plain_path(), options.watch, *known)
     slope = _guess(dy0, y0, ravel) if terms.is_residual else None
     matrix = None if mass is None else packed_mass(mass, y0, ravel)
     return plan, Arrays(arrays, leaves, t0, t1, ts, stops, settings, matrix, slope, lags)
@@ -174,13 +179,16 @@ def _delayed(terms: Terms, options: Options, ravel: Ravel, span: tuple[Any, Any]
     return lags, memory, of_delays.apart(xp.concatenate([stops, points]), t0, t1)
 
 
-def _events(options: Options, saveat: Any, on_whole: Any, span: tuple[Any, Any]) -> tuple:
-    """The events, on the numbers of a state."""
+def _events(options: Options, saveat: Any, on_whole: Any, span: tuple[Any, Any]) -> tuple[tuple, list]:
+    """The events, on the numbers of a state, and when each of those saves that does."""
     events = options.events if on_whole is None else tuple(e.on_whole(on_whole) for e in options.events)
     suited(events, *span, options.controller.equal)
     errors.positive_integer(options.max_events, "max_events")
-    errors.saved_events(saveat, events)
-    return events
+    others = [event for event in events if event.saved is None]
+    besides = [normalise(event.when, "when") for event in events if event.saved is not None]
+    for kept in (saveat, *besides):
+        errors.saved_events(kept, others)
+    return tuple(event if event.saved is None else event.timeless for event in events), besides
 
 
 def _span(options: Options, given: tuple[Any, Any], dtype: Any) -> tuple[tuple[Any, Any], Any]:
@@ -276,13 +284,9 @@ def build(plan: Plan, arrays: Arrays, capacity: int, traced: bool = True) -> Bui
     mass = None if arrays.mass is None else jnp.asarray(arrays.mass)
     pasts = () if plan.memory is None else of_delays.pasts(plan.memory, plan.stepper.degree, (t0, y0))
     field, (of_f, of_explicit, of_jac) = field_of(given, on, plan.structure, mass, (*at, *pasts))
-    watch, of_fn = close(on.saved(plan.keep.fn), *at)
-
-    def observe(t, y, args):
-        return watch(args.of_fn, t, y, args.leaves)
-
-    happens, of_events = bound(events, on, at, plan.max_events) if events else (None, ())
-    recorders = _recorders(plan, arrays, observe, capacity)
+    observes, of_fn = _observed(on, (plan.keep.fn, *(e.saved for e in events if e.saved is not None)), at)
+    happens, of_events = bound(events, on, at, plan.max_events) if plan.max_events else (None, ())
+    recorders = _recorders(plan, observes, capacity, happens)
     if happens is not None:
         support.check_info(plan.gradient, happens.asks)
         recorders["events"] = SaveEvents(happens)
@@ -293,7 +297,7 @@ def build(plan: Plan, arrays: Arrays, capacity: int, traced: bool = True) -> Bui
     if plan.memory is not None:
         integration, of_lags = of_delays.remembering(plan.memory, on, given.dependent_lags, at, *made)
         integration = replace(integration, events=happens)
-    ts, back = sorted_times(plan.keep, jnp.asarray(arrays.ts), jnp.sign(t1 - t0))
+    ts, backs = sorted_times(plan.keeps, jnp.asarray(arrays.ts), jnp.sign(t1 - t0))
     lags = None if arrays.lags is None else jnp.asarray(arrays.lags)
     arguments = Arguments(of_f, of_explicit, of_jac, of_fn, leaves, mass, dy0, of_events, lags, of_lags)
     inputs = Inputs(y0, arguments, t0, t1, ts, jnp.asarray(arrays.stops))
@@ -302,7 +306,7 @@ def build(plan: Plan, arrays: Arrays, capacity: int, traced: bool = True) -> Bui
     if happens is not None and happens.integrands is not None:
         recorders["integrals"] = _integrals(happens.integrands, inputs, plan.stepper.order)
     inputs, settings = _consistent(field, inputs, _bounded(arrays.settings, inputs, plan.span_known))
-    return Built(integration, inputs, settings, observe, back)
+    return Built(integration, inputs, settings, observes, backs)
 
 
 def _consistent(field: VectorField, inputs: Inputs, settings: Settings) -> tuple[Inputs, Settings]:
@@ -344,14 +348,32 @@ def _begins(settings: Settings, inputs: Inputs, span_known: bool) -> jax.Array |
     return jnp.where(short, Result.step_size_too_small, otherwise)
 
 
-def _recorders(plan: Plan, arrays: Arrays, observe: Any, capacity: int) -> dict[str, Any]:
+def _observed(on: OnArrays, functions: tuple, at: tuple) -> tuple[tuple, list]:
+    """(t, y, inputs.args) ↦ what is saved, for each, and what these functions close over."""
+    closed = [close(on.saved(f), *at) for f in functions]
+
+    def observe(i, program):
+        return lambda t, y, args: program(args.of_fn[i], t, y, args.leaves)
+
+    return tuple(observe(i, program) for i, (program, _) in enumerate(closed)), [consts for _, consts in closed]
+
+
+def _recorders(plan: Plan, observes: tuple, capacity: int, events: Any) -> dict[str, Any]:
     recorders: dict[str, Any] = {}
-    if np.size(arrays.ts):
-        recorders["times"] = SaveTimes(observe)
+    parameters = None
+    if events is not None and events.changes:
+        parameters = Parameters(events.changing, events.changed)
+    for keep, observe in zip(plan.keeps, observes, strict=True):
+        if keep.count:
+            own = () if len(plan.keeps) == 1 else (keep.first, keep.count)
+            recorders[keep.name("times")] = SaveTimes(observe, parameters, *own)
+        if keep.steps:
+            recorders[keep.name("steps")] = SaveSteps(observe, capacity, keep.steps, parameters=parameters)
+        if keep.events and keep.number and events is not None:
+            room, logged = plan.max_events, events.any_logged
+            recorders[keep.name("instants")] = SaveAtEvents(observe, room, parameters=parameters, logged=logged)
     if plan.regularisers:
         recorders["regularisers"] = RegulariserSums(plan.regularisers)
-    if plan.keep.steps:
-        recorders["steps"] = SaveSteps(observe, capacity, plan.keep.steps)
     if plan.dense:
         recorders["interpolant"] = SaveSteps(_nothing, capacity, reads_interpolant=True)
     return recorders
