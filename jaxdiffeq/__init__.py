@@ -25,6 +25,7 @@ from jaxdiffeq.event_library import Doses as Doses
 from jaxdiffeq.event_library import Integrate as Integrate
 from jaxdiffeq.event_library import ManifoldProjection as ManifoldProjection
 from jaxdiffeq.event_library import PositiveDomain as PositiveDomain
+from jaxdiffeq.event_library import SaveValues as SaveValues
 from jaxdiffeq.event_library import StepLimit as StepLimit
 from jaxdiffeq.event_library import TerminateAtSteadyState as TerminateAtSteadyState
 from jaxdiffeq.events import DiscreteEvent as DiscreteEvent

@@ -458,16 +458,16 @@ def controller(given: Any) -> None:
     )
 
 
-def saved_at(given: Any) -> None:
+def saved_at(given: Any, name: str = "saveat") -> None:
     """Whether an object says when to save; numbers are looked at elsewhere."""
     library, _ = habits.written(given)
     if library and not isinstance(given, str):
-        ts = " Give saveat=SaveAt(ts=..., steps=..., t0=..., t1=...) of this library, or the times: saveat=[0.0, 1.0]."
+        ts = f" Give {name}=SaveAt(ts=..., steps=..., t0=..., t1=...) of this library, or the times: {name}=[0.0, 1.0]."
         raise TypeError(
-            f"`saveat` must be times, a spacing or a SaveAt, but is a {type(given).__name__} of {library}.{ts}"
+            f"`{name}` must be times, a spacing or a SaveAt, but is a {type(given).__name__} of {library}.{ts}"
         )
     if isinstance(given, type) or callable(given):
-        raise TypeError(f"`saveat` must be times, a spacing or a SaveAt, but is {given!r}.{call_it(given)}")
+        raise TypeError(f"`{name}` must be times, a spacing or a SaveAt, but is {given!r}.{call_it(given)}")
 
 
 def controlled(stepper: Any, controller: Any, first_step: Any) -> None:
@@ -526,18 +526,18 @@ def buffer_size(rows: int, row_bytes: int, max_steps: int) -> None:
         )
 
 
-def spacing(spacing: Any, t0: Any, t1: Any) -> None:
-    positive(spacing, "saveat")
+def spacing(spacing: Any, t0: Any, t1: Any, name: str = "saveat") -> None:
+    positive(spacing, name)
     if not all_concrete((spacing, t0, t1)):
         raise ValueError(
-            "a spacing in `saveat` needs the number of points when it is compiled, but the time span or the spacing is "
-            "traced. Give the times themselves: `saveat=jnp.linspace(t0, t1, 101)`."
+            f"a spacing in `{name}` needs the number of points when it is compiled, but the time span or the spacing "
+            f"is traced. Give the times themselves: `{name}=jnp.linspace(t0, t1, 101)`."
         )
 
 
-def spaced_times(count: int, every: float) -> None:
+def spaced_times(count: int, every: float, name: str = "saveat") -> None:
     if count > 2**27:
-        raise ValueError(f"a spacing of {every} in `saveat` asks for {count} times. Give a larger one.")
+        raise ValueError(f"a spacing of {every} in `{name}` asks for {count} times. Give a larger one.")
 
 
 def save_at_something(saveat: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
 import equinox as eqx
@@ -415,6 +415,43 @@ class Integrate(EventDefaults):
 
 @unchecked_tree
 @dataclass(frozen=True)
+class SaveValues(EventDefaults):
+    """`fn(t, y, args)` is kept besides, in `sol.saved`, in the order of the list: its `ts`, `ys` and `mask`.
+
+    `when` has the forms of `saveat`: times, a spacing, None for t₀ and every step, or a `SaveAt`, of which
+    `events=True` keeps the value after every event that is logged, one where several share an instant. args are those
+    that hold at the time, and where an event changes them or the state, what there is after it.
+    Derivatives: with respect to everything, as those of `sol.ys`. Shapes: fn any pytree of numbers.
+    """
+
+    fn: Callable
+    when: Any = None
+    _: KW_ONLY
+    name: str | None = static(None)
+
+    counts = False
+
+    def __post_init__(self) -> None:
+        errors.callable_with(self.fn, "fn", ("t", "y", "args"), silence="write `lambda *given: fn(*given)`")
+        if getattr(self.when, "fn", None) is not None:
+            raise ValueError("the `when` of SaveValues says when, and its own fn what is saved: leave SaveAt(fn=) out.")
+
+    @property
+    def saved(self) -> Callable:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.fn
+
+    @property
+    def timeless(self) -> SaveValues:
+        """Without its times, which are known to the plan."""
+        return replace(self, when=None)
+
+    @property
+    def trigger(self) -> Trigger:
+        return Trigger()
+
+
+@unchecked_tree
+@dataclass(frozen=True)
 class CallEach(EventDefaults):
     """`fn(t, y, args)` is called on the host, with numpy arrays, after every accepted step: to print, to log, to plot.
 
@@ -447,6 +484,7 @@ __all__ = [
     "Integrate",
     "ManifoldProjection",
     "PositiveDomain",
+    "SaveValues",
     "StepLimit",
     "TerminateAtSteadyState",
 ]

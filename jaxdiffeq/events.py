@@ -78,6 +78,8 @@ class EventDefaults:
     name: str | None = None
     integrand: Callable | None = None
     """(t, y, args) ↦ what is integrated along the solution"""
+    saved: Callable | None = None
+    """(t, y, args) ↦ what is saved besides"""
     tells: Callable | None = None
     """called on the host with (t, y, args) after every accepted step"""
     forwards: bool = False

@@ -87,6 +87,11 @@ class ValueRecorder(SavingRecorder, Protocol):
         """(t, y, args) ↦ a row."""
         ...
 
+    @property
+    def first(self) -> int:
+        """Where its own begin among the times to save at."""
+        ...
+
     def times(self, moving: Any, inputs: Inputs, /) -> jax.Array:
         """Where its rows lie. Shapes: [rows]."""
         ...

@@ -126,6 +126,17 @@ class EventLog:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
+class Saved:
+    """What a `SaveValues` has kept. Shapes: [rows, ...]."""
+
+    ts: jax.Array
+    ys: PyTree
+    mask: jax.Array
+    """which rows are real"""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
 class Solution:
     """Times, values, and how it went.
 
@@ -156,6 +167,8 @@ class Solution:
     """∫g dt for each `Integrate` among the events, in their order"""
     noise: Realised | None = None
     """the Brownian path, of a solve with noise"""
+    saved: Any = ()
+    """a `Saved` for each `SaveValues` among the events, in their order"""
     account: Any = field(metadata={"static": True}, default=None)
     """what `explain` knows before the result: method, controller, strategy; of several solutions, the first one's"""
 

@@ -402,6 +402,90 @@ def test_integrals_without_jit_and_over_lanes():
     np.testing.assert_allclose(back, -np.expm1(4.0) / 0.4, rtol=1e-8)
 
 
+# ---- values besides
+
+
+SWITCHED = jde.PresetTimes(
+    jnp.array([1.0, 2.0]), lambda t, y, args: y + 1, affect_args=lambda t, y, args: {**args, "gain": 2 * args["gain"]}
+)
+
+
+def switched(t, k, gain):
+    """gain·y, of y′ = −k·y that gains one at 1 and at 2, where the gain doubles; after both at their times."""
+    passed = (t >= 1.0).astype(float) + (t >= 2.0).astype(float)
+    y = jnp.exp(-k * t) + sum(jnp.where(t >= at, jnp.exp(-k * (t - at)), 0) for at in (1.0, 2.0))
+    return gain * 2**passed * y
+
+
+def kept(x, strategy=None):
+    """At times in any order, at steps, after events, each in its own form, and what the solution has by itself."""
+    gained = lambda t, y, args: {"gained": args["gain"] * y[0]}
+    whens = (jnp.stack([x["t"], x["t"] + 1.5, jnp.asarray(1.0)]), jde.SaveAt(events=True), jde.SaveAt(steps=4, t1=True))
+    problem = jde.ODEProblem(
+        lambda t, y, args: -args["k"] * y, jnp.ones(1), (0.0, 3.0), {"k": x["k"], "gain": x["gain"]}
+    )
+    strategy = jde.ReverseAD() if strategy is None else strategy
+    return jde.solve(
+        problem,
+        jde.Tsit5(),
+        events=[jde.SaveValues(gained, whens[0]), SWITCHED, *(jde.SaveValues(gained, w) for w in whens[1:])],
+        saveat=jde.SaveAt(ts=[2.0, 2.5], fn=lambda t, y, args: args["gain"] * y[0]),
+        gradient=strategy,
+        max_events=3,
+        max_steps=200,
+        **TIGHT,
+    )
+
+
+@pytest.mark.parametrize("strategy", [jde.ReverseAD(), jde.ForwardAD(), jde.GaussAdjoint()], ids=str)
+def test_values_are_saved_besides(strategy):
+    """With the parameters that hold there, which events change, and derivatives in these, in times and in the rate."""
+
+    def found(x):
+        sol = kept(x, strategy)
+        times, events, steps = (jnp.where(s.mask, s.ys["gained"], 0.0) for s in sol.saved)
+        return times, events[:2], steps[-1], sol.ys
+
+    def true(x):
+        values = lambda ts: switched(jnp.stack(ts), x["k"], x["gain"])
+        whole = values([jnp.asarray(2.0), jnp.asarray(2.5)])
+        times = values([x["t"], x["t"] + 1.5, jnp.asarray(1.0)])
+        return times, values([jnp.asarray(1.0), jnp.asarray(2.0)]), values([jnp.asarray(3.0)])[0], whole
+
+    x = jax.tree.map(jnp.asarray, {"k": 0.4, "gain": 1.5, "t": 0.7})
+    near = lambda tolerance: lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance)
+    jax.tree.map(near(1e-8), jax.jit(found)(x), true(x))
+    jacobian = jax.jacfwd if isinstance(strategy, jde.ForwardAD) else jax.jacrev
+    slopes = jax.tree.map(lambda d: jnp.where(jnp.abs(d) < 1e-12, 0, d), jax.jit(jacobian(found))(x))
+    jax.tree.map(near(1e-6), slopes, jax.jacfwd(true)(x))
+
+
+def test_values_besides_of_lanes_and_of_a_solve_without_other_events():
+    x = {"k": jnp.array([0.4, 0.7]), "gain": jnp.array([1.5, 1.0]), "t": jnp.array([0.7, 0.2])}
+    saved = jax.vmap(kept)(x).saved
+    np.testing.assert_allclose(saved[0].ys["gained"][:, 0], jax.vmap(switched)(x["t"], x["k"], x["gain"]), rtol=1e-8)
+    np.testing.assert_array_equal(saved[1].ts[:, :2], [[1.0, 2.0]] * 2)
+    np.testing.assert_array_equal(saved[1].mask.sum(1), [2, 2])
+    sol = jde.solve(ONE, jde.Tsit5(), y0=jnp.ones(1), events=jde.SaveValues(lambda t, y, args: args * y), **TIGHT)
+    np.testing.assert_array_equal(sol.saved[0].ts, sol.ts)
+    np.testing.assert_allclose(sol.saved[0].ys, 0.4 * sol.ys, rtol=1e-14)
+    assert sol.events is None and int(sol.stats.events) == 0
+
+
+@pytest.mark.parametrize(
+    ("when", "error", "message"),
+    [
+        (jde.SaveAt(ts=[1.0], fn=lambda t, y, args: y), ValueError, "leave SaveAt"),
+        ("steps", ValueError, "`when` must be a positive number"),
+        ([20.0], ValueError, r"`when`.*20"),
+        (jde.SaveAt(events=True), ValueError, "`events` is empty"),
+    ],
+)
+def test_wrong_times_of_values(when, error, message):
+    with pytest.raises(error, match=message):
+        jde.solve(ONE, events=jde.SaveValues(lambda t, y, args: y, when))
+
+
 def test_calls_on_the_host():
     """In order, with what the solve saves, and again under `jit`, a gradient and `vmap`."""
     calls: list[tuple[float, float, float]] = []

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import dataclasses
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -19,7 +20,7 @@ from jaxdiffeq.types import Context, Inputs, PyTree, State, StepView
 class Driven(Integration):
     """An integration along a Brownian path."""
 
-    snaps: bool = field(default=False, kw_only=True)
+    snaps: bool = dataclasses.field(default=False, kw_only=True)
     """steps may be a little shorter or longer, to end where the path is cheap"""
 
     def limited(self, target: jax.Array, start: State, dt: jax.Array, inputs: Inputs) -> jax.Array:
@@ -35,8 +36,8 @@ class SaveOnPath(SaveTimes):
     A straight line between the steps would have too little variance, and no order above a half.
     """
 
-    field: Any = None
-    stepper: Any = None
+    field: Any = dataclasses.field(kw_only=True)
+    stepper: Any = dataclasses.field(kw_only=True)
 
     def value(self, step: StepView, coefficients: jax.Array, at: jax.Array, inputs: Inputs) -> PyTree:
         t, t1, y = step.before.t, step.after.t, coefficients[0]
@@ -49,4 +50,10 @@ class SaveOnPath(SaveTimes):
             return self.stepper.step(f, start, at, inputs.args, Tolerance(fine, fine)).after.y
 
         y = lax.cond(at == t1, lambda: step.end, lambda: lax.cond(at == t, lambda: y, part))
-        return self.observe(at, self.beyond(step, at, y), inputs.args)
+        return self.seen(step, at, y, inputs.args)
+
+
+def on_path(saves: SaveTimes, field: Any, stepper: Any) -> SaveOnPath:
+    """The same times, on the path."""
+    given = {f.name: getattr(saves, f.name) for f in dataclasses.fields(saves)}
+    return SaveOnPath(**given, field=field, stepper=stepper)

@@ -99,6 +99,12 @@ class Events:
     """(t, y, args, info) ↦ how long the next step may be, any of them"""
     integrands: Callable | None = None
     """(t, y, args) ↦ what is integrated along the solution, a list"""
+    changes: bool = False
+    """there are parameters that events change"""
+
+    def any_logged(self, fired: jax.Array) -> jax.Array:
+        """Whether anything acts that counts."""
+        return jnp.any(jnp.concatenate([m.of(fired) for m in self.members if m.counts] or [jnp.zeros(1, bool)]))
 
     # ---- the start
 
@@ -235,7 +241,7 @@ class Events:
         """When a timer acts, or where a condition is zero, where something else may act too."""
         (after, info), timer = at, member.first - (self.nothing.size - len(self.timers))
         t, acts = after.t, jnp.any(which)
-        if member.size == 0 or len(self.members) == 1 and inputs.stops.size == 0:
+        if member.size == 0 or (len(self.members) == 1 and inputs.stops.size == 0):
             return t
         if timer >= 0:
             return jnp.where(acts, after.events.timers[timer], t)

@@ -32,6 +32,8 @@ class RecorderDefaults:
     """it serves the steps that follow: its rows are no output of a solve"""
     at_given_times = False
     """its rows lie at `inputs.ts`, which move by themselves, and not at steps, which move with the clock"""
+    first: int = 0
+    """where those of its own begin"""
 
     def wants(self, fixed: PyTree, inputs: Inputs, direction: jax.Array, t1: jax.Array) -> jax.Array:
         """Whether it needs the interpolant of a step to t1, if it ever does."""
@@ -54,21 +56,64 @@ class RecorderDefaults:
 
 
 @dataclass(frozen=True)
+class Parameters:
+    """What a recorder knows of the parameters that events change: those that a value at an event's time is given."""
+
+    changing: Callable
+    """args ↦ the parameters that events change"""
+    changed: Callable
+    """(args, these) ↦ args with these"""
+
+    def after(self, args: PyTree, state: State, here: Any = True) -> PyTree:
+        """args as they are in this state, where `here`."""
+        pairs = zip(state.events.changed, self.changing(args), strict=True)
+        return self.changed(args, [jnp.where(here, new, old) for new, old in pairs])
+
+
+def _real(state: State) -> list[jax.Array]:
+    """Parameters that events change and that have a derivative."""
+    changed = state.events.changed if state.events else []
+    return [x for x in changed if jnp.issubdtype(x.dtype, jnp.inexact)]
+
+
+def _with_real(state: State, real: list) -> State:
+    if not real:
+        return state
+    left = iter(real)
+    changed = [next(left) if jnp.issubdtype(x.dtype, jnp.inexact) else x for x in state.events.changed]
+    return state._replace(events=state.events._replace(changed=changed))
+
+
+def _cotangent(like: State, t: jax.Array, y: jax.Array, real: list) -> State:
+    """Of a state: of its time, of y, and of `_real` parameters, which come last of all that goes from step to step."""
+    still = jax.tree.map(jnp.zeros_like, like)
+    memory = [*still.memory[: len(still.memory) - len(real)], *real] if real else still.memory
+    return still._replace(t=t, y=y, memory=memory)
+
+
+@dataclass(frozen=True)
 class SaveTimes(RecorderDefaults):
-    """`observe(t, y, args)` at `inputs.ts`, which are in the order of travel, from the dense output.
+    """`observe(t, y, args)` at those of `inputs.ts` that are its own, in the order of travel, from the dense output.
 
     Shapes: moving, pytree of [times + 1, ...]; fixed, the number of times passed.
     """
 
     observe: Observe
+    parameters: Parameters | None = None
+    first: int = 0
+    count: int | None = None
+    """how many, from the `first` on; None: all"""
     reads_interpolant = at_given_times = True
+
+    def own(self, inputs: Inputs) -> jax.Array:
+        return inputs.ts if self.count is None else inputs.ts[self.first : self.first + self.count]
 
     def init(self, inputs: Inputs, start: State, shapes: Shapes) -> tuple[PyTree, PyTree]:
         return self.at_start(inputs, start), jnp.zeros((), jnp.int32)
 
     def at_start(self, inputs: Inputs, start: State) -> PyTree:
         """NaN, not reached, but for the times that are t₀: when t₀ = t₁ no step follows that would save them."""
-        first = jnp.append(inputs.ts == inputs.t0, False)
+        first = jnp.append(self.own(inputs) == inputs.t0, False)
 
         def blank(value):
             return jnp.where(first.reshape(-1, *[1] * value.ndim), value, jnp.nan)
@@ -76,12 +121,12 @@ class SaveTimes(RecorderDefaults):
         return jax.tree.map(blank, self.observe(start.t, start.y, inputs.args))
 
     def wants(self, fixed: jax.Array, inputs: Inputs, direction: jax.Array, t1: jax.Array) -> jax.Array:
-        count = inputs.ts.size
-        at = inputs.ts[jnp.minimum(fixed, count - 1)]
-        return (fixed < count) & (direction * at <= direction * t1)
+        ts = self.own(inputs)
+        at = ts[jnp.minimum(fixed, ts.size - 1)]
+        return (fixed < ts.size) & (direction * at <= direction * t1)
 
     def record(self, moving: PyTree, fixed: jax.Array, step: StepView, inputs: Inputs) -> tuple[PyTree, PyTree]:
-        direction = jnp.sign(inputs.t1 - inputs.t0)
+        direction, ts = jnp.sign(inputs.t1 - inputs.t0), self.own(inputs)
         coefficients = step.coefficients
         assert coefficients is not None
 
@@ -90,7 +135,7 @@ class SaveTimes(RecorderDefaults):
 
         def save(values, k):
             wanted = due(values, k)
-            at = inputs.ts[jnp.minimum(k, inputs.ts.size - 1)]
+            at = ts[jnp.minimum(k, ts.size - 1)]
             value = self.value(step, coefficients, at, inputs)
             return write(values, k, value, wanted), k + wanted.astype(k.dtype)
 
@@ -98,20 +143,22 @@ class SaveTimes(RecorderDefaults):
 
     def value(self, step: StepView, coefficients: jax.Array, at: jax.Array, inputs: Inputs) -> PyTree:
         y = sample(coefficients, step.end, step.before.t, step.after.t, at)
-        return self.observe(at, self.beyond(step, at, y), inputs.args)
+        return self.seen(step, at, y, inputs.args)
 
-    def beyond(self, step: StepView, at: jax.Array, y: jax.Array) -> jax.Array:
-        """`y`, or at a time equal to that of an event the state after it."""
-        if not len(step.made.fired):
-            return y
-        return jnp.where(jnp.any(step.made.fired) & (at == step.after.t), step.after.y, y)
+    def seen(self, step: StepView, at: jax.Array, y: jax.Array, args: PyTree) -> PyTree:
+        """What is saved of `y`, or at a time equal to that of an event of the state after it."""
+        if len(step.made.fired):
+            here = jnp.any(step.made.fired) & (at == step.after.t)
+            y = jnp.where(here, step.after.y, y)
+            args = args if self.parameters is None else self.parameters.after(args, step.after, here)
+        return self.observe(at, y, args)
 
     def reached(self, fixed: jax.Array, count: int, inputs: Inputs) -> jax.Array:
-        return (jnp.arange(count, dtype=fixed.dtype) < fixed) | jnp.append(inputs.ts == inputs.t0, False)
+        return (jnp.arange(count, dtype=fixed.dtype) < fixed) | jnp.append(self.own(inputs) == inputs.t0, False)
 
     def times(self, moving: PyTree, inputs: Inputs) -> jax.Array:
         """Where its rows lie."""
-        return inputs.ts
+        return self.own(inputs)
 
     def parted(self, bars: PyTree) -> tuple[PyTree, Any]:
         """Cotangents of rows as those of the values and of the times."""
@@ -124,22 +171,23 @@ class SaveTimes(RecorderDefaults):
         direction = jnp.sign(active.inputs.t1 - active.inputs.t0)
 
         def due(bars, k):
-            at = active.inputs.ts[jnp.maximum(k, 0)]
+            at = self.own(active.inputs)[jnp.maximum(k, 0)]
             inside = (direction * at > direction * step.before.t) | (step.number == 0)
             return step.taken & (k >= 0) & inside
 
         def add(bars, k):
             wanted, row = due(bars, k), jnp.maximum(k, 0)
 
-            def value(t0, t1, y1, coefficients, leaves):
-                ends = step._replace(before=step.before._replace(t=t0), after=step.after._replace(t=t1, y=y1))
+            def value(t0, t1, y1, real, coefficients, leaves):
+                after = _with_real(step.after._replace(t=t1, y=y1), real)
+                ends = step._replace(before=step.before._replace(t=t0), after=after)
                 inputs = active.fill(leaves)
-                return self.value(ends, coefficients, inputs.ts[row], inputs)
+                return self.value(ends, coefficients, self.own(inputs)[row], inputs)
 
-            ends = step.before.t, step.after.t, step.after.y
+            ends = step.before.t, step.after.t, step.after.y, _real(step.after)
             _, pull = jax.vjp(value, *ends, step.coefficients, active.leaves())
-            t0, t1, y1, coefficients, leaves = pull(read(out, row))
-            after = jax.tree.map(jnp.zeros_like, bars.after)._replace(t=t1, y=y1)
+            t0, t1, y1, real, coefficients, leaves = pull(read(out, row))
+            after = _cotangent(bars.after, t1, y1, real)
             new = bars.add(t0, after, coefficients, leaves)
             return jax.tree.map(lambda a, b: jnp.where(wanted, a, b), new, bars), k - wanted.astype(k.dtype)
 
@@ -165,6 +213,7 @@ class SaveSteps(RecorderDefaults):
     capacity: int
     every: int = 1
     reads_interpolant: bool = False
+    parameters: Parameters | None = None
 
     def init(self, inputs: Inputs, start: State, shapes: Shapes) -> tuple[PyTree, PyTree]:
         row = jax.eval_shape(self.row, start.t, start.y, shapes.coefficients, inputs.args)
@@ -174,11 +223,17 @@ class SaveSteps(RecorderDefaults):
         return StepRows(t, self.observe(t, y, args), coefficients if self.reads_interpolant else None)
 
     def record(self, moving: PyTree, fixed: jax.Array, step: StepView, inputs: Inputs) -> tuple[PyTree, PyTree]:
-        due = step.taken & ((step.number + 1) % self.every == 0) & (fixed < self.capacity)
-        row = self.row(step.after.t, step.after.y, step.coefficients, inputs.args)
+        due = self.due(step) & (fixed < self.capacity)
+        row = self.row(step.after.t, step.after.y, step.coefficients, self.args(inputs.args, step.after))
         return write(moving, fixed, row, due), fixed + due.astype(fixed.dtype)
 
-    def between_chunks(self, fixed: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def due(self, step: StepView) -> jax.Array:
+        return step.taken & ((step.number + 1) % self.every == 0)
+
+    def args(self, args: PyTree, after: State) -> PyTree:
+        return args if self.parameters is None else self.parameters.after(args, after)
+
+    def between_chunks(self, fixed: jax.Array) -> tuple[jax.Array | None, jax.Array]:
         return fixed, jnp.zeros_like(fixed)
 
     def reached(self, fixed: jax.Array, count: int, inputs: Inputs) -> jax.Array:
@@ -196,16 +251,32 @@ class SaveSteps(RecorderDefaults):
         self, bars: StepCotangents, cursor: jax.Array, step: StepView, active: Any, out: PyTree
     ) -> tuple[StepCotangents, jax.Array]:
         """Add the cotangents of this step's row, if it has one; `cursor` is the last row not yet pulled."""
-        due = step.taken & ((step.number + 1) % self.every == 0) & (cursor >= 0)
+        due = self.due(step) & (cursor >= 0)
 
-        def row(t1, y1, coefficients, leaves):
-            return self.row(t1, y1, coefficients, active.fill(leaves).args)
+        def row(t1, y1, real, coefficients, leaves):
+            args = self.args(active.fill(leaves).args, _with_real(step.after, real))
+            return self.row(t1, y1, coefficients, args)
 
         coefficients = step.coefficients if self.reads_interpolant else None
-        _, pull = jax.vjp(row, step.after.t, step.after.y, coefficients, active.leaves())
-        t1, y1, coefficients, leaves = pull(read(out, jnp.maximum(cursor, 0)))
+        ends = step.after.t, step.after.y, _real(step.after)
+        _, pull = jax.vjp(row, *ends, coefficients, active.leaves())
+        t1, y1, real, coefficients, leaves = pull(read(out, jnp.maximum(cursor, 0)))
         if bars.coefficients is not None and coefficients is None:
             coefficients = jnp.zeros_like(bars.coefficients)
-        after = jax.tree.map(jnp.zeros_like, bars.after)._replace(t=t1, y=y1)
+        after = _cotangent(bars.after, t1, y1, real)
         new = bars.add(jnp.zeros_like(bars.before_t), after, coefficients, leaves)
         return jax.tree.map(lambda a, b: jnp.where(due, a, b), new, bars), cursor - due.astype(cursor.dtype)
+
+
+@dataclass(frozen=True)
+class SaveAtEvents(SaveSteps):
+    """The same after every step at whose end an event acts that is logged. Shapes: capacity, the most events."""
+
+    logged: Callable[[jax.Array], jax.Array] = jnp.any
+    """of all that acts, whether one does that is"""
+
+    def due(self, step: StepView) -> jax.Array:
+        return step.taken & self.logged(step.made.fired)
+
+    def between_chunks(self, fixed: jax.Array) -> tuple[jax.Array | None, jax.Array]:
+        return None, fixed

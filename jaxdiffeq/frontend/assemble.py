@@ -13,9 +13,10 @@ from jax import lax
 
 from jaxdiffeq.engine import outcome
 from jaxdiffeq.frontend.plan import Built, Plan
+from jaxdiffeq.frontend.saveat import Keep
 from jaxdiffeq.gradients.rule import Constants, Outputs, joined, poisoned
 from jaxdiffeq.noise.realised import Realised
-from jaxdiffeq.solution import EventLog, Interpolant, Solution, Stats
+from jaxdiffeq.solution import EventLog, Interpolant, Saved, Solution, Stats
 from jaxdiffeq.types import PyTree, Result, Work
 
 
@@ -24,13 +25,14 @@ class Ends(NamedTuple):
 
     t0: Any
     t: Any
-    first: PyTree
-    last: PyTree
+    first: tuple
+    last: tuple
+    """both for each of `Plan.keeps`"""
     y: Any
     ts: Any
     """the times to save at, in the order of travel"""
-    back: Any
-    """how to put these in the order given, or None"""
+    backs: tuple
+    """how to put those of each in the order given, or None"""
     noise: Any = None
     """the path"""
 
@@ -39,9 +41,9 @@ def ends_of(parts: Built, outputs: Outputs, constants: Constants) -> Ends:
     inputs, events, args = parts.inputs, parts.integration.events, parts.inputs.args
     if events is not None:
         args = events.changed(args, joined(events.changing(args), outputs.changed, constants.changed))
-    first = parts.observe(inputs.t0, inputs.y0, inputs.args)
-    last = parts.observe(outputs.t, outputs.y, args)
-    return Ends(inputs.t0, outputs.t, first, last, outputs.y, inputs.ts, parts.back, _realised(parts))
+    first = tuple(observe(inputs.t0, inputs.y0, inputs.args) for observe in parts.observes)
+    last = tuple(observe(outputs.t, outputs.y, args) for observe in parts.observes)
+    return Ends(inputs.t0, outputs.t, first, last, outputs.y, inputs.ts, parts.backs, _realised(parts))
 
 
 def _realised(parts: Built) -> Realised | None:
@@ -57,23 +59,8 @@ def assemble(xp: Any, plan: Plan, ends: Ends, records: dict[str, Any], constants
     """Put together what was saved, with numpy outside of a trace (`xp`) and jax.numpy inside."""
     good = (constants.result == Result.success) | (constants.result == Result.terminated)
     marks = constants.marks
-    first, last = jax.tree.map(lambda x: x[None], (ends.first, ends.last))
-    parts = []  # (times, values, which of them are real)
-    if plan.keep.t0 and not plan.keep.steps:
-        parts.append((xp.reshape(ends.t0, 1), first, xp.ones(1, bool)))
-    if "times" in records:
-        parts.append(_timed(xp, plan.keep.sort, ends, records["times"], marks["times"]))
-    if "steps" in records:
-        parts.append(_padded(xp, plan.keep.t0, ends, records["steps"], marks["steps"], good))
-    if plan.keep.events:
-        parts.append(_both_sides(xp, records["events"], marks["events"]))
-    if plan.keep.t1:
-        last = jax.tree.map(lambda x: _if_good(xp, good, x), last)
-        parts.append((xp.reshape(ends.t, 1), last, xp.reshape(good, 1)))
-    if not parts:  # an empty list of times
-        parts.append(jax.tree.map(lambda x: x[:0], (xp.reshape(ends.t0, 1), first, xp.ones(1, bool))))
     sums = _if_good(xp, good, records["regularisers"]) if plan.regularisers else ()
-    ts, ys, mask = parts[0] if len(parts) == 1 else jax.tree.map(lambda *xs: xp.concatenate(xs), *parts)
+    (ts, ys, mask), *besides = (_kept(xp, keep, ends, records, marks, good) for keep in plan.keeps)
     return Solution(
         ts=ts,
         ys=plan.ravel.unpack_rows(ys) if plan.keep.fn is None else ys,
@@ -88,7 +75,40 @@ def assemble(xp: Any, plan: Plan, ends: Ends, records: dict[str, Any], constants
         regularisers=dict(zip(plan.regularisers, sums, strict=True)),
         noise=ends.noise,
         integrals=jax.tree.map(lambda x: _if_good(xp, good, x), tuple(records.get("integrals", ()))),
+        saved=tuple(Saved(*of) for of in besides),
     )
+
+
+def _kept(
+    xp: Any, keep: Keep, ends: Ends, records: dict[str, Any], marks: dict[str, Any], good: Any
+) -> tuple[Any, PyTree, Any]:
+    """Times, values, and which of them are real."""
+    first, last = jax.tree.map(lambda x: x[None], (ends.first[keep.number], ends.last[keep.number]))
+    parts = []
+    if keep.t0 and not keep.steps:
+        parts.append((xp.reshape(ends.t0, 1), first, xp.ones(1, bool)))
+    if (name := keep.name("times")) in records:
+        parts.append(_timed(xp, keep, ends, records[name], marks[name]))
+    if (name := keep.name("steps")) in records:
+        start = (ends.t0, ends.first[keep.number]) if keep.t0 else None
+        parts.append(_padded(xp, start, records[name], marks[name], good))
+    if (name := keep.name("instants")) in records:
+        parts.append(_instants(xp, records[name], marks[name]))
+    elif keep.events:
+        parts.append(_both_sides(xp, records["events"], marks["events"]))
+    if keep.t1:
+        last = jax.tree.map(lambda x: _if_good(xp, good, x), last)
+        parts.append((xp.reshape(ends.t, 1), last, xp.reshape(good, 1)))
+    if not parts:  # an empty list of times
+        parts.append(jax.tree.map(lambda x: x[:0], (xp.reshape(ends.t0, 1), first, xp.ones(1, bool))))
+    return parts[0] if len(parts) == 1 else jax.tree.map(lambda *xs: xp.concatenate(xs), *parts)
+
+
+def _instants(xp: Any, rows: Any, count: Any) -> tuple[Any, PyTree, Any]:
+    """Rows after every event, NaN after the last."""
+    real = xp.arange(len(rows.t), dtype=np.int32) < count
+    nan = lambda x: xp.where(real.reshape(-1, *[1] * (x.ndim - 1)), x, np.nan)
+    return *jax.tree.map(nan, (rows.t, rows.values)), real
 
 
 def _both_sides(xp: Any, rows: Any, count: Any) -> tuple[Any, PyTree, Any]:
@@ -109,22 +129,23 @@ def _events(xp: Any, plan: Plan, rows: Any, count: Any) -> EventLog:
     return EventLog(ts, which, unpack(before), unpack(after), real, xp.asarray(count), grazing)
 
 
-def _timed(xp: Any, traced: bool, ends: Ends, values: PyTree, count: Any) -> tuple[Any, PyTree, Any]:
+def _timed(xp: Any, keep: Keep, ends: Ends, values: PyTree, count: Any) -> tuple[Any, PyTree, Any]:
     """Rows at given times, of which `count` were passed, in the order given."""
-    at, back = ends.ts, ends.back
+    at, back = ends.ts[keep.own], ends.backs[keep.number]
     real = (xp.arange(at.size, dtype=np.int32) < count) | (at == ends.t0)
-    if traced:  # times that no check has seen may lie before t0
+    if keep.sort:  # times that no check has seen may lie before t0
         early = (at != ends.t0) & (xp.sign(at - ends.t0) == -xp.sign(ends.t - ends.t0))
         real &= ~early
         values = jax.tree.map(lambda x: xp.where(early.reshape(-1, *[1] * (x.ndim - 1)), xp.nan, x), values)
     return jax.tree.map(lambda x: x if back is None else x[back], (at, values, real))
 
 
-def _padded(xp: Any, with_start: bool, ends: Ends, rows: Any, count: Any, good: Any) -> tuple[Any, PyTree, Any]:
-    """Rows of steps; after the last one it is repeated, or NaN when the solve failed or there is none."""
+def _padded(xp: Any, start: tuple | None, rows: Any, count: Any, good: Any) -> tuple[Any, PyTree, Any]:
+    """Rows of steps, behind one of the start, if given; after the last one it is repeated, or NaN when the solve failed
+    or there is none."""
     rows = rows.t, rows.values
-    if with_start:
-        rows = jax.tree.map(lambda s, x: xp.concatenate([s[None], x]), (ends.t0, ends.first), rows)
+    if start is not None:
+        rows = jax.tree.map(lambda s, x: xp.concatenate([s[None], x]), start, rows)
         count = count + 1
     numbers = xp.arange(len(rows[0]), dtype=np.int32)
     real = numbers < count

@@ -13,16 +13,16 @@ from jax import lax
 
 from jaxdiffeq import clock, errors
 from jaxdiffeq.engine.control import Tolerance
-from jaxdiffeq.engine.driven import Driven, SaveOnPath
+from jaxdiffeq.engine.driven import Driven, on_path
 from jaxdiffeq.engine.events import SaveEvents
 from jaxdiffeq.engine.integration import Integration
-from jaxdiffeq.engine.recorders import RecorderDefaults, SaveSteps, SaveTimes
+from jaxdiffeq.engine.recorders import Parameters, RecorderDefaults, SaveAtEvents, SaveSteps, SaveTimes
 from jaxdiffeq.engine.regularisers import MEANINGS, RegulariserSums
 from jaxdiffeq.events import suited
 from jaxdiffeq.frontend import delays as of_delays
 from jaxdiffeq.frontend import noise as of_noise
 from jaxdiffeq.frontend.options import Options
-from jaxdiffeq.frontend.saveat import Keep, normalise, one_array, sorted_times, times
+from jaxdiffeq.frontend.saveat import Keep, all_times, normalise, one_array, sorted_times
 from jaxdiffeq.frontend.user_events import bound
 from jaxdiffeq.gradients import support
 from jaxdiffeq.gradients.quadrature import Integrals
@@ -59,7 +59,8 @@ class Plan:
     """what the user gave, and args"""
     ravel: Ravel
     stepper: Any
-    keep: Keep
+    keeps: tuple[Keep, ...]
+    """what the solution keeps, then what is saved besides"""
     dense: bool
     regularisers: tuple[str, ...]
     gradient: Any
@@ -81,9 +82,13 @@ class Plan:
     noise: of_noise.Source | None = None
 
     @property
+    def keep(self) -> Keep:
+        return self.keeps[0]
+
+    @property
     def every_step(self) -> bool:
         """Whether the number of rows is known only when the solve ends."""
-        return bool(self.keep.steps) or self.dense
+        return any(keep.steps for keep in self.keeps) or self.dense
 
     @property
     def room(self) -> int:
@@ -113,10 +118,10 @@ class Built(NamedTuple):
     integration: Integration
     inputs: Inputs
     settings: Settings
-    observe: Any
-    """(t, y, inputs.args) ↦ what is saved"""
-    back: Any
-    """how to put the saved times, which are in the order of travel, in the order given, or None"""
+    observes: tuple
+    """(t, y, inputs.args) ↦ what is saved, for each of `Plan.keeps`"""
+    backs: tuple
+    """how to put the times of each, which are in the order of travel, in the order given, or None"""
 
 
 def prepare(terms: Terms, options: Options) -> tuple[Plan, Arrays]:
@@ -136,8 +141,8 @@ def prepare(terms: Terms, options: Options) -> tuple[Plan, Arrays]:
     saveat = normalise(options.saveat)
     if on_whole is not None:
         saveat = replace(saveat, fn=on_whole(saveat.fn))
-    keep, ts = times(saveat, t0, t1, dtype)
-    events = _events(options, saveat, on_whole, (t0, t1))
+    events, besides = _events(options, saveat, on_whole, (t0, t1))
+    keeps, ts = all_times((saveat, *besides), t0, t1, dtype)
     driven = prepare_all((_given(terms), args, events), t0, t1)
     given, args, events = driven.taken
     if driven.jumps or driven.kinks:
@@ -157,9 +162,9 @@ def prepare(terms: Terms, options: Options) -> tuple[Plan, Arrays]:
     sized = settings.first_step is not None or options.controller.equal
     probes = not (sized or terms.is_residual or mass is not None)
     equal, found = _equal(options, stops, memory), reached((*parts.static, saveat.fn))
-    room = options.max_events if events else 0
+    room = options.max_events if any(event.saved is None for event in events) else 0
     known = terms.structure, errors.all_concrete((t0, t1)), equal, found, room, memory, source
-    plan = Plan(parts, ravel, stepper, keep, *asked, not probes, plain_path(), options.watch, *known)
+    plan = Plan(parts, ravel, stepper, keeps, *asked, not probes, plain_path(), options.watch, *known)
     matrix = None if mass is None or callable(mass) else packed_mass(mass, y0, ravel)
     return plan, Arrays(arrays, leaves, t0, t1, ts, stops, settings, matrix, _guess(terms, ravel), lags, key)
 
@@ -195,13 +200,16 @@ def _delayed(terms: Terms, options: Options, ravel: Ravel, span: tuple[Any, Any]
     return lags, memory, of_delays.apart(xp.concatenate([stops, points]), t0, t1)
 
 
-def _events(options: Options, saveat: Any, on_whole: Any, span: tuple[Any, Any]) -> tuple:
-    """The events, on the numbers of a state."""
+def _events(options: Options, saveat: Any, on_whole: Any, span: tuple[Any, Any]) -> tuple[tuple, list]:
+    """The events, on the numbers of a state, and when each of those saves that does."""
     events = options.events if on_whole is None else tuple(e.on_whole(on_whole) for e in options.events)
     suited(events, *span, options.controller.equal)
     errors.positive_integer(options.max_events, "max_events")
-    errors.saved_events(saveat, events)
-    return events
+    others = [event for event in events if event.saved is None]
+    besides = [normalise(event.when, "when") for event in events if event.saved is not None]
+    for kept in (saveat, *besides):
+        errors.saved_events(kept, others)
+    return tuple(event if event.saved is None else event.timeless for event in events), besides
 
 
 def _span(options: Options, given: tuple[Any, Any], dtype: Any) -> tuple[tuple[Any, Any], Any]:
@@ -302,13 +310,9 @@ def build(plan: Plan, arrays: Arrays, capacity: int, traced: bool = True) -> Bui
     if plan.noise is not None:
         more = plan.noise.name, of_noise.path_of(plan.noise, y0), plan.noise.sign
     field, (of_f, of_explicit, of_jac, *of_noisy) = field_of(given, on, plan.structure, mass, (*at, *more))
-    watch, of_fn = close(on.saved(plan.keep.fn), *at)
-
-    def observe(t, y, args):
-        return watch(args.of_fn, t, y, args.leaves)
-
-    happens, of_events = bound(events, on, at, plan.max_events) if events else (None, ())
-    recorders = _recorders(plan, arrays, observe, capacity, field)
+    observes, of_fn = _observed(on, (plan.keep.fn, *(e.saved for e in events if e.saved is not None)), at)
+    happens, of_events = bound(events, on, at, plan.max_events) if plan.max_events else (None, ())
+    recorders = _recorders(plan, observes, capacity, happens, field)
     if happens is not None:
         support.check_info(plan.gradient, happens.asks)
         recorders["events"] = SaveEvents(happens)
@@ -320,7 +324,7 @@ def build(plan: Plan, arrays: Arrays, capacity: int, traced: bool = True) -> Bui
         integration = Driven(*made, events=happens, snaps=plan.noise.snaps)
     if plan.memory is not None:
         integration, of_lags = of_delays.remembering(plan.memory, on, given.dependent_lags, at, *made, happens)
-    ts, back = sorted_times(plan.keep, jnp.asarray(arrays.ts), jnp.sign(t1 - t0))
+    ts, backs = sorted_times(plan.keeps, jnp.asarray(arrays.ts), jnp.sign(t1 - t0))
     lags = None if arrays.lags is None else jnp.asarray(arrays.lags)
     noisy = {"of_diffusion": of_noisy[0], "of_path": jnp.asarray(arrays.noise)} if of_noisy else {}
     arguments = Arguments(of_f, of_explicit, of_jac, of_fn, leaves, mass, dy0, of_events, lags, of_lags, **noisy)
@@ -331,7 +335,7 @@ def build(plan: Plan, arrays: Arrays, capacity: int, traced: bool = True) -> Bui
         integrals = _integrals(happens.integrands, inputs, plan.stepper.order)
         integration = integration.with_recorders(**integration.recorders, integrals=integrals)
     inputs, settings = _consistent(field, inputs, _bounded(arrays.settings, inputs, plan.span_known))
-    return Built(integration, inputs, settings, observe, back)
+    return Built(integration, inputs, settings, observes, backs)
 
 
 def _consistent(field: VectorField, inputs: Inputs, settings: Settings) -> tuple[Inputs, Settings]:
@@ -373,14 +377,33 @@ def _begins(settings: Settings, inputs: Inputs, span_known: bool) -> jax.Array |
     return jnp.where(short, Result.step_size_too_small, otherwise)
 
 
-def _recorders(plan: Plan, arrays: Arrays, observe: Any, capacity: int, field: Any) -> dict[str, Any]:
+def _observed(on: OnArrays, functions: tuple, at: tuple) -> tuple[tuple, list]:
+    """(t, y, inputs.args) ↦ what is saved, for each, and what these functions close over."""
+    closed = [close(on.saved(f), *at) for f in functions]
+
+    def observe(i, program):
+        return lambda t, y, args: program(args.of_fn[i], t, y, args.leaves)
+
+    return tuple(observe(i, program) for i, (program, _) in enumerate(closed)), [consts for _, consts in closed]
+
+
+def _recorders(plan: Plan, observes: tuple, capacity: int, events: Any, field: Any) -> dict[str, Any]:
     recorders: dict[str, Any] = {}
-    if np.size(arrays.ts):
-        recorders["times"] = SaveOnPath(observe, field, plan.stepper) if field.noisy else SaveTimes(observe)
+    parameters = None
+    if events is not None and events.changes:
+        parameters = Parameters(events.changing, events.changed)
+    for keep, observe in zip(plan.keeps, observes, strict=True):
+        if keep.count:
+            own = () if len(plan.keeps) == 1 else (keep.first, keep.count)
+            saves = SaveTimes(observe, parameters, *own)
+            recorders[keep.name("times")] = on_path(saves, field, plan.stepper) if field.noisy else saves
+        if keep.steps:
+            recorders[keep.name("steps")] = SaveSteps(observe, capacity, keep.steps, parameters=parameters)
+        if keep.events and keep.number and events is not None:
+            room, logged = plan.max_events, events.any_logged
+            recorders[keep.name("instants")] = SaveAtEvents(observe, room, parameters=parameters, logged=logged)
     if plan.regularisers:
         recorders["regularisers"] = RegulariserSums(plan.regularisers)
-    if plan.keep.steps:
-        recorders["steps"] = SaveSteps(observe, capacity, plan.keep.steps)
     if plan.dense:
         recorders["interpolant"] = SaveSteps(_nothing, capacity, reads_interpolant=True)
     return recorders

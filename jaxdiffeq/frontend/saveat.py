@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -51,29 +51,55 @@ class Keep:
     """how to put sorted times back; None: they are in the order of travel, or traced (then `sort`)"""
     sort: bool
     events: bool = False
+    number: int = 0
+    """0: of the solution; else of the values that are saved besides, from 1 on"""
+    first: int = 0
+    count: int = 0
+    """its times among those of all, from the `first` on"""
+
+    def name(self, what: str) -> str:
+        """Of a recorder: "times", "steps" or "instants"."""
+        return f"{what} {self.number}" if self.number else what
+
+    @property
+    def own(self) -> slice:
+        return slice(self.first, self.first + self.count)
 
 
-def normalise(saveat: Any) -> SaveAt:
+def normalise(saveat: Any, name: str = "saveat") -> SaveAt:
     if saveat is None:
         return SaveAt(steps=1, t0=True)
     if isinstance(saveat, SaveAt):
         return saveat
-    errors.saved_at(saveat)
+    errors.saved_at(saveat, name)
     saveat = one_array(saveat)
     return SaveAt(every=saveat) if np.ndim(saveat) == 0 else SaveAt(ts=saveat)
 
 
-def times(saveat: SaveAt, t0: Any, t1: Any, dtype: Any) -> tuple[Keep, Any]:
+def all_times(saveats: Sequence[SaveAt], t0: Any, t1: Any, dtype: Any) -> tuple[tuple[Keep, ...], Any]:
+    """What the solution keeps, then what is saved besides, and the times of all, one after the other."""
+    names = ["saveat", *["when"] * (len(saveats) - 1)]
+    found = [times(saveat, t0, t1, dtype, name) for saveat, name in zip(saveats, names, strict=True)]
+    counts = [np.size(ts) for _, ts in found]
+    first = [sum(counts[:i]) for i in range(len(counts))]
+    kept = tuple(replace(keep, number=i, first=first[i], count=counts[i]) for i, (keep, _) in enumerate(found))
+    if len(found) == 1:
+        return kept, found[0][1]
+    xp = np if errors.all_concrete([ts for _, ts in found]) else jnp
+    return kept, xp.concatenate([ts for _, ts in found])
+
+
+def times(saveat: SaveAt, t0: Any, t1: Any, dtype: Any, name: str = "saveat") -> tuple[Keep, Any]:
     """The static part, and the times in the order of travel. Shapes: [times], possibly none."""
     ts = one_array(saveat.ts)
     if saveat.every is not None:
         xp = np if errors.all_concrete(ts) else jnp
         given = xp.zeros(0, dtype) if ts is None else xp.asarray(ts)
-        ts = xp.concatenate([given, spaced(saveat.every, t0, t1)])
+        ts = xp.concatenate([given, spaced(saveat.every, t0, t1, name)])
     if ts is None:
         return Keep(int(saveat.steps), saveat.t0, saveat.t1, saveat.fn, None, False, saveat.events), np.zeros(0, dtype)
-    errors.times(ts, t0, t1, "saveat")
-    clock.apart(ts, dtype, "saveat")
+    errors.times(ts, t0, t1, name)
+    clock.apart(ts, dtype, name)
     order, sort = None, False
     if errors.all_concrete((ts, t0, t1)):
         ts = np.clip(np.asarray(ts, dtype), min(t0, t1), max(t0, t1))
@@ -99,18 +125,26 @@ def one_array(times: Any) -> Any:
     return jnp.stack([jnp.asarray(t).astype(float) for t in times])
 
 
-def spaced(every: Any, t0: Any, t1: Any) -> np.ndarray:
+def spaced(every: Any, t0: Any, t1: Any, name: str = "saveat") -> np.ndarray:
     """t0, t0 ± every, … up to t1, without the drift of repeated addition: 0.1 on (0, 10) gives exactly 101 times."""
-    errors.spacing(every, t0, t1)
+    errors.spacing(every, t0, t1, name)
     t0, t1, every = float(t0), float(t1), float(every)
     count = math.floor(abs(t1 - t0) / every * (1 + 1e-9))
-    errors.spaced_times(count, every)
+    errors.spaced_times(count, every, name)
     ts = t0 + math.copysign(1.0, t1 - t0) * every * np.arange(count + 1)
     return np.clip(ts, min(t0, t1), max(t0, t1))
 
 
-def sorted_times(keep: Keep, ts: Any, direction: Any) -> tuple[Any, Any]:
-    """Traced times in the order of travel, and how to put them back."""
+def sorted_times(keeps: Sequence[Keep], ts: Any, direction: Any) -> tuple[Any, tuple]:
+    """The times of all, each in the order of travel, and for each how to put them back."""
+    if len(keeps) == 1:
+        ts, back = _sorted(keeps[0], ts, direction)
+        return ts, (back,)
+    parts, backs = zip(*(_sorted(keep, ts[keep.own], direction) for keep in keeps), strict=True)
+    return jnp.concatenate(parts), backs
+
+
+def _sorted(keep: Keep, ts: Any, direction: Any) -> tuple[Any, Any]:
     if not keep.sort:
         return ts, None if keep.order is None else np.asarray(keep.order)
     towards = jnp.argsort(jax.lax.stop_gradient(direction * ts))

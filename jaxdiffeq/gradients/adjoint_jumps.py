@@ -143,7 +143,8 @@ class Jumps:
             if moving.events and not given:
                 moving = moving.timed(moving.events.clock + change)
             else:
-                times = self.timed(times, moving.t, jnp.maximum(k, 0), change, given)
+                row = jnp.maximum(k, 0) + recorder.first
+                times = self.timed(times, moving.t, row, change, given)
         return moving._replace(parts=parts, times=times), k - due.astype(k.dtype)
 
     def timed(self, times: Times, t: jax.Array, k: jax.Array, change: jax.Array, is_time: bool) -> Times:

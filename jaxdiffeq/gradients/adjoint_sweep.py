@@ -220,9 +220,10 @@ class Sweep:
 
     def last_row(self, name: str, mark: jax.Array) -> jax.Array:
         """No step counts the values that are saved at an instant."""
-        if self.integration.recorders[name].at_given_times:
+        recorder = self.integration.recorders[name]
+        if recorder.at_given_times:
             inputs = self.along.inputs
-            mark = jnp.where(inputs.t0 == inputs.t1, inputs.ts.size, mark).astype(mark.dtype)
+            mark = jnp.where(inputs.t0 == inputs.t1, recorder.times(None, inputs).size, mark).astype(mark.dtype)
         return mark - 1
 
     def trip(self, moving: Moving, cursors: Cursors, bars: Outputs, live: jax.Array) -> tuple[Moving, Cursors]:

@@ -230,7 +230,8 @@ def _drift(integration: Any, active: Active, leaves: list, like: Outputs) -> Out
         zeros = jax.tree.map(jnp.zeros_like, record)
         if not recorder.at_given_times:
             return zeros
-        values = jax.vmap(lambda t: recorder.observe(t, at(t), fixed.args))(jnp.where(still, inputs.ts, fixed.t0))
+        times = jnp.where(still, recorder.times(record, inputs), fixed.t0)
+        values = jax.vmap(lambda t: recorder.observe(t, at(t), fixed.args))(times)
         first = recorder.observe(inputs.t0, fixed.y0, fixed.args)  # which is what the loop has saved
         change = jax.tree.map(lambda x, x0: jnp.where(still, x - x0[None], 0), values, first)
         return jax.tree.map(lambda x, zero: zero.at[:-1].set(x), change, zeros)
