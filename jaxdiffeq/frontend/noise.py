@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiffeq import errors
-from jaxdiffeq.noise.paths import Counted
+from jaxdiffeq.noise.paths import Counted, Tree
 from jaxdiffeq.problems import noise_errors
 from jaxdiffeq.problems.definitions import Noise
 from jaxdiffeq.problems.ravel import real_dtype
@@ -56,7 +56,7 @@ class PathOf:
     dtype: Any
 
     def __call__(self, shape: tuple[int, ...]) -> Any:
-        kind = {"counter": Counted}[self.source.how]
+        kind = {"counter": Counted, "tree": Tree}[self.source.how]
         return kind(shape, self.dtype, self.source.impl)
 
 

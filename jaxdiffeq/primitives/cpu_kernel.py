@@ -26,6 +26,8 @@ OPERATIONS = {
     *("ne", "neg", "nextafter", "not", "one_minus_square", "optimization_barrier", "or", "pad", "pow", "real"),
     *("reduce_and", "reduce_max", "reduce_min", "reduce_or", "reduce_prod", "reduce_sum", "rem", "reshape", "rev"),
     *("round", "rsqrt", "select_n", "sign"),
+    *("bitcast_convert_type", "clz", "erf_inv", "shift_left", "shift_right_arithmetic", "shift_right_logical"),
+    *("random_bits", "random_fold_in", "random_unwrap", "random_wrap", "threefry2x32"),
     *("sin", "sinh", "slice", "split", "sqrt", "square", "squeeze", "stack", "stop_gradient", "sub", "tan", "tanh"),
     *("transpose", "unstack", "xor"),
 }
