@@ -48,6 +48,7 @@ from jaxdiffeq.methods import *  # noqa: F403  every method by the name it has i
 from jaxdiffeq.problems.definitions import DAEProblem as DAEProblem
 from jaxdiffeq.problems.definitions import DDEProblem as DDEProblem
 from jaxdiffeq.problems.definitions import ODEProblem as ODEProblem
+from jaxdiffeq.problems.definitions import SDDEProblem as SDDEProblem
 from jaxdiffeq.problems.definitions import SDEProblem as SDEProblem
 from jaxdiffeq.problems.definitions import SplitODEProblem as SplitODEProblem
 from jaxdiffeq.problems.definitions import SteadyStateProblem as SteadyStateProblem

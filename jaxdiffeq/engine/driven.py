@@ -12,6 +12,7 @@ from jax import lax
 
 from jaxdiffeq.engine.control import Tolerance
 from jaxdiffeq.engine.integration import Integration
+from jaxdiffeq.engine.interpolant import sample
 from jaxdiffeq.engine.recorders import SaveTimes
 from jaxdiffeq.types import Context, Inputs, PyTree, State, StepView
 
@@ -49,7 +50,8 @@ class SaveOnPath(SaveTimes):
             fine = jnp.sqrt(jnp.finfo(y.dtype).eps)
             return self.stepper.step(f, start, at, inputs.args, Tolerance(fine, fine)).after.y
 
-        y = lax.cond(at == t1, lambda: step.end, lambda: lax.cond(at == t, lambda: y, part))
+        at_end = lambda: sample(coefficients, step.end, t, t1, at)
+        y = lax.cond(at == t1, at_end, lambda: lax.cond(at == t, lambda: y, part))
         return self.seen(step, at, y, inputs.args)
 
 

@@ -13,6 +13,7 @@ from jaxdiffeq.noise.paths import Counted, Tree
 from jaxdiffeq.problems import noise_errors
 from jaxdiffeq.problems.definitions import Noise
 from jaxdiffeq.problems.ravel import real_dtype
+from jaxdiffeq.problems.user_functions import Driving
 
 ITO = "ito"
 
@@ -59,5 +60,5 @@ class PathOf:
         return kind(shape, self.dtype, self.source.impl)
 
 
-def path_of(source: Source, y: jax.Array) -> PathOf:
-    return PathOf(source, jnp.dtype(real_dtype(y.dtype)))
+def driving(source: Source, y: jax.Array) -> Driving:
+    return Driving(source.name, PathOf(source, jnp.dtype(real_dtype(y.dtype))), source.sign)

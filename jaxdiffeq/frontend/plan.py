@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -147,6 +148,9 @@ def prepare(terms: Terms, options: Options) -> tuple[Plan, Arrays]:
     given, args, events = driven.taken
     if driven.jumps or driven.kinks:
         stops = sorted_stops(with_breakpoints(stops, driven, dtype), t0, t1, dtype)
+    if terms.noise is not None and terms.delays is not None:  # between two steps the past is no path
+        xp = np if errors.all_concrete((stops, ts)) else jnp
+        stops = sorted_stops(xp.concatenate([stops, ts]), t0, t1, dtype)
     parts, arrays = split((given, args, events), at_least_float32(ravel.dtype))
     if not hashable(parts.static):
         errors.static(args, "args")
@@ -195,7 +199,7 @@ def _delayed(terms: Terms, options: Options, ravel: Ravel, span: tuple[Any, Any]
     lags = of_delays.numbers(delays.lags, t0.dtype)
     row_bytes = (stepper.degree + 1) * ravel.size * jnp.dtype(ravel.dtype).itemsize
     memory = of_delays.memory_of(terms, lags, options, row_bytes)
-    points = of_delays.breaking_points(delays, lags, span, stepper.order)
+    points = of_delays.breaking_points(delays, lags, span, math.ceil(stepper.order))
     xp = np if errors.all_concrete((points, stops)) else jnp
     return lags, memory, of_delays.apart(xp.concatenate([stops, points]), t0, t1)
 
@@ -306,10 +310,9 @@ def build(plan: Plan, arrays: Arrays, capacity: int, traced: bool = True) -> Bui
     leaves = [*leaves, *added]
     at, on = (t0, y0, leaves), OnArrays(ravel, rest, traced, len(added))
     mass = None if arrays.mass is None else jnp.asarray(arrays.mass)
-    more = () if plan.memory is None else of_delays.pasts(plan.memory, plan.stepper.degree, (t0, y0))
-    if plan.noise is not None:
-        more = plan.noise.name, of_noise.path_of(plan.noise, y0), plan.noise.sign
-    field, (of_f, of_explicit, of_jac, *of_noisy) = field_of(given, on, plan.structure, mass, (*at, *more))
+    pasts = () if plan.memory is None else of_delays.pasts(plan.memory, plan.stepper.degree, (t0, y0))
+    noise = None if plan.noise is None else of_noise.driving(plan.noise, y0)
+    field, (of_f, of_explicit, of_jac, *of_noisy) = field_of(given, on, plan.structure, mass, at, pasts, noise)
     observes, of_fn = _observed(on, (plan.keep.fn, *(e.saved for e in events if e.saved is not None)), at)
     happens, of_events = bound(events, on, at, plan.max_events) if plan.max_events else (None, ())
     recorders = _recorders(plan, observes, capacity, happens, field)

@@ -13,6 +13,7 @@ from jaxdiffeq.steppers.stochastic import (
     StochasticMidpointStepper,
 )
 from jaxdiffeq.steppers.stochastic_rk import SRA, SRI, AdditiveSRK, FosterSRK
+from jaxdiffeq.steppers.weak import PL1WMAStepper, WeakIto, WeakStratonovich
 from jaxdiffeq.tableaux import stochastic
 
 __all__ = [  # noqa: RUF022  by family, as below
@@ -36,6 +37,19 @@ __all__ = [  # noqa: RUF022  by family, as below
     "GeneralShARK",
     "SPaRK",
     "SlowRK",
+    "DRI1",
+    "RI1",
+    "RI3",
+    "RI5",
+    "RI6",
+    "RDI1WM",
+    "RDI2WM",
+    "RDI3WM",
+    "RDI4WM",
+    "PL1WM",
+    "PL1WMA",
+    "RS1",
+    "RS2",
 ]
 
 
@@ -139,3 +153,68 @@ def SPaRK() -> FosterSRK:
 def SlowRK() -> FosterSRK:
     """Stratonovich; any noise; strong 1/2 (3/2 if it commutes), weak 1. Seven stages. Foster et al. 2024."""
     return FosterSRK(stochastic.SLOWRK)
+
+
+def DRI1() -> WeakIto:
+    """Itô; any noise; weak 2, in the drift 3. Small error constants: the first choice for laws. Debrabant & Rößler 2009."""
+    return WeakIto(stochastic.DRI1)
+
+
+def RI1() -> WeakIto:
+    """Itô; any noise; weak 2, in the drift 3. Rößler 2009."""
+    return WeakIto(stochastic.RI1)
+
+
+def RI3() -> WeakIto:
+    """Itô; any noise; weak 2, in the drift 3. Rößler 2009."""
+    return WeakIto(stochastic.RI3)
+
+
+def RI5() -> WeakIto:
+    """Itô; any noise; weak 2, in the drift 3. Rößler 2009."""
+    return WeakIto(stochastic.RI5)
+
+
+def RI6() -> WeakIto:
+    """Itô; any noise; weak 2, in the drift 2. Rößler 2009."""
+    return WeakIto(stochastic.RI6)
+
+
+def RDI1WM() -> WeakIto:
+    """Itô; any noise; weak 1. Two stages of the drift, of order 2. Debrabant & Rößler 2009."""
+    return WeakIto(stochastic.RDI1WM)
+
+
+def RDI2WM() -> WeakIto:
+    """Itô; any noise; weak 2, in the drift 2. Debrabant & Rößler 2009."""
+    return WeakIto(stochastic.RDI2WM)
+
+
+def RDI3WM() -> WeakIto:
+    """Itô; any noise; weak 2, in the drift 3. Debrabant & Rößler 2009."""
+    return WeakIto(stochastic.RDI3WM)
+
+
+def RDI4WM() -> WeakIto:
+    """Itô; any noise; weak 2, in the drift 3. Debrabant & Rößler 2009."""
+    return WeakIto(stochastic.RDI4WM)
+
+
+def PL1WM() -> WeakIto:
+    """Itô; any noise; weak 2, in the drift 2. Platen; Kloeden & Platen 1992."""
+    return WeakIto(stochastic.PL1WM)
+
+
+def PL1WMA() -> PL1WMAStepper:
+    """Additive noise; weak 2. Two calls of the drift. Platen; Kloeden & Platen 1992."""
+    return PL1WMAStepper()
+
+
+def RS1() -> WeakStratonovich:
+    """Stratonovich; any noise; weak 2, in the drift 2. Rößler 2007."""
+    return WeakStratonovich(stochastic.RS1)
+
+
+def RS2() -> WeakStratonovich:
+    """Stratonovich; any noise; weak 2, in the drift 3. Rößler 2007."""
+    return WeakStratonovich(stochastic.RS2)

@@ -163,12 +163,17 @@ class DDEProblem(Problem):
         if self.jac_structure is not None:
             self.jac_structure = pattern(self.jac_structure)
         errors.callable_with(self.f, "f", ("t", "y", "h", "args"), self.check_names)
-        if is_function(self.history):
-            errors.callable_with(self.history, "history", ("s", "args"), self.check_names)
-        if callable(self.dependent_lags):
-            self.dependent_lags = (self.dependent_lags,)
-        for lag in self.dependent_lags:
-            errors.callable_with(lag, "dependent_lags", ("t", "y", "args"), self.check_names)
+        self.dependent_lags = _past_checked(self)
+
+
+def _past_checked(problem: Any) -> tuple:
+    """The lags that vary, each a function."""
+    varying = (problem.dependent_lags,) if callable(problem.dependent_lags) else problem.dependent_lags
+    if is_function(problem.history):
+        errors.callable_with(problem.history, "history", ("s", "args"), problem.check_names)
+    for lag in varying:
+        errors.callable_with(lag, "dependent_lags", ("t", "y", "args"), problem.check_names)
+    return varying
 
 
 class SDEProblem(Problem):
@@ -208,6 +213,26 @@ class SDEProblem(Problem):
         errors.one_of(self.interpretation, "interpretation", ("ito", "stratonovich"))
         errors.callable_with(self.drift, "drift", ("t", "y", "args"), self.check_names)
         errors.callable_with(self.diffusion, "diffusion", ("t", "y", "args"), self.check_names)
+
+
+class SDDEProblem(SDEProblem):
+    """dy = drift(t, y, h, args) dt + diffusion(t, y, h, args) dW, where `h(s)` is the state at a time s ≤ t.
+
+    The past and its delays are as in `DDEProblem`, the noise as in `SDEProblem`. Between the ends of steps the past is
+    a straight line: exact at steps if the lags are multiples of equal steps, else of strong order 1/2. The solve lands
+    on the times to save at.
+    """
+
+    history: Any = None
+    lags: Any = ()
+    dependent_lags: Any = ()
+
+    def __post_init__(self) -> None:
+        errors.one_of(self.noise, "noise", NAMES)
+        errors.one_of(self.interpretation, "interpretation", ("ito", "stratonovich"))
+        errors.callable_with(self.drift, "drift", ("t", "y", "h", "args"), self.check_names)
+        errors.callable_with(self.diffusion, "diffusion", ("t", "y", "h", "args"), self.check_names)
+        self.dependent_lags = _past_checked(self)
 
 
 class SteadyStateProblem(Problem):
@@ -333,10 +358,13 @@ def _(problem: DAEProblem) -> Terms:
 @terms_of.register
 def _(problem: DDEProblem) -> Terms:
     fields = object.__getattribute__(problem, "__dict__")
-    lags = fields["lags"](fields["args"]) if callable(fields["lags"]) else fields["lags"]
-    delays = Delays(fields["history"], lags, tuple(fields["dependent_lags"]), fields["neutral"])
     extra = {"mass": fields["mass_matrix"], "structure": fields["jac_structure"]}
-    return _terms(fields, fields["f"], **extra, delays=delays)
+    return _terms(fields, fields["f"], **extra, delays=_delays(fields, fields["neutral"]))
+
+
+def _delays(fields: dict[str, Any], neutral: bool) -> Delays:
+    lags = fields["lags"](fields["args"]) if callable(fields["lags"]) else fields["lags"]
+    return Delays(fields["history"], lags, tuple(fields["dependent_lags"]), neutral)
 
 
 @terms_of.register
@@ -344,7 +372,8 @@ def _(problem: SDEProblem) -> Terms:
     fields = object.__getattribute__(problem, "__dict__")
     names = "diffusion", "noise", "interpretation", "key", "brownian", "convert"
     noise = Noise(*(fields[name] for name in names))
-    return _terms(fields, fields["drift"], noise=noise, structure=fields["jac_structure"])
+    delays = _delays(fields, False) if isinstance(problem, SDDEProblem) else None
+    return _terms(fields, fields["drift"], noise=noise, delays=delays, structure=fields["jac_structure"])
 
 
 def _terms(fields: dict[str, Any], f: Slope | None, **extra: Any) -> Terms:

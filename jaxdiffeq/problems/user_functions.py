@@ -99,19 +99,19 @@ class OnArrays:
             return close(f, *at)
         return lambda consts, *at: f(*at), []
 
-    def slope(self, f: Callable) -> Callable:
-        def on_one_array(t, y, leaves):
-            tree = self.ravel.unpack(y)
-            return self._packed(errors.call(f, t, tree, self.rest.join(leaves)), tree)
+    def slope(self, f: Callable, history: Any = None) -> Callable:
+        def on_one_array(t, y, *rest):
+            tree, given = self._called(f, history, t, y, rest)
+            return self._packed(given, tree)
 
         return on_one_array
 
-    def diffusion(self, diffusion: Callable, name: str) -> Callable:
+    def diffusion(self, diffusion: Callable, name: str, history: Any = None) -> Callable:
         """[*state] or [*state, m]."""
 
-        def on_one_array(t, y, leaves):
-            tree = self.ravel.unpack(y)
-            given = jax.tree.map(jnp.asarray, errors.call(diffusion, t, tree, self.rest.join(leaves)))
+        def on_one_array(t, y, *rest):
+            tree, given = self._called(diffusion, history, t, y, rest)
+            given = jax.tree.map(jnp.asarray, given)
             kind = noise_errors.diffusion(given, tree, name)
             if kind.columns is None:
                 return self.ravel.pack(given)
@@ -120,13 +120,13 @@ class OnArrays:
 
         return on_one_array
 
-    def delayed(self, f: Callable, history: Any) -> Callable:
-        def on_one_array(t, y, past, leaves):
-            tree, args = self.ravel.unpack(y), self.rest.join(leaves)
-            h = Recall(self.ravel, past, lambda s: self.earlier(history, s, args, tree), t)
-            return self._packed(errors.call(f, t, tree, h, args), tree)
-
-        return on_one_array
+    def _called(self, f: Callable, history: Any, t: Any, y: Any, rest: tuple) -> tuple[PyTree, PyTree]:
+        """The state as a tree, and f there. `rest`: the leaves of args, after a past if f asks for it."""
+        tree, args = self.ravel.unpack(y), self.rest.join(rest[-1])
+        if history is None:
+            return tree, errors.call(f, t, tree, args)
+        h = Recall(self.ravel, rest[0], lambda s: self.earlier(history, s, args, tree), t)
+        return tree, errors.call(f, t, tree, h, args)
 
     def lags(self, given: tuple) -> Callable:
         """Those that vary, [lags]."""
@@ -217,15 +217,29 @@ def _of_lists(rows: Any) -> Any:
         return rows
 
 
-def field_of(given: Given, on: OnArrays, structure: Any, mass: Any, at: tuple) -> tuple[VectorField, tuple]:
-    """The field, as a function of `Arguments`, and what its programs close over. Shapes: `at` is t, y, leaves."""
+class Driving(NamedTuple):
+    """How an equation is driven by noise: the name of its kind, what makes a path of a shape, and the sign of what
+    corrects the drift."""
+
+    name: str
+    path: Callable[[tuple[int, ...]], Any]
+    sign: int
+
+
+def field_of(
+    given: Given, on: OnArrays, structure: Any, mass: Any, at: tuple, pasts: tuple = (), noise: Driving | None = None
+) -> tuple[VectorField, tuple]:
+    """The field, as a function of `Arguments`, and what its programs close over. Shapes: `at` is t, y, leaves.
+
+    `pasts` are two examples of a past, if there are delays, the second one of a reverse pass.
+    """
     if given.residual is not None or given.mass is not None:
         return _of_residual(given, on, structure, at)
     assert given.f is not None
-    if given.diffusion is not None:
-        return _of_noise(given, on, structure, at)
+    if noise is not None:
+        return _of_noise(given, on, structure, at, pasts, noise)
     if given.history is not None:
-        return _of_delays(given, on, structure, mass, at)
+        return _of_delays(given, on, structure, mass, at, pasts)
     program, of_f = on.close(on.slope(given.f), *at)
     second, of_explicit = (None, []) if given.explicit is None else on.close(on.slope(given.explicit), *at)
     derivative, of_jac = (None, []) if given.jac is None else on.close(on.jacobian(given.jac), *at)
@@ -261,57 +275,82 @@ def field_of(given: Given, on: OnArrays, structure: Any, mass: Any, at: tuple) -
     return replace(field, crosses_lanes=_crosses_lanes(program, second)), (of_f, of_explicit, of_jac)
 
 
-def _of_delays(given: Given, on: OnArrays, structure: Any, mass: Any, at: tuple) -> tuple[VectorField, tuple]:
-    """Of y′ = f(t, y, h, args). `at` has two examples of a past besides, the second one of a reverse pass."""
-    (t, y, leaves), pasts = at[:3], at[3:]
+class _Closed(NamedTuple):
+    """A function of the user, traced: `call(consts, t, y, args)`, what it closes over, its program, and the same
+    without a past, (y, (t, leaves)) ↦ its value."""
+
+    call: Callable
+    consts: list
+    program: Any
+    without: Callable
+
+
+def _closed(on: OnArrays, whole: Callable, at: tuple, pasts: tuple) -> _Closed:
+    """`whole` at t, y, leaves; or at t, y, past, leaves, if there are examples of a past, the second one of a reverse
+    pass."""
+    t, y, leaves = at
+    if not pasts:
+        program, consts = on.close(whole, t, y, leaves)
+        of_args = lambda consts, t, y, args: program(consts, t, y, args.leaves)
+        return _Closed(of_args, consts, program, lambda y, rest: program(consts, rest[0], y, rest[1]))
+    ways = [on.close(whole, t, y, past, leaves) for past in pasts]
+    (program, consts), hints = ways[0], pasts[0].near.hint.size
+    nothing = lambda t, y: blank(pasts[0].ring, hints, t, y)
+
+    def call(consts, t, y, args):
+        past = nothing(t, y) if args.past is None else args.past._replace(cut=None)
+        first = len(ways[0][1])
+        way, known = (ways[0][0], consts[:first]) if past.felt is None else (ways[1][0], consts[first:])
+        return way(known, t, y, past, args.leaves)
+
+    without = lambda y, rest: program(consts, rest[0], y, nothing(rest[0], y), rest[1])
+    return _Closed(call, [*consts, *ways[1][1]], program, without)
+
+
+def _of_delays(given: Given, on: OnArrays, structure: Any, mass: Any, at: tuple, pasts: tuple) -> tuple:
+    """Of y′ = f(t, y, h, args)."""
     assert given.f is not None
-    slope = on.delayed(given.f, given.history)
-    ways = [on.close(slope, t, y, past, leaves) for past in pasts]
-    first, hints = len(ways[0][1]), pasts[0].near.hint.size
+    slope = _closed(on, on.slope(given.f, given.history), at, pasts)
 
     def f(t, y, args):
-        past = blank(pasts[0].ring, hints, t, y) if args.past is None else args.past._replace(cut=None)
-        program, consts = (ways[0][0], args.of_f[:first]) if past.felt is None else (ways[1][0], args.of_f[first:])
-        slope = program(consts, t, y, past, args.leaves)
-        return slope if on.added == 0 else slope + _driving(on, mass, y, args)
+        found = slope.call(args.of_f, t, y, args)
+        return found if on.added == 0 else found + _driving(on, mass, y, args)
 
-    program, consts = ways[0]
-    without = lambda y, rest: program(consts, rest[0], y, blank(pasts[0].ring, hints, rest[0], y), rest[1])
-    known = _bound(structure, on, without, (t, y, leaves)), False
+    known = _bound(structure, on, slope.without, at), False
     field = VectorField(f, *known) if mass is None else MassField(f, *known, matrix_of=lambda args: args.mass)
-    return replace(field, crosses_lanes=_crosses_lanes(program)), ([*consts, *ways[1][1]], [], [])
+    return replace(field, crosses_lanes=_crosses_lanes(slope.program)), (slope.consts, [], [])
 
 
-def _of_noise(given: Given, on: OnArrays, structure: Any, at: tuple) -> tuple[VectorField, tuple]:
-    """Of dy = a dt + b dW. `at` has the path and the sign of the drift's correction besides."""
-    (t, y, leaves), (of_kind, path, sign) = at[:3], at[3:]
+def _of_noise(given: Given, on: OnArrays, structure: Any, at: tuple, pasts: tuple, noise: Driving) -> tuple:
+    """Of dy = a dt + b dW, where both may ask for the past."""
     assert given.f is not None and given.diffusion is not None
-    program, of_f = on.close(on.slope(given.f), t, y, leaves)
-    second, of_diffusion = on.close(on.diffusion(given.diffusion, of_kind), t, y, leaves)
-    shape = jax.eval_shape(lambda: second(of_diffusion, t, y, leaves)).shape
-    kind = Kind(of_kind, None if shape == y.shape else shape[-1])
-    if kind.additive and isinstance(second, Program) and any(1 in touched for touched in dependencies(second.jaxpr)):
-        noise_errors.depends_on_state(of_kind)
+    slope = _closed(on, on.slope(given.f, given.history), at, pasts)
+    second = _closed(on, on.diffusion(given.diffusion, noise.name, given.history), at, pasts)
+    t, y, leaves = at
+    shape = jax.eval_shape(second.without, y, (t, leaves)).shape
+    kind = Kind(noise.name, None if shape == y.shape else shape[-1])
+    program = second.program
+    if kind.additive and isinstance(program, Program) and any(1 in touched for touched in dependencies(program.jaxpr)):
+        noise_errors.depends_on_state(noise.name)
 
     def diffusion(t, y, args):
-        return second(args.of_diffusion, t, y, args.leaves)
+        return second.call(args.of_diffusion, t, y, args)
 
     def drift(t, y, args):
-        slope = program(args.of_f, t, y, args.leaves) + (on.driven(args) if on.added else 0)
-        if sign == 0 or kind.additive:
-            return slope
-        return slope + sign / 2 * self_induced(lambda y: kind.matrix(diffusion(t, y, args)), y)
+        found = slope.call(args.of_f, t, y, args) + (on.driven(args) if on.added else 0)
+        if noise.sign == 0 or kind.additive:
+            return found
+        return found + noise.sign / 2 * self_induced(lambda y: kind.matrix(diffusion(t, y, args)), y)
 
-    without = lambda y, rest: program(of_f, rest[0], y, rest[1])
     field = DrivenField(
         drift,
-        _bound(structure, on, without, (t, y, leaves)),
+        _bound(structure, on, slope.without, at),
         diffusion=diffusion,
         kind=kind,
-        path=path(kind.shape(y.shape)),
+        path=noise.path(kind.shape(y.shape)),
         of_path=lambda args: args.of_path,
     )
-    return replace(field, crosses_lanes=_crosses_lanes(program, second)), (of_f, [], [], of_diffusion)
+    return replace(field, crosses_lanes=_crosses_lanes(slope.program, program)), (slope.consts, [], [], second.consts)
 
 
 def self_induced(columns: Callable[[jax.Array], jax.Array], y: jax.Array) -> jax.Array:

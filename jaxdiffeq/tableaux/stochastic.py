@@ -6,7 +6,7 @@ digits that float64 holds; `digits` says where the source prints fewer.
 """
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jaxdiffeq.tableaux.common import Tableau, check_sum
 
@@ -26,6 +26,11 @@ def alike(*columns: tuple) -> tuple[int, ...]:
     return tuple(
         seen.setdefault(tuple(short(x) if isinstance(x, tuple) else x for x in key), i) for i, key in enumerate(keys)
     )
+
+
+def needed(count: int, *rows: Row) -> tuple[bool, ...]:
+    """Which of so many stages have a weight in one of the rows."""
+    return tuple(any(len(row) > i and row[i] != 0 for row in rows) for i in range(count))
 
 
 def ulps(digits: int) -> float:
@@ -61,10 +66,9 @@ class SRATableau(Tableau):
     @functools.cached_property
     def times(self) -> tuple[int, ...]:
         """Of each stage the first one where b is the same, −1 where it is not needed."""
-        rows = [*self.b, self.beta1, self.beta2]
-        needed = [any(len(row) > i and row[i] for row in rows) for i in range(self.stages)]
-        same = alike(tuple(c if n else None for c, n in zip(self.c1, needed, strict=True)))
-        return tuple(i if n else -1 for i, n in zip(same, needed, strict=True))
+        wanted = needed(self.stages, *self.b, self.beta1, self.beta2)
+        same = alike(tuple(c if x else None for c, x in zip(self.c1, wanted, strict=True)))
+        return tuple(i if x else -1 for i, x in zip(same, wanted, strict=True))
 
     def __post_init__(self):  # the redundancy of the paper is our checksum
         slack = ulps(self.digits)
@@ -178,14 +182,12 @@ class FosterTableau(Tableau):
     @functools.cached_property
     def drifts(self) -> tuple[bool, ...]:
         """Which are needed."""
-        rows = [*self.a, self.b, self.e or ()]
-        return tuple(any(len(row) > i and row[i] for row in rows) for i in range(self.stages))
+        return needed(self.stages, *self.a, self.b, self.e or ())
 
     @functools.cached_property
     def diffusions(self) -> tuple[bool, ...]:
         """Which are needed."""
-        rows = [*self.w, *self.h, self.b_w, self.b_h, self.e_w or (), self.e_h or ()]
-        return tuple(any(len(row) > i and row[i] for row in rows) for i in range(self.stages))
+        return needed(self.stages, *self.w, *self.h, self.b_w, self.b_h, self.e_w or (), self.e_h or ())
 
     def __post_init__(self):
         for row, c in zip(self.a, self.c, strict=True):
@@ -225,6 +227,13 @@ class WeakItoTableau(Tableau):
 
     stages = property(lambda self: len(self.alpha))
 
+    @functools.cached_property
+    def same_drift(self) -> tuple[int, ...]:
+        """Of each stage the first one where a is the same, −1 where it is not needed."""
+        wanted = needed(self.stages, *self.a0, *self.a1, self.alpha)
+        same = alike(self.c0, self.a0, self.b0)
+        return tuple(i if x else -1 for i, x in zip(same, wanted, strict=True))
+
     def __post_init__(self):
         for rows, cs in ((self.a0, self.c0), (self.a1, self.c1)):
             for row, c in zip(rows, cs, strict=True):
@@ -262,6 +271,13 @@ class WeakStratonovichTableau(Tableau):
     weak_order: int = 2
 
     stages = property(lambda self: len(self.alpha))
+
+    @functools.cached_property
+    def same_drift(self) -> tuple[int, ...]:
+        """Of each stage the first one where a is the same, −1 where it is not needed."""
+        wanted = needed(self.stages, *self.a0, *self.a1, self.alpha)
+        same = alike(self.c0, self.a0, self.b0)
+        return tuple(i if x else -1 for i, x in zip(same, wanted, strict=True))
 
     def __post_init__(self):
         for rows, cs in ((self.a0, self.c0), (self.a1, self.c1)):
@@ -853,6 +869,8 @@ RI6 = WeakItoTableau(
     beta4=(0.0, 1 / 2, -1 / 2),
     source="Rößler 2009, doi:10.1137/060673308",
 )
+
+PL1WM = replace(RI6, name="PL1WM", source="Kloeden, Platen, Numerical Solution of SDEs, 15.1, eq. (1.3)")
 
 RDI1WM = WeakItoTableau(
     name="RDI1WM",
