@@ -6,6 +6,7 @@ has an error estimate, what it is good for, and its source.
 
 from jaxdiffeq import errors
 from jaxdiffeq.algebra.newton import NEWTON, Newton
+from jaxdiffeq.steppers.reversible import ReversibleHeunStepper
 from jaxdiffeq.steppers.stochastic import (
     EulerHeunStepper,
     EulerMaruyamaStepper,
@@ -64,6 +65,7 @@ __all__ = [  # noqa: RUF022  by family, as below
     "ImplicitRKMil",
     "SplitStepBE",
     "SKenCarp",
+    "ReversibleHeun",
 ]
 
 
@@ -257,3 +259,10 @@ def SplitStepBE(*, newton: Newton = NEWTON) -> SplitStepBEStepper:
 def SKenCarp(*, newton: Newton = NEWTON) -> ImplicitSRA:
     """Additive noise; strong 3/2 for small steps, weak 2; adaptive. L-stable in the drift. Rackauckas & Nie 2020."""
     return ImplicitSRA(newton)
+
+
+def ReversibleHeun() -> ReversibleHeunStepper:
+    """Stratonovich; any noise; strong 1/2 (1 if additive), weak 1; adaptive. One call a step of drift and diffusion, and
+    steps that can be taken back, for gradients in constant memory. Not for stiff problems. Kidger et al. 2021.
+    """
+    return ReversibleHeunStepper()
