@@ -66,7 +66,7 @@ class _Stages:
         self.iterations = self.renewed = jnp.zeros((), jnp.int32)
 
     def slope(self, t: jax.Array, base: jax.Array) -> jax.Array:
-        """k = a(t, base + dt·k). Shapes: [*state]. The iteration begins at `base`: slopes that noise has made are wild."""
+        """k = a(t, base + dt·k), [*state]. The iteration begins at `base`: slopes that noise has made are wild."""
         begin = Start(jnp.zeros_like(real_vector(base)), self.factors, self.scale, self.floor, self.rate)
         operands = Operands(t, real_vector(base), self.c, self.args)
         found = solve_stage(self.method.newton, self.system, begin, operands, self.method.equal)
