@@ -262,7 +262,7 @@ def SKenCarp(*, newton: Newton = NEWTON) -> ImplicitSRA:
 
 
 def ReversibleHeun() -> ReversibleHeunStepper:
-    """Stratonovich; any noise; strong 1/2 (1 if additive), weak 1; adaptive. One call a step of drift and diffusion, and
-    steps that can be taken back, for gradients in constant memory. Not for stiff problems. Kidger et al. 2021.
+    """Stratonovich; any noise; strong 1/2 (1 if it commutes), weak 1; adaptive. One call a step of drift and diffusion
+    and steps that can be taken back, for gradients in constant memory. Not for stiff problems. Kidger et al. 2021.
     """
     return ReversibleHeunStepper()
