@@ -36,7 +36,7 @@ class Problem(NamedTuple):
     def field(self, calculus: str = "stratonovich") -> DrivenField:
         drift = self.drift if calculus == "stratonovich" else self.ito
         return DrivenField(
-            drift, diffusion=self.diffusion, kind=self.kind, path=GivenPath(), of_noise=lambda args: args["noise"]
+            drift, diffusion=self.diffusion, kind=self.kind, path=GivenPath(), of_path=lambda args: args["noise"]
         )
 
     def ito(self, t: jax.Array, y: jax.Array, args: Any) -> jax.Array:

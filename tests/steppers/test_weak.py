@@ -11,6 +11,7 @@ from noisy_problems import COUPLED, PROBLEMS
 
 from jaxdiffeq.methods import stochastic as methods
 from jaxdiffeq.steppers import weak
+from jaxdiffeq.steppers.stabilized import SROCK2Stepper
 from jaxdiffeq.types import Context, State
 
 METHODS = {
@@ -21,7 +22,8 @@ METHODS = {
 CASES = {**PROBLEMS, "coupled": COUPLED}
 # one path through the code for all tableaux: of each family one method sees every kind of noise
 EVERY = ("scalar", "additive", "coupled", "general")
-KINDS = {"DRI1": EVERY, "RS2": EVERY, "PL1WMA": ("additive",)}
+OWN = ("scalar", "additive", "diagonal", "general")  # of each component's noise the size depends on itself alone
+KINDS = {"DRI1": EVERY, "RS2": EVERY, "PL1WMA": ("additive",), "SROCK2": OWN}
 PAIRS = [(name, kind) for name in METHODS for kind in KINDS.get(name, ("additive", "general"))]
 TIME, WIDTHS = 0.2, (2.0**-6, 2.0**-7)
 
@@ -57,7 +59,7 @@ def expansion(kind):
 @functools.cache
 def keys(draw, m):
     """One for each value of what is drawn from it."""
-    many = jax.random.split(jax.random.key(1), 200)
+    many = jax.random.split(jax.random.key(1), 1000)
     drawn = np.asarray(jax.vmap(lambda key: draw(key, m))(many))
     return jnp.stack(list({value.tobytes(): key for value, key in zip(drawn, many, strict=True)}.values()))
 
@@ -68,6 +70,13 @@ def two_point(key, m):
 
 def pairwise(key, m):
     return weak.signs(key, m, jnp.float64)
+
+
+def pairwise_and_more(key, m):
+    return jnp.append(pairwise(key, m), two_point(jax.random.fold_in(key, 1), m))
+
+
+DRAWS = {weak.WeakIto: pairwise, weak.WeakStratonovich: two_point, SROCK2Stepper: pairwise_and_more}
 
 
 def mean(method, kind, width):
@@ -84,7 +93,7 @@ def mean(method, kind, width):
         args = {"noise": (w, jnp.zeros_like(w), key[None])}
         return moments(t + width, method.step(field, State(t, y, ()), t + width, args).after.y)
 
-    drawn = keys(two_point if isinstance(method, weak.WeakStratonovich) else pairwise, m)
+    drawn = keys(DRAWS.get(type(method), pairwise), m)
     each = jax.vmap(jax.vmap(after, (None, 0)), (0, None))(jnp.array(values), drawn)
     return odds @ np.mean(each, 1)
 
