@@ -272,6 +272,7 @@ def ReversibleHeun() -> ReversibleHeunStepper:
 
 def SROCK2(stages: int = 10) -> SROCK2Stepper:
     """Itô; any noise; weak 2. Explicit and stable while dt times the largest rate is below 0.43·stages²: for heat and
-    what is like it, on equal steps. From 4 stages to 200; the next number there is a table for. Abdulle et al. 2013.
+    what is like it, with noise that is smooth in space, on equal steps. Stages from 4 to 200, or the next number there
+    is a table for. Abdulle, Vilmart & Zygalakis 2013.
     """
     return SROCK2Stepper(errors.stabilized(stages, stabilized.ROCK2))

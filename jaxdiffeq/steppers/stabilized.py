@@ -28,7 +28,8 @@ class SROCK2Stepper(StochasticDefaults):
          + ½ Σₖ (bᵏ(Kₛ + Σₗ bˡ(Kₛ) Iₗₖ) − bᵏ(Kₛ − Σₗ bˡ(Kₛ) Iₗₖ))
          + ¼ Σₖ (bᵏ(Kₛ + √dt·Σₗ ±bˡ(Kₛ)) − 2bᵏ(Kₛ) + bᵏ(Kₛ − √dt·Σₗ ±bˡ(Kₛ))) Iₖ
 
-    with numbers I as those of `WeakIto`. Diagonal noise is taken to depend on its own component alone.
+    with numbers I as those of `WeakIto`. Diagonal noise is taken to depend on its own component alone. What noise puts
+    in a component of rate λ has ½λ·dt times its size at the end of a step: nothing damps it before the next one.
     Source: Abdulle, Vilmart, Zygalakis 2013, doi:10.1137/12088954X.
     """
 

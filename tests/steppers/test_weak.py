@@ -7,9 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from given_noise import Problem, ends, fine_path
 from noisy_problems import COUPLED, PROBLEMS
 
 from jaxdiffeq.methods import stochastic as methods
+from jaxdiffeq.noise.kinds import Kind
 from jaxdiffeq.steppers import weak
 from jaxdiffeq.steppers.stabilized import SROCK2Stepper
 from jaxdiffeq.types import Context, State
@@ -26,6 +28,7 @@ OWN = ("scalar", "additive", "diagonal", "general")  # of each component's noise
 KINDS = {"DRI1": EVERY, "RS2": EVERY, "PL1WMA": ("additive",), "SROCK2": OWN}
 PAIRS = [(name, kind) for name in METHODS for kind in KINDS.get(name, ("additive", "general"))]
 TIME, WIDTHS = 0.2, (2.0**-6, 2.0**-7)
+PATHS = 400
 
 
 def moments(t, y):
@@ -121,3 +124,19 @@ def test_three_noises_need_a_sign_for_each_pair(monkeypatch):
     keys.cache_clear()
     assert order(METHODS["DRI1"], "general") == pytest.approx(1, abs=0.15)
     keys.cache_clear()
+
+
+def test_many_stages_are_stable():
+    """Heat on a rod that noise warms as a whole, with steps three hundred times those of an explicit method."""
+    n, method = 40, methods.SROCK2(40)
+    rate = 0.42 * method.tableau.stages**2 * 10  # dt is 1/10
+    heat = lambda t, y, args: 0.25 * rate * (jnp.roll(y, 1) - 2 * y + jnp.roll(y, -1))
+    problem = Problem(Kind("scalar"), heat, lambda t, y, args: 0.2 * y, tuple(np.sin(np.arange(n)) + 1))
+    path = fine_path((), 10, PATHS)
+    y = ends(method, problem, path, "ito")
+    assert np.max(np.abs(y - y.mean(1, keepdims=True))) < 1e-6
+    middle = y.mean(
+        1
+    )  # with the drift of Stratonovich's calculus: E = y₀·exp(0.02), and its logarithm has variance 0.04
+    deviation = np.exp(0.04) * np.sqrt(np.expm1(0.04)) / np.sqrt(PATHS)
+    assert abs(middle.mean() / np.mean(problem.y0) - np.exp(0.02)) < 4 * deviation
