@@ -15,7 +15,7 @@ from jaxdiffeq import clock, errors
 from jaxdiffeq.engine.control import Tolerance
 from jaxdiffeq.engine.events import SaveEvents
 from jaxdiffeq.engine.integration import Integration
-from jaxdiffeq.engine.recorders import Parameters, RecorderDefaults, SaveAtEvents, SaveSteps, SaveTimes
+from jaxdiffeq.engine.recorders import Beyond, RecorderDefaults, SaveAtEvents, SaveSteps, SaveTimes
 from jaxdiffeq.engine.regularisers import MEANINGS, RegulariserSums
 from jaxdiffeq.events import suited
 from jaxdiffeq.frontend import delays as of_delays
@@ -286,7 +286,8 @@ def build(plan: Plan, arrays: Arrays, capacity: int, traced: bool = True) -> Bui
     field, (of_f, of_explicit, of_jac) = field_of(given, on, plan.structure, mass, (*at, *pasts))
     observes, of_fn = _observed(on, (plan.keep.fn, *(e.saved for e in events if e.saved is not None)), at)
     happens, of_events = bound(events, on, at, plan.max_events) if plan.max_events else (None, ())
-    recorders = _recorders(plan, observes, capacity, happens)
+    slope = None if field.algebraic or field.in_context else field
+    recorders = _recorders(plan, observes, capacity, happens, slope)
     if happens is not None:
         support.check_info(plan.gradient, happens.asks)
         recorders["events"] = SaveEvents(happens)
@@ -301,7 +302,6 @@ def build(plan: Plan, arrays: Arrays, capacity: int, traced: bool = True) -> Bui
     lags = None if arrays.lags is None else jnp.asarray(arrays.lags)
     arguments = Arguments(of_f, of_explicit, of_jac, of_fn, leaves, mass, dy0, of_events, lags, of_lags)
     inputs = Inputs(y0, arguments, t0, t1, ts, jnp.asarray(arrays.stops))
-    slope = None if field.algebraic or field.in_context else field
     inputs = inputs if happens is None else happens.begun(inputs, slope)
     if happens is not None and happens.integrands is not None:
         recorders["integrals"] = _integrals(happens.integrands, inputs, plan.stepper.order)
@@ -358,20 +358,18 @@ def _observed(on: OnArrays, functions: tuple, at: tuple) -> tuple[tuple, list]:
     return tuple(observe(i, program) for i, (program, _) in enumerate(closed)), [consts for _, consts in closed]
 
 
-def _recorders(plan: Plan, observes: tuple, capacity: int, events: Any) -> dict[str, Any]:
+def _recorders(plan: Plan, observes: tuple, capacity: int, events: Any, slope: Any) -> dict[str, Any]:
     recorders: dict[str, Any] = {}
-    parameters = None
-    if events is not None and events.changes:
-        parameters = Parameters(events.changing, events.changed)
+    beyond = None if events is None else Beyond(events.changing, events.changed, slope)
     for keep, observe in zip(plan.keeps, observes, strict=True):
         if keep.count:
             own = () if len(plan.keeps) == 1 else (keep.first, keep.count)
-            recorders[keep.name("times")] = SaveTimes(observe, parameters, *own)
+            recorders[keep.name("times")] = SaveTimes(observe, beyond, *own)
         if keep.steps:
-            recorders[keep.name("steps")] = SaveSteps(observe, capacity, keep.steps, parameters=parameters)
+            recorders[keep.name("steps")] = SaveSteps(observe, capacity, keep.steps, beyond=beyond)
         if keep.events and keep.number and events is not None:
             room, logged = plan.max_events, events.any_logged
-            recorders[keep.name("instants")] = SaveAtEvents(observe, room, parameters=parameters, logged=logged)
+            recorders[keep.name("instants")] = SaveAtEvents(observe, room, beyond=beyond, logged=logged)
     if plan.regularisers:
         recorders["regularisers"] = RegulariserSums(plan.regularisers)
     if plan.dense:
