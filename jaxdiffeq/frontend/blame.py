@@ -221,7 +221,12 @@ def _held(plan: Plan, arrays: Arrays, solution: Any) -> float:
 def held_up(plan: Plan, arrays: Arrays, solution: Any) -> bool:
     """Whether an explicit method gave up on a large stiff system whose Jacobian was not known to be sparse, and is."""
     ended = solution.result, solution.t_end, solution.y_end, solution.next_step
-    if plan.stepper.takes_mass or plan.structure is not None or not errors.all_concrete(ended):
+    if (
+        plan.noise is not None
+        or plan.stepper.takes_mass
+        or plan.structure is not None
+        or not errors.all_concrete(ended)
+    ):
         return False
     if np.ndim(solution.result) or solution.result != Result.max_steps_reached or int(solution.stats.jac_evals) > 0:
         return False
@@ -244,6 +249,8 @@ def too_many_steps(plan: Plan, arrays: Arrays, solution: Any) -> str:
     stiff = f"The problem is stiff: its steps are held up by stability (dt·|λ| = {held:.2g})."
     if plan.stepper.takes_mass or plan.stepper.takes_residual:
         return f"{stiff} Give a method with wider stability, such as BDF(), or a larger max_steps."
+    if plan.noise is not None:
+        return f"{stiff} Give an implicit method, ImplicitEM(), or SKenCarp() for additive noise."
     chosen = solution.account is not None and not solution.account.method_given
     why = f" `solve` took {plan.stepper.name}, as {plan.ravel.size} unknowns had no `jac_structure`." if chosen else ""
     structure = _structure(plan, arrays, solution)

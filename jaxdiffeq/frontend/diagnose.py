@@ -56,6 +56,11 @@ OUT_OF_DOMAIN = (
     "If the solution itself leaves there, end the solve by an `Event`, or look at f; else give a smaller `atol`, or "
     "the domain some `slack`."
 )
+ALWAYS_GIVEN = (
+    "no state was found that comes again after each interval of doses that have always been given",
+    "What is given must be removed as fast, and what nothing removes, such as the amount excreted so far, has no such "
+    "state: leave it out and take `Integrate`. Give a `y0` closer to it, or smaller tolerances.",
+)
 HALF = " Half precision is coarse: a `y0` of float32 has more."
 
 
@@ -98,6 +103,8 @@ def _blamed(plan: Plan, arrays: Arrays, solution: Solution) -> tuple[str, str]:
     elif result is Result.step_size_too_small:
         why = blame.out_of_domain(plan, arrays, solution, _moves(solution))
         advice = OUT_OF_DOMAIN if why else ""
+    elif result is Result.initialisation_failed and _looked_for(arrays):
+        why, advice = ALWAYS_GIVEN
     elif result is Result.initialisation_failed:
         why = f"{ADVICE[result][0]}: {text}" if (text := blame.inconsistent(plan, arrays)) else ""
     elif result is Result.max_steps_reached:
@@ -112,6 +119,12 @@ def _blamed(plan: Plan, arrays: Arrays, solution: Solution) -> tuple[str, str]:
 def _for_noise(advice: str) -> str:
     """The same with methods that take noise."""
     return advice.replace("Rodas5P() or BDF()", IMPLICIT).replace("Vern9()", "SOSRI()")
+
+
+def _looked_for(arrays: Arrays) -> bool:
+    """Whether the solve began with what was not found, before its own start was made consistent."""
+    begins = arrays.settings.begins
+    return begins is not None and int(begins) == Result.initialisation_failed
 
 
 def _moves(solution: Solution) -> Any:
