@@ -581,11 +581,6 @@ def is_dense(solution: Any) -> None:
         )
 
 
-def has_noise(solution: Any) -> None:
-    if solution.noise is None:
-        raise ValueError("there is no Brownian path: this is the solution of an equation without noise.")
-
-
 def no_time(options: Any) -> None:
     """A steady state has no time: what steers steps and what is saved on the way means nothing."""
     for name in ("method", "saveat", "first_step", "controller"):

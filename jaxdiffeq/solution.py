@@ -15,6 +15,7 @@ from jaxdiffeq import errors
 from jaxdiffeq.engine import interpolant
 from jaxdiffeq.noise.realised import Realised
 from jaxdiffeq.plotting import plot_solution
+from jaxdiffeq.problems import noise_errors
 from jaxdiffeq.problems.ravel import Ravel
 from jaxdiffeq.types import PyTree, Result
 
@@ -222,7 +223,7 @@ class Solution:
 
         Shapes: [*t, *noise]; where every number of y has its own noise, several leaves of y come one after the other.
         """
-        errors.has_noise(self)
+        noise_errors.has_path(self)
         assert self.noise is not None
         return self.noise(t)
 

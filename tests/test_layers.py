@@ -50,7 +50,7 @@ LAYERS = (  # from the bottom; a folder without files of its own here stands for
     {"steppers.explicit", "steppers.rosenbrock", "steppers.dirk", "steppers.collocation", "steppers.auto"},
     {"steppers.stochastic"},
     {"steppers.multistep", "steppers.imex", "steppers.stochastic_rk", "steppers.weak", "steppers.reversible"},
-    {"steppers.adams", "steppers.stochastic_implicit"},
+    {"steppers.adams", "steppers.stochastic_implicit", "steppers.stabilized"},
     {"engine.integration"},
     {"engine.breaks"},
     {"engine.history", "engine.driven"},

@@ -41,6 +41,11 @@ def key_data(key: Any) -> tuple[str, Any]:
     return str(jax.random.key_impl(key)), jax.random.key_data(key)
 
 
+def has_path(solution: Any) -> None:
+    if solution.noise is None:
+        _refuse("there is no Brownian path: this is the solution of an equation without noise.")
+
+
 def counter() -> NoReturn:
     _refuse(
         'brownian="counter" draws by the number of the step, which is one path only where every step has the same size '
