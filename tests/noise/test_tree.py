@@ -1,6 +1,7 @@
 """Increments of a Brownian path by a key: their joint law, and that they are of one path."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +27,7 @@ def whole(dtype):
 def pieces(words, places, dtype, shape=()):
     """Over the parts between the places, and over all of it."""
     of = lambda a, b: tree.increment(seed_of(words, 1), a, b, jax.ShapeDtypeStruct(shape, dtype))
-    return [of(a, b) for a, b in zip(places[:-1], places[1:], strict=True)], of(places[0], places[-1])
+    return [of(a, b) for a, b in itertools.pairwise(places)], of(places[0], places[-1])
 
 
 def standard(piece, lengths):
@@ -47,7 +48,9 @@ def test_joint_law(dtype):
     error = (z @ z.T / LANES - np.eye(6)) / np.sqrt(np.where(np.eye(6), 2, 1) / LANES)
     assert np.max(np.abs(error)) < 4, error
     squares = z**2 - 1  # no dependence of another kind
-    assert np.max(np.abs(squares @ squares.T / LANES - 2 * np.eye(6)) * LANES**0.5 / np.where(np.eye(6), 60**0.5, 2)) < 4
+    assert (
+        np.max(np.abs(squares @ squares.T / LANES - 2 * np.eye(6)) * LANES**0.5 / np.where(np.eye(6), 60**0.5, 2)) < 4
+    )
     assert np.max(np.abs(z.mean(1))) < 4 / LANES**0.5
 
 
