@@ -56,7 +56,7 @@ def test_what_a_path_does_not_tell():
         BrownianIncrements(jnp.ones(4), jnp.ones(3))
     with pytest.raises(ValueError, match="a row for each"):
         BrownianIncrements(1.0)
-    with pytest.raises(ValueError, match="with 6 rows says nothing .* where 4 equal steps go"):
+    with pytest.raises(ValueError, match=r"with 6 rows says nothing .* where 4 equal steps go"):
         path_errors.grid(6, 4, False)
     with pytest.raises(ValueError, match="where steps of other sizes go"):
         path_errors.grid(6, None, False)
