@@ -41,7 +41,7 @@ LAYERS = (  # from the bottom; a folder without files of its own here stands for
         "problems.noise_errors",
     },
     {"problems.driven_field"},
-    {"problems.user_functions", "problems.definitions", "implicit.system"},
+    {"problems.user_functions", "problems.definitions", "problems.random", "implicit.system"},
     {"implicit.jacobian_reuse"},
     {"engine.control", "engine.recorders", "engine.stops"},
     {"engine.log", "engine.outcome", "engine.regularisers", "engine.crossings"},

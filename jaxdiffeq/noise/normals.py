@@ -39,10 +39,10 @@ def threefry(key: Seed, x: Any, y: Any) -> Seed:
 
 def seed_of(words: jax.Array, purpose: int) -> Seed:
     """Of the data of a key, uint32 [any], for one purpose: numbers of others, and of `jax.random`, are unrelated."""
-    seed = jnp.uint32(0), jnp.uint32(purpose)
+    seed = jnp.uint32(purpose), jnp.uint32(words.size)
     for i in range(0, words.size, 2):
         seed = threefry((words[i], words[i + 1]), *seed)
-    return threefry(seed, jnp.uint32(words.size), jnp.uint32(purpose))
+    return seed
 
 
 def pair(seed: Seed, number: Any, shape: tuple[int, ...], dtype: Any) -> tuple[jax.Array, jax.Array]:
