@@ -30,7 +30,7 @@ LAYERS = (  # from the bottom; a folder without files of its own here stands for
         "frontend.packed",
     },
     {"algebra.blocks", "algebra.bracket", "inputs", "noise"},
-    {"algebra.structure"},
+    {"algebra.structure", "noise.processes"},
     {"algebra.conserved", "algebra.detect", "algebra.krylov", "algebra.newton"},
     {"implicit.consistent"},
     {
