@@ -141,7 +141,7 @@ class RemembersForce(LangevinDefaults):
 
     evaluations: ClassVar[tuple[int, int, int]] = (1, 1, 0)
 
-    def init(self, f: LangevinField, t: jax.Array, y: jax.Array, args: Any) -> jax.Array:
+    def init(self, f: Any, t: jax.Array, y: jax.Array, args: Any) -> jax.Array:
         return f.force(t, y[0], args)
 
 
@@ -191,7 +191,7 @@ class UBUStepper(LangevinDefaults):
         motion = free(gamma, half, 2)
 
         def drift(x, v, w, area, xi):
-            noise = Noise(*(sigma * y for y in (w[1], area[1])), jnp.zeros_like(x), sigma * xi)
+            noise = Noise(sigma * w[1], sigma * area[1], jnp.zeros_like(x), sigma * xi)
             return x + motion.a * v + noise.of_x(motion), motion.beta * v + noise.of_v(motion, gamma)
 
         x, v = drift(x, v, first.w, first.area, xi[0])

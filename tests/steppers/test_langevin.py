@@ -154,4 +154,4 @@ class Drawn:
     def halves(self, where, t0, t1, key):
         half = jnp.sqrt(0.5 * (t1 - t0))
         normal = half * jax.random.normal(jax.random.fold_in(jax.random.fold_in(key, where.number), 9), (2, 2, 2, 1))
-        return [Increment(w, area / 12**0.5, key) for w, area in normal]
+        return [Increment(both[0], both[1] / 12**0.5, key) for both in normal]

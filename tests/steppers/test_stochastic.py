@@ -283,7 +283,7 @@ def test_names():
     ("make", "message"),
     [
         (lambda: methods.ImplicitEM(theta=0), "`theta` must be a number above 0 and at most 1, but is 0"),
-        (lambda: methods.ImplicitRKMil(theta="1"), "`theta` must be a number above 0 and at most 1, but is '1'"),
+        (lambda: methods.ImplicitRKMil(theta=True), "`theta` must be a number above 0 and at most 1, but is True"),
         (lambda: methods.Milstein(terms=-1), "`terms` must be an integer of at least 0, but is -1"),
         (lambda: methods.SROCK2(3), "`stages` must be an integer from 4 to 200, but is 3"),
     ],
