@@ -13,7 +13,7 @@ from jaxdiffeq.frontend.blame import held_up
 from jaxdiffeq.frontend.diagnose import raise_if_failed
 from jaxdiffeq.frontend.execute import execute
 from jaxdiffeq.frontend.options import Options
-from jaxdiffeq.frontend.plan import prepare
+from jaxdiffeq.frontend.steady_doses import prepared
 from jaxdiffeq.frontend.steady_state import solve_steady
 from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.habits import OURS
@@ -71,11 +71,11 @@ def solve(
     terms = terms_of(problem)
     if method is None and terms.noise is not None:
         terms = terms._replace(noise=terms.noise._replace(convert=True))  # what is chosen may be of the other calculus
-    plan, arrays = prepare(terms, asked.settled(terms))
+    plan, arrays = prepared(terms, asked.settled(terms))
     plan, solution = execute(plan, arrays)
     if method is None and held_up(plan, arrays, solution):
         terms = terms._replace(structure=Detected())
-        plan, arrays = prepare(terms, asked.settled(terms))
+        plan, arrays = prepared(terms, asked.settled(terms))
         plan, solution = execute(plan, arrays)
     account = Account(plan, method is not None, None if controller is None else type(controller))
     solution = dataclasses.replace(solution, account=account)

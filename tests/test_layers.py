@@ -79,6 +79,7 @@ LAYERS = (  # from the bottom; a folder without files of its own here stands for
     {"engine.fixed_steps", "frontend.steady_state", "frontend.assemble", "frontend.blame"},
     {"frontend.diagnose"},
     {"frontend.execute"},
+    {"frontend.steady_doses"},
     {"solve"},
     {"integrator", "diffeq"},
     {"trace"},

@@ -99,8 +99,6 @@ class Events:
     """(t, y, args, info) ↦ how long the next step may be, any of them"""
     integrands: Callable | None = None
     """(t, y, args) ↦ what is integrated along the solution, a list"""
-    changes: bool = False
-    """there are parameters that events change"""
 
     def any_logged(self, fired: jax.Array) -> jax.Array:
         """Whether anything acts that counts."""

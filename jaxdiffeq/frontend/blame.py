@@ -71,6 +71,32 @@ def _rows_without(plan: Plan, arrays: Arrays, t: Any, y: jax.Array, row: Any) ->
     return jax.lax.map(finite, jnp.arange(n))
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _diffusion(plan: Plan, arrays: Arrays, t: Any, y: jax.Array) -> jax.Array:
+    """One number of each row of the diffusion, the worst. Shapes: [n]."""
+    parts = build(plan, arrays, 1)
+    field = parts.integration.field
+    b = field.diffusion(t, y, parts.inputs.args)
+    return jnp.sum(b.reshape(y.size, -1), axis=1)
+
+
+def diffusion_not_finite(plan: Plan, arrays: Arrays, solution: Any) -> tuple[str, str]:
+    """Where the diffusion is not finite at the last state, and what to do; empty if it is, or there is none."""
+    if plan.noise is None:
+        return "", ""
+    t, y = np.asarray(solution.t_end), plan.ravel.pack(solution.y_end)
+    b = _diffusion(plan, arrays, t, y)
+    row = _first(b)
+    if row is None:
+        return "", ""
+    name, state = plan.ravel.name(row), np.asarray(y).reshape(-1)[row]
+    return (
+        f"the diffusion is {_kind(np.asarray(b)[row])} at t = {float(t):.9g}, in row {name} = {state:.6g}",
+        "A step may carry y out of the domain of a root or a logarithm, however right the model is: write "
+        "jnp.sqrt(jnp.maximum(y, 0)), take shorter steps, or solve for another variable, such as log y.",
+    )
+
+
 def not_finite(plan: Plan, arrays: Arrays, solution: Any, dt: Any) -> tuple[str, str]:
     """Which of f and its derivatives is not finite, where and when, and what to do; empty if all of them are."""
     t = np.asarray(solution.t_end)
@@ -195,7 +221,12 @@ def _held(plan: Plan, arrays: Arrays, solution: Any) -> float:
 def held_up(plan: Plan, arrays: Arrays, solution: Any) -> bool:
     """Whether an explicit method gave up on a large stiff system whose Jacobian was not known to be sparse, and is."""
     ended = solution.result, solution.t_end, solution.y_end, solution.next_step
-    if plan.stepper.takes_mass or plan.structure is not None or not errors.all_concrete(ended):
+    if (
+        plan.noise is not None
+        or plan.stepper.takes_mass
+        or plan.structure is not None
+        or not errors.all_concrete(ended)
+    ):
         return False
     if np.ndim(solution.result) or solution.result != Result.max_steps_reached or int(solution.stats.jac_evals) > 0:
         return False
@@ -218,6 +249,8 @@ def too_many_steps(plan: Plan, arrays: Arrays, solution: Any) -> str:
     stiff = f"The problem is stiff: its steps are held up by stability (dt·|λ| = {held:.2g})."
     if plan.stepper.takes_mass or plan.stepper.takes_residual:
         return f"{stiff} Give a method with wider stability, such as BDF(), or a larger max_steps."
+    if plan.noise is not None:
+        return f"{stiff} Give an implicit method, ImplicitEM(), or SKenCarp() for additive noise."
     chosen = solution.account is not None and not solution.account.method_given
     why = f" `solve` took {plan.stepper.name}, as {plan.ravel.size} unknowns had no `jac_structure`." if chosen else ""
     structure = _structure(plan, arrays, solution)

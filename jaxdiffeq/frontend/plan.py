@@ -17,7 +17,7 @@ from jaxdiffeq.engine.control import Tolerance
 from jaxdiffeq.engine.driven import Driven, on_path
 from jaxdiffeq.engine.events import SaveEvents
 from jaxdiffeq.engine.integration import Integration
-from jaxdiffeq.engine.recorders import Parameters, RecorderDefaults, SaveAtEvents, SaveSteps, SaveTimes
+from jaxdiffeq.engine.recorders import Beyond, RecorderDefaults, SaveAtEvents, SaveSteps, SaveTimes
 from jaxdiffeq.engine.regularisers import MEANINGS, RegulariserSums
 from jaxdiffeq.events import suited
 from jaxdiffeq.frontend import delays as of_delays
@@ -315,7 +315,8 @@ def build(plan: Plan, arrays: Arrays, capacity: int, traced: bool = True) -> Bui
     field, (of_f, of_explicit, of_jac, *of_noisy) = field_of(given, on, plan.structure, mass, at, pasts, noise)
     observes, of_fn = _observed(on, (plan.keep.fn, *(e.saved for e in events if e.saved is not None)), at)
     happens, of_events = bound(events, on, at, plan.max_events) if plan.max_events else (None, ())
-    recorders = _recorders(plan, observes, capacity, happens, field)
+    slope = None if field.algebraic or field.in_context else field
+    recorders = _recorders(plan, observes, capacity, happens, (field, slope))
     if happens is not None:
         support.check_info(plan.gradient, happens.asks)
         recorders["events"] = SaveEvents(happens)
@@ -332,7 +333,6 @@ def build(plan: Plan, arrays: Arrays, capacity: int, traced: bool = True) -> Bui
     noisy = {"of_diffusion": of_noisy[0], "of_path": jnp.asarray(arrays.noise)} if of_noisy else {}
     arguments = Arguments(of_f, of_explicit, of_jac, of_fn, leaves, mass, dy0, of_events, lags, of_lags, **noisy)
     inputs = Inputs(y0, arguments, t0, t1, ts, jnp.asarray(arrays.stops))
-    slope = None if field.algebraic or field.in_context else field
     inputs = inputs if happens is None else happens.begun(inputs, slope)
     if happens is not None and happens.integrands is not None:
         integrals = _integrals(happens.integrands, inputs, plan.stepper.order)
@@ -390,21 +390,20 @@ def _observed(on: OnArrays, functions: tuple, at: tuple) -> tuple[tuple, list]:
     return tuple(observe(i, program) for i, (program, _) in enumerate(closed)), [consts for _, consts in closed]
 
 
-def _recorders(plan: Plan, observes: tuple, capacity: int, events: Any, field: Any) -> dict[str, Any]:
+def _recorders(plan: Plan, observes: tuple, capacity: int, events: Any, fields: tuple) -> dict[str, Any]:
+    field, slope = fields
     recorders: dict[str, Any] = {}
-    parameters = None
-    if events is not None and events.changes:
-        parameters = Parameters(events.changing, events.changed)
+    beyond = None if events is None else Beyond(events.changing, events.changed, slope)
     for keep, observe in zip(plan.keeps, observes, strict=True):
         if keep.count:
             own = () if len(plan.keeps) == 1 else (keep.first, keep.count)
-            saves = SaveTimes(observe, parameters, *own)
+            saves = SaveTimes(observe, beyond, *own)
             recorders[keep.name("times")] = on_path(saves, field, plan.stepper) if field.noisy else saves
         if keep.steps:
-            recorders[keep.name("steps")] = SaveSteps(observe, capacity, keep.steps, parameters=parameters)
+            recorders[keep.name("steps")] = SaveSteps(observe, capacity, keep.steps, beyond=beyond)
         if keep.events and keep.number and events is not None:
             room, logged = plan.max_events, events.any_logged
-            recorders[keep.name("instants")] = SaveAtEvents(observe, room, parameters=parameters, logged=logged)
+            recorders[keep.name("instants")] = SaveAtEvents(observe, room, beyond=beyond, logged=logged)
     if plan.regularisers:
         recorders["regularisers"] = RegulariserSums(plan.regularisers)
     if plan.dense:

@@ -178,3 +178,23 @@ def test_what_does_not_act_has_no_part(strategy):
     value, slope = jax.jit(jax.vmap(jax.value_and_grad(end)))(jnp.array([1.0, 3.0]))
     np.testing.assert_allclose(value, [1.0, 1e-3**0.5 + 1.0], rtol=1e-9)
     np.testing.assert_allclose(slope, [1.0, 1.0], rtol=1e-9)
+
+
+@BOTH
+def test_a_value_at_the_time_of_an_event_has_the_derivative_of_what_is_after_it(strategy):
+    """y after a dose at T, e^(−k·t) + 2e^(−k·(t − T)), saved at t = T: by T alone, by t alone, and at a root."""
+    decay = jde.ODEProblem(lambda t, y, k: -k * y, jnp.ones(1), (0.0, 3.0), 0.4)
+
+    def saved(x):
+        add = lambda t, y, args: y + 2.0
+        events = [jde.PresetTimes(x[:1], add), jde.Event(lambda t, y, k: t - x[2], add)]
+        options = {"events": events, "saveat": jnp.stack([x[1], x[3]]), "gradient": strategy}
+        return jde.solve(decay, jde.Tsit5(), rtol=1e-10, atol=1e-10, **options).ys[:, 0]
+
+    def after(x):
+        late = jnp.exp(-0.4 * x[3]) + 2 * jnp.exp(-0.4 * (x[3] - x[0])) + 2 * jnp.exp(-0.4 * (x[3] - x[2]))
+        return jnp.stack([jnp.exp(-0.4 * x[1]) + 2 * jnp.exp(-0.4 * (x[1] - x[0])), late])
+
+    x = jnp.array([1.0, 1.0, 2.0, 2.0])
+    np.testing.assert_allclose(saved(x), after(x), rtol=1e-9)
+    np.testing.assert_allclose(jax.jit(jax.jacrev(saved))(x), jax.jacfwd(after)(x), rtol=1e-7, atol=1e-9)
