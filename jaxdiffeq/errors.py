@@ -307,22 +307,6 @@ def positive(value: Any, name: str) -> Any:
     return value
 
 
-def implicit_share(theta: Any) -> float:
-    """θ of a θ-method."""
-    if not real_number(theta) or isinstance(theta, bool | np.bool_) or np.ndim(theta) != 0 or not 0 < theta <= 1:
-        raise ValueError(f"`theta` must be a number above 0 and at most 1, but is {theta!r}.")
-    return float(theta)
-
-
-def stabilized(stages: Any, tables: tuple) -> Any:
-    """The first of the tables with as many stages."""
-    fewest, most = tables[0].stages, tables[-1].stages
-    whole = isinstance(stages, int | np.integer) and not isinstance(stages, bool)
-    if not (whole and fewest <= stages <= most):
-        raise ValueError(f"`stages` must be an integer from {fewest} to {most}, but is {stages!r}.")
-    return next(table for table in tables if table.stages >= stages)
-
-
 def positive_integer(value: Any, name: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise ValueError(f"`{name}` must be a positive integer, but is {value!r}.")

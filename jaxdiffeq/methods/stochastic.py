@@ -4,8 +4,9 @@ A docstring gives the calculus, the kinds of noise that a method serves, its str
 has an error estimate, what it is good for, and its source.
 """
 
-from jaxdiffeq import errors
 from jaxdiffeq.algebra.newton import NEWTON, Newton
+from jaxdiffeq.problems import noise_errors
+from jaxdiffeq.steppers.langevin import ALIGNStepper, BAOABStepper, QUICSORTStepper, ShOULDStepper, UBUStepper
 from jaxdiffeq.steppers.reversible import ReversibleHeunStepper
 from jaxdiffeq.steppers.stabilized import SROCK2Stepper
 from jaxdiffeq.steppers.stochastic import (
@@ -95,7 +96,7 @@ def Milstein(*, terms: int = 8) -> MilsteinStepper:
     """Both calculi; any noise; strong 1, weak 1; adaptive. By derivatives of the diffusion; Lévy areas by `terms` terms
     of a series, where the noise does not commute. Milstein 1974.
     """
-    return MilsteinStepper(terms=terms)
+    return MilsteinStepper(terms=noise_errors.terms(terms))
 
 
 def RKMil() -> RKMilStepper:
@@ -240,17 +241,17 @@ def RS2() -> WeakStratonovich:
 
 def ImplicitEM(*, theta: float = 1.0, newton: Newton = NEWTON) -> ImplicitEMStepper:
     """Itô; any noise; strong 1/2 (1 if additive), weak 1. For stiff drifts, on equal steps. Kloeden, Platen 1992."""
-    return ImplicitEMStepper(newton, theta=errors.implicit_share(theta))
+    return ImplicitEMStepper(newton, theta=noise_errors.implicit_share(theta))
 
 
 def ImplicitEulerHeun(*, theta: float = 1.0, newton: Newton = NEWTON) -> ImplicitEulerHeunStepper:
     """Stratonovich; any noise; strong 1/2 (1 if it commutes), weak 1. For stiff drifts, on equal steps."""
-    return ImplicitEulerHeunStepper(newton, theta=errors.implicit_share(theta))
+    return ImplicitEulerHeunStepper(newton, theta=noise_errors.implicit_share(theta))
 
 
 def ImplicitRKMil(*, theta: float = 1.0, newton: Newton = NEWTON) -> ImplicitRKMilStepper:
     """Both calculi; diagonal or scalar noise; strong 1, weak 1. For stiff drifts, on equal steps."""
-    return ImplicitRKMilStepper(newton, theta=errors.implicit_share(theta))
+    return ImplicitRKMilStepper(newton, theta=noise_errors.implicit_share(theta))
 
 
 def SplitStepBE(*, newton: Newton = NEWTON) -> SplitStepBEStepper:
@@ -275,4 +276,36 @@ def SROCK2(stages: int = 10) -> SROCK2Stepper:
     what is like it, with noise that is smooth in space, on equal steps. Stages from 4 to 200, or the next number there
     is a table for. Abdulle, Vilmart & Zygalakis 2013.
     """
-    return SROCK2Stepper(errors.stabilized(stages, stabilized.ROCK2))
+    return SROCK2Stepper(noise_errors.stabilized(stages, stabilized.ROCK2))
+
+
+# -------------------- motion with friction and noise ------------------------------------------------------------------
+
+LANGEVIN = ("BAOAB", "UBU", "ALIGN", "ShOULD", "QUICSORT")
+
+
+def BAOAB() -> BAOABStepper:
+    """Langevin motion; strong 1, weak 2, and the right density of positions to order 4 where friction is strong. One
+    call of the force a step, on equal steps: the first choice for sampling. Leimkuhler & Matthews 2013.
+    """
+    return BAOABStepper()
+
+
+def UBU() -> UBUStepper:
+    """Langevin motion; strong 2, weak 2. One call of the force a step, on equal steps. Zapatero 2017."""
+    return UBUStepper()
+
+
+def ALIGN() -> ALIGNStepper:
+    """Langevin motion; strong 2, weak 2; adaptive. One call of the force a step. Foster et al. 2021."""
+    return ALIGNStepper()
+
+
+def ShOULD() -> ShOULDStepper:
+    """Langevin motion; strong 3, weak 3. Two calls of the force a step, on equal steps. Foster et al. 2021."""
+    return ShOULDStepper()
+
+
+def QUICSORT() -> QUICSORTStepper:
+    """Langevin motion; strong 3, weak 3. Two calls of the force, contractive, on equal steps. Foster et al. 2021."""
+    return QUICSORTStepper()

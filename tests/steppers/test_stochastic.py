@@ -1,6 +1,7 @@
 """Methods for equations with noise, on paths that are given: what each declares, it has."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,6 @@ import pytest
 from given_noise import Problem, coarser, ends, fine_path
 from noisy_problems import PROBLEMS
 
-from jaxdiffeq.algebra.norm import rms
 from jaxdiffeq.engine.control import Tolerance
 from jaxdiffeq.methods import stochastic as methods
 from jaxdiffeq.noise.kinds import Kind
@@ -56,6 +56,10 @@ def in_steps(kind, n):
     parts = w.reshape(n, FINE // n, *w.shape[1:])
     middles = np.cumsum(parts, 1) - 0.5 * parts
     return total, mean, np.einsum("nrpj,nrpk->npjk", middles, parts)
+
+
+def rms(x):
+    return np.sqrt(np.mean(np.abs(x) ** 2))
 
 
 def slope(errors):
@@ -120,7 +124,7 @@ def test_references_agree_with_closed_forms(kind):
 # -------------------- one step, op by op ------------------------------------------------------------------------------
 
 
-def one_step(method, problem, width=0.1, dtype=float, args=None, seed=0):
+def one_step(method, problem, width=0.1, dtype: Any = float, args=None, seed=0):
     """From y₀ at 0, and the problem's field as the method sees it."""
     method = method.on_equal_steps
     rng, real = np.random.default_rng(seed), jnp.finfo(dtype).dtype
@@ -270,4 +274,24 @@ def test_cubic_drifts_do_not_blow_up():
 
 
 def test_names():
-    assert [repr(method) for method in METHODS.values()] == [f"{name}()" for name in METHODS]
+    assert [repr(method) for method in METHODS.values()] == [
+        f"{name}()" if name != "SROCK2" else "SROCK2(10)" for name in METHODS
+    ]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: methods.ImplicitEM(theta=0), "`theta` must be a number above 0 and at most 1, but is 0"),
+        (lambda: methods.ImplicitRKMil(theta=True), "`theta` must be a number above 0 and at most 1, but is True"),
+        (lambda: methods.Milstein(terms=-1), "`terms` must be an integer of at least 0, but is -1"),
+        (lambda: methods.SROCK2(3), "`stages` must be an integer from 4 to 200, but is 3"),
+    ],
+)
+def test_options_out_of_range(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_stages_there_is_no_table_for():
+    assert repr(methods.SROCK2(23)) == "SROCK2(24)"
