@@ -42,6 +42,7 @@ from jaxdiffeq.gradients.adjoint import QuadratureAdjoint as QuadratureAdjoint
 from jaxdiffeq.gradients.check import check_gradients as check_gradients
 from jaxdiffeq.gradients.forward import ForwardAD as ForwardAD
 from jaxdiffeq.gradients.reverse import ReverseAD as ReverseAD
+from jaxdiffeq.gradients.reversible import ReversibleAdjoint as ReversibleAdjoint
 from jaxdiffeq.gradients.steady import SteadyStateAdjoint as SteadyStateAdjoint
 from jaxdiffeq.integrator import Integrator as Integrator
 from jaxdiffeq.methods import *  # noqa: F403  every method by the name it has in the literature

@@ -6,7 +6,7 @@ Every step moves with both ends of the span, which is what derivatives with resp
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -79,6 +79,21 @@ class EqualSteps:
 
     # ---- one step
 
+    def ends(self, inputs: Inputs, i: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The times between which step `i` lies."""
+        width = self._width(inputs)
+        return inputs.t0 + i * width, jnp.where(i == self.n - 1, inputs.t1, inputs.t0 + (i + 1) * width)
+
+    def asked(self, inputs: Inputs, t: jax.Array, y: jax.Array, i: jax.Array) -> Any:
+        """The field in step `i`, which begins at (t, y)."""
+        return self.loop.ahead(inputs, State(t, y, ()), i.astype(jnp.int32))[1]
+
+    def back(self, inputs: Inputs, y: jax.Array, memory: PyTree, i: jax.Array) -> tuple[jax.Array, PyTree]:
+        """y and memory before step `i`, from those after it, of a method that can be run backwards."""
+        t, t1 = self.ends(inputs, i)
+        before = self.loop.stepper.back(self.asked(inputs, t, y, i), State(t1, y, memory), t, inputs.args)
+        return before.y, before.memory
+
     def step(
         self, inputs: Inputs, settings: Settings, y: jax.Array, memory: PyTree, i: jax.Array
     ) -> tuple[State, Step]:
@@ -86,11 +101,9 @@ class EqualSteps:
 
         `ok` is false only for one that met with finite numbers.
         """
-        width, loop = self._width(inputs), self.loop
-        start = State(inputs.t0 + i * width, y, memory)
-        _, f = loop.ahead(inputs, start, i.astype(jnp.int32))
-        t1 = jnp.where(i == self.n - 1, inputs.t1, inputs.t0 + (i + 1) * width)
-        step = loop.stepper.step(f, start, t1, inputs.args, settings.tolerance)
+        t, t1 = self.ends(inputs, i)
+        start = State(t, y, memory)
+        step = self.loop.stepper.step(self.asked(inputs, t, y, i), start, t1, inputs.args, settings.tolerance)
         if step.ok is not True:
             after = step.after._replace(y=jnp.where(step.ok, step.after.y, jnp.nan))
             step = step._replace(after=after, ok=step.ok | ~jnp.all(jnp.isfinite(step.after.y)))
@@ -138,13 +151,22 @@ class EqualSteps:
         if blocks == self.n:
             at, rows = scan(lambda at, i: (trip(at, i)[0], (at.y, at.memory)), at, numbers)
         elif blocks == 0:
-            at, rows = scan(trip, at, numbers)
+            at, rows = self._counted(trip, at, inputs), None
         else:
             at, rows = scan(block, at, numbers[:whole].reshape(blocks, -1))
             if whole < self.n:
                 at, row = block(at, numbers[whole:])
                 rows = jax.tree.map(lambda x, one: jnp.concatenate([x, one[None]]), rows, row)
         return self._ended(inputs, settings, first, at), rows
+
+    def _counted(self, trip: Callable, at: _At, inputs: Inputs) -> _At:
+        """The same by a counter: the numbers of the steps would be all that takes memory for each of them."""
+
+        def next_one(carry, _):
+            at, i = carry
+            return (trip(at, i)[0], i + 1), None
+
+        return scan(next_one, (at, jnp.zeros_like(inputs.t0)), jnp.zeros((self.n, 0), bool))[0][0]
 
     def states(self, inputs: Inputs, settings: Settings, first: tuple, numbers: jax.Array) -> tuple:
         """y and memory before each of these steps, the first of which begins at `first`."""
@@ -162,7 +184,7 @@ class EqualSteps:
         good, again = jnp.all(jnp.isfinite(at.y)), (inputs, settings, first)
         if self.differentiates_itself:
             again = lax.stop_gradient(again)  # a loop has no reverse mode, and if all went well no trip
-        done, last, solved = self._failure(*again, good)
+        done, (last, remembered), solved = self._failure(*again, good)
         blame = jnp.where(solved, Result.nonfinite, Result.nonlinear_solve_failed)
         result = jnp.where(good, Result.success, blame)
         if settings.begins is not None:
@@ -176,32 +198,36 @@ class EqualSteps:
             result=result.astype(jnp.int32),
             marks=at.held.marks,
         )
-        y = at.y if self.differentiates_itself else jnp.where(good, at.y, last)
-        return Carry(State(self.end(inputs, done), y, at.memory), at.held.records, control)
+        y, memory = at.y, at.memory
+        if not self.differentiates_itself:
+            y, memory = jax.tree.map(lambda a, b: jnp.where(good, a, b), (y, memory), (last, remembered))
+        return Carry(State(self.end(inputs, done), y, memory), at.held.records, control)
 
     def _failure(
         self, inputs: Inputs, settings: Settings, first: State, good: jax.Array
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """m, y_m and whether inner solves succeeded: m steps are finite, y_m follows them, the next one is not finite.
+    ) -> tuple[jax.Array, tuple[jax.Array, PyTree], jax.Array]:
+        """m, y_m with the memory there, and whether inner solves succeeded: m steps are finite, the next one is not.
 
         All n where the end is finite, without a trip; else the steps are taken again, since to look at every state on
         the way would slow down every solve.
         """
 
         def goes_on(moving, fixed):
-            return ~good & (fixed[0] < self.n) & jnp.all(jnp.isfinite(moving[1]))
+            return ~good & (fixed[0] < self.n) & jnp.all(jnp.isfinite(moving[1][0]))
 
         def again(moving, fixed):
-            (_, y, memory), (i, _) = moving, fixed
-            _, step = self.step(inputs, settings, y, memory, i.astype(inputs.t0.dtype))
-            new = (y, step.after.y, step.after.memory), (i + 1, jnp.asarray(step.ok))
+            (_, at), (i, _) = moving, fixed
+            after = self.step(inputs, settings, *at, i.astype(inputs.t0.dtype))[1]
+            new = (at, (after.after.y, after.after.memory)), (i + 1, jnp.asarray(after.ok))
             live = goes_on(moving, fixed)
             return jax.tree.map(lambda a, b: jnp.where(live, a, b), new, (moving, fixed))
 
-        start = (first.y, first.y, first.memory), (jnp.zeros((), jnp.int32), jnp.array(True))
-        (last, y, _), (i, ok) = frozen_while(goes_on, again, *vary_like(start, first.y))
-        lost = ~jnp.all(jnp.isfinite(y))
-        return jnp.where(good, self.n, i - lost.astype(i.dtype)), jnp.where(lost, last, y), ok
+        at = first.y, first.memory
+        start = (at, at), (jnp.zeros((), jnp.int32), jnp.array(True))
+        (last, at), (i, ok) = frozen_while(goes_on, again, *vary_like(start, first.y))
+        lost = ~jnp.all(jnp.isfinite(at[0]))
+        found = jax.tree.map(lambda a, b: jnp.where(lost, a, b), last, at)
+        return jnp.where(good, self.n, i - lost.astype(i.dtype)), found, ok
 
 
 def _filled(x: Any) -> jax.Array:

@@ -29,6 +29,8 @@ class Source(NamedTuple):
     sign: int
     """of the correction to the drift: 1 from Stratonovich to Itô"""
     snaps: bool
+    ito: bool
+    """the drift is one of Itô's calculus, once it has been corrected"""
 
 
 def source(noise: Noise, stepper: Any, equal: bool, looks: bool) -> tuple[Source, Any]:
@@ -44,8 +46,9 @@ def source(noise: Noise, stepper: Any, equal: bool, looks: bool) -> tuple[Source
         how = "given"
     impl, data = ("", ()) if how == "given" else noise_errors.key_data(noise.key)
     own = noise.interpretation in stepper.interpretations or noise.name == "additive"
-    sign = 0 if own else 1 if noise.interpretation != ITO else -1
-    return Source(noise.name, impl, how, sign, how == "tree" and not equal), data
+    given = noise.interpretation == ITO
+    sign = 0 if own else -1 if given else 1
+    return Source(noise.name, impl, how, sign, how == "tree" and not equal, given == own), data
 
 
 @dataclass(frozen=True)
@@ -61,4 +64,4 @@ class PathOf:
 
 
 def driving(source: Source, y: jax.Array) -> Driving:
-    return Driving(source.name, PathOf(source, jnp.dtype(real_dtype(y.dtype))), source.sign)
+    return Driving(source.name, PathOf(source, jnp.dtype(real_dtype(y.dtype))), source.sign, source.ito)

@@ -15,6 +15,7 @@ from jaxdiffeq.gradients import support
 from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.methods.choice import Recommendation, Traits, choose
 from jaxdiffeq.methods.explicit import BS3
+from jaxdiffeq.methods.stochastic import StochasticHeun
 from jaxdiffeq.problems.definitions import Terms, replaced, terms_of
 
 DISCRETE = ReverseAD()
@@ -59,6 +60,8 @@ class Options:
             controller = Revisiting(controller)
         has_delays, has_noise = terms.delays is not None, terms.noise is not None
         support.check(gradient, self.dense, self.regularisers, terms.is_residual, has_delays, self.events, has_noise)
+        if has_noise:
+            gradient = support.along_path(gradient, stepper, StochasticHeun())
         stepper = stepper.on_equal_steps if equal else stepper
         return replace(self, method=stepper, controller=controller, gradient=gradient)
 

@@ -21,6 +21,7 @@ import jax
 
 from jaxdiffeq import errors
 from jaxdiffeq.engine.events import SaveEvents
+from jaxdiffeq.gradients.adjoint_noise import Backwards
 from jaxdiffeq.gradients.adjoint_sweep import Sweep, Tape
 from jaxdiffeq.gradients.reverse import power_of_two
 from jaxdiffeq.gradients.rule import Active, Constants, Outputs, plain
@@ -77,6 +78,10 @@ class BacksolveAdjoint(ContinuousAdjoint):
 
     def log(self, capacity: int, state_bytes: int) -> None:
         """Nothing."""
+
+    def on_equal_steps(self, n: int, state_bytes: int) -> Backwards:
+        """The strategy for equations with noise."""
+        return Backwards(self.method)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -449,51 +449,29 @@ class _BackwardInPast(_Backward):
 
 
 @dataclass(frozen=True)
-class _EqualBackward(_Pull):
-    """The sweep over equal steps. Shapes: of y and the stepper's memory, real numbers and the rest, [blocks, ...]."""
+class EqualPull(_Pull):
+    """Cotangents taken back over equal steps, from the end."""
 
-    blocks: int
-    real: list[jax.Array]
-    rest: list[jax.Array]
-
-    def sweep(self) -> list[jax.Array]:
-        integration, inputs = self.integration, self.active.inputs
-        first = jax.eval_shape(integration.begin, inputs)
-        kept = joined((first.y, first.memory), self.real, self.rest)
+    def at_end(self) -> _Cotangents:
+        """Those there: of the state, not yet of its memory, and of what the time there depends on."""
+        inputs, first = self.active.inputs, jax.eval_shape(self.integration.begin, self.active.inputs)
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), _real(first))
         start = vary_like(State(jnp.zeros_like(inputs.t0), self.bars.y, zeros), inputs.y0)
-        bars = _Cotangents(start, self._of_end([jnp.zeros_like(x) for x in self.active.leaves()]))
-        carry, numbers = (bars, self.last_rows), integration.numbers(inputs)
-        whole = integration.n // self.blocks * self.blocks
-        if whole == self.blocks:
-            return self._pull_start(self._block(carry, kept, numbers)[0])
-
-        def block(carry, row):
-            states = integration.states(inputs, self.settings, *row)
-            return self._block(carry, states, row[1]), None
-
-        if whole < integration.n:
-            carry, _ = block(carry, (jax.tree.map(lambda x: x[-1], kept), numbers[whole:]))
-        rows = jax.tree.map(lambda x: x[: self.blocks], kept), numbers[:whole].reshape(self.blocks, -1)
-        return self._pull_start(scan(block, carry, rows, reverse=True, forward_only=True)[0][0])
-
-    def _of_end(self, found: list) -> list:
-        """`found`, and what the time at the end depends on."""
         end = lambda leaves: self.integration.end(self.active.fill(leaves), self.constants.counts.steps)
         (more,) = jax.vjp(end, self.active.leaves())[1](self.bars.t)
-        return [a + b for a, b in zip(found, more, strict=True)]
+        return _Cotangents(start, more)
 
-    def _block(self, carry: tuple, states: PyTree, numbers: jax.Array) -> tuple:
-        def trip(carry, row):
-            bars, cursors = carry
-            (y, memory), i = row
-            live = i < self.constants.counts.steps.astype(i.dtype)
-            new, cursors = self._pull_step(bars, cursors, (y, memory), i, live)
-            return (jax.tree.map(lambda a, b: jnp.where(live, a, b), new, bars), cursors), None
+    def live(self, i: jax.Array) -> jax.Array:
+        """Whether step `i` was taken."""
+        return i < self.constants.counts.steps.astype(i.dtype)
 
-        return scan(trip, carry, (states, numbers), reverse=True, forward_only=True)[0]
+    def pull_step(self, bars: _Cotangents, cursors: dict, at: tuple, i: jax.Array) -> tuple:
+        """Through step `i` from `at`, y and memory; nothing changes if it was not taken."""
+        live = self.live(i)
+        new, cursors = self._through(bars, cursors, at, i, live)
+        return jax.tree.map(lambda a, b: jnp.where(live, a, b), new, bars), cursors
 
-    def _pull_step(self, bars: _Cotangents, cursors: dict, at: tuple, i: jax.Array, live: jax.Array) -> tuple:
+    def _through(self, bars: _Cotangents, cursors: dict, at: tuple, i: jax.Array, live: jax.Array) -> tuple:
         real, rest = parted(at)
 
         def forward(real, leaves):
@@ -511,3 +489,36 @@ class _EqualBackward(_Pull):
         d_at, more = pull((around.before_t, d_after.t, d_after.y, d_after.memory, d_dense, around.estimates))
         leaves = [a + b for a, b in zip(around.inputs, more, strict=True)]
         return _Cotangents(State(jnp.zeros_like(bars.state.t), d_at[0], d_at[1:]), leaves), cursors
+
+
+@dataclass(frozen=True)
+class _EqualBackward(EqualPull):
+    """The sweep with a log. Shapes: of y and the stepper's memory, real numbers and the rest, [blocks, ...]."""
+
+    blocks: int
+    real: list[jax.Array]
+    rest: list[jax.Array]
+
+    def sweep(self) -> list[jax.Array]:
+        integration, inputs = self.integration, self.active.inputs
+        first = jax.eval_shape(integration.begin, inputs)
+        kept = joined((first.y, first.memory), self.real, self.rest)
+        carry, numbers = (self.at_end(), self.last_rows), integration.numbers(inputs)
+        whole = integration.n // self.blocks * self.blocks
+        if whole == self.blocks:
+            return self._pull_start(self._block(carry, kept, numbers)[0])
+
+        def block(carry, row):
+            states = integration.states(inputs, self.settings, *row)
+            return self._block(carry, states, row[1]), None
+
+        if whole < integration.n:
+            carry, _ = block(carry, (jax.tree.map(lambda x: x[-1], kept), numbers[whole:]))
+        rows = jax.tree.map(lambda x: x[: self.blocks], kept), numbers[:whole].reshape(self.blocks, -1)
+        return self._pull_start(scan(block, carry, rows, reverse=True, forward_only=True)[0][0])
+
+    def _block(self, carry: tuple, states: PyTree, numbers: jax.Array) -> tuple:
+        def trip(carry, row):
+            return self.pull_step(*carry, *row), None
+
+        return scan(trip, carry, (states, numbers), reverse=True, forward_only=True)[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from jaxdiffeq import errors
@@ -14,6 +15,7 @@ from jaxdiffeq.gradients.adjoint import (
 )
 from jaxdiffeq.gradients.forward import ForwardAD
 from jaxdiffeq.gradients.reverse import ReverseAD
+from jaxdiffeq.gradients.reversible import ONLY_EQUAL, ReversibleAdjoint
 from jaxdiffeq.gradients.steady import SteadyStateAdjoint
 from jaxdiffeq.primitives.linear_call import REVERSE_OVER_REVERSE
 
@@ -35,6 +37,10 @@ STRATEGIES: dict[type, tuple[str, str]] = {  # what it is, good for
     GaussAdjoint: (
         "the same, with that integral by Gauss's rule step by step",
         "large systems with many parameters",
+    ),
+    ReversibleAdjoint: (
+        "the discrete adjoint of `ReversibleHeun()` on equal steps, run backwards",
+        "`SDEProblem` over many steps: exact, in constant memory",
     ),
 }
 STEADY = {
@@ -90,14 +96,24 @@ NO_DELAYS = (
     "breaking points. Give gradient=ReverseAD() or ForwardAD(), which serve lags and histories too."
 )
 NO_NOISE = (
-    "{name} does not serve SDEProblem: its backward solve knows no Brownian path. Give gradient=ReverseAD() or "
-    "ForwardAD(), which take the same path again."
+    "{name} does not serve SDEProblem: between the steps, where it would ask for y(t), y is no polynomial but follows "
+    "its Brownian path. Give gradient=ReverseAD(), ForwardAD() or, on equal steps, BacksolveAdjoint()."
 )
+ONLY_REVERSIBLE = (
+    "{name} does not serve {what}: it takes back the steps of ReversibleHeun(), of an SDEProblem on equal steps without "
+    "stops and events. Give gradient=ReverseAD()."
+)
+NO_DIRECTIONS = (
+    "BacksolveAdjoint needs a method of Stratonovich's calculus whose noise is b·W and b·H in a step, to go back along a "
+    "path, but method={method}. Give StochasticHeun(), StochasticMidpoint(), EulerHeun(), SPaRK() or SlowRK()."
+)
+NOT_REVERSIBLE = ("ODEProblem", "mass_matrix", "DAEProblem", "DDEProblem", "stops", "regularisers", "events")
 UNSUPPORTED: dict[tuple[type, str], str] = {
     **{(strategy, "dense"): NO_DENSE for strategy in CONTINUOUS},
     **{(strategy, "regularisers"): NO_STEPS for strategy in CONTINUOUS},
     **{(strategy, "DDEProblem"): NO_DELAYS for strategy in CONTINUOUS},
-    **{(strategy, "SDEProblem"): NO_NOISE for strategy in CONTINUOUS},
+    **{(strategy, "SDEProblem"): NO_NOISE for strategy in CONTINUOUS if strategy is not BacksolveAdjoint},
+    **{(ReversibleAdjoint, what): ONLY_REVERSIBLE for what in NOT_REVERSIBLE},
     (BacksolveAdjoint, "DAEProblem"): NO_RESIDUAL,
     (BacksolveAdjoint, "events"): NO_EVENTS,
     **{(strategy, mode): REVERSE_OVER_REVERSE for strategy in STRATEGIES for mode in MODES[-2:]},
@@ -132,12 +148,35 @@ def check(
         "DAEProblem": residual,
         "DDEProblem": delays,
         "SDEProblem": noise,
+        "ODEProblem": not (residual or delays or noise),
         "regularisers": regularisers,
         "events": events,
     }
     for what, given in asked.items():
         if given and (kind, what) in UNSUPPORTED:
-            errors.unsupported(UNSUPPORTED[kind, what].format(name=kind.__name__))
+            errors.unsupported(UNSUPPORTED[kind, what].format(name=kind.__name__, what=what))
+
+
+def check_path(strategy: Any, noise: bool, equal: bool) -> None:
+    """One error if the strategy needs equal steps, of an equation with noise, and has not got them."""
+    if noise and not equal and isinstance(strategy, BacksolveAdjoint | ReversibleAdjoint):
+        errors.unsupported(ONLY_EQUAL.format(name=type(strategy).__name__))
+
+
+def along_path(strategy: Any, stepper: Any, otherwise: Any) -> Any:
+    """The strategy for an equation with noise, with a method to go back along its path: that of the solve or another.
+
+    One error if that cannot be.
+    """
+    if isinstance(strategy, ReversibleAdjoint) and not hasattr(stepper, "back"):
+        errors.unsupported(ONLY_REVERSIBLE.format(name="ReversibleAdjoint", what=stepper))
+    if not isinstance(strategy, BacksolveAdjoint):
+        return strategy
+    if strategy.method is None:
+        return replace(strategy, method=stepper if stepper.directions else otherwise)
+    if not getattr(strategy.method, "directions", 0):
+        errors.unsupported(NO_DIRECTIONS.format(method=strategy.method))
+    return strategy
 
 
 def check_info(strategy: Any, asks: bool) -> None:

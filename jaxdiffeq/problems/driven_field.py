@@ -7,6 +7,7 @@ from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, Self
 
 import jax
+import jax.numpy as jnp
 
 from jaxdiffeq.noise.kinds import Kind
 from jaxdiffeq.problems.vector_field import Slope, VectorField, moved
@@ -33,6 +34,8 @@ class DrivenField(VectorField):
     of_path: Callable[[PyTree], Any]
     """args ↦ the key, or the arrays of a path that was given"""
     context: Context = FIRST
+    ito: bool = False
+    """the drift is one of Itô's calculus"""
     ends: Any = None
     """of a step of which a part is taken, up to some time in it"""
 
@@ -56,3 +59,24 @@ class DrivenField(VectorField):
     def times(self, b: jax.Array, x: jax.Array) -> jax.Array:
         """b·x, [*state]."""
         return self.kind.times(b, x)
+
+    def smooth(self, t: jax.Array, y: jax.Array, args: PyTree) -> jax.Array:
+        """The drift in Stratonovich's calculus, whose rules are those of smooth paths."""
+        a = self.f(t, y, args)
+        if not self.ito or self.kind.additive:
+            return a
+        return a - 0.5 * self_induced(lambda y: self.kind.matrix(self.diffusion(t, y, args)), y)
+
+
+def self_induced(columns: Callable[[jax.Array], jax.Array], y: jax.Array) -> jax.Array:
+    """Σ (∂bʲ/∂y)·bʲ over the columns of b: half of it is what an Itô drift has more than a Stratonovich one.
+
+    Source: Kloeden, Platen, Numerical Solution of Stochastic Differential Equations, 4.9.
+    """
+    b = columns(y)
+
+    def of(j):
+        _, along = jax.jvp(lambda y: jnp.take(columns(y), j, axis=-1), (y,), (jnp.take(b, j, axis=-1),))
+        return along
+
+    return jnp.sum(jax.vmap(of)(jnp.arange(b.shape[-1])), axis=0)

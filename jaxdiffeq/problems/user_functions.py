@@ -19,7 +19,7 @@ from jaxdiffeq.noise.kinds import Kind
 from jaxdiffeq.primitives.dataflow import dependencies
 from jaxdiffeq.primitives.jax_internals import axes_crossed
 from jaxdiffeq.problems import delay_errors, noise_errors
-from jaxdiffeq.problems.driven_field import DrivenField
+from jaxdiffeq.problems.driven_field import DrivenField, self_induced
 from jaxdiffeq.problems.past import Past, blank, look_up
 from jaxdiffeq.problems.ravel import Program, Ravel, Split, as_array, close, inexact, real_dtype
 from jaxdiffeq.problems.vector_field import MassField, ResidualField, SplitField, VectorField
@@ -219,11 +219,12 @@ def _of_lists(rows: Any) -> Any:
 
 class Driving(NamedTuple):
     """How an equation is driven by noise: the name of its kind, what makes a path of a shape, and the sign of what
-    corrects the drift."""
+    corrects the drift; `ito`: after that it is one of Itô's calculus."""
 
     name: str
     path: Callable[[tuple[int, ...]], Any]
     sign: int
+    ito: bool = False
 
 
 def field_of(
@@ -349,22 +350,9 @@ def _of_noise(given: Given, on: OnArrays, structure: Any, at: tuple, pasts: tupl
         kind=kind,
         path=noise.path(kind.shape(y.shape)),
         of_path=lambda args: args.of_path,
+        ito=noise.ito,
     )
     return replace(field, crosses_lanes=_crosses_lanes(slope.program, program)), (slope.consts, [], [], second.consts)
-
-
-def self_induced(columns: Callable[[jax.Array], jax.Array], y: jax.Array) -> jax.Array:
-    """Σ (∂bʲ/∂y)·bʲ over the columns of b: half of it is what an Itô drift has more than a Stratonovich one.
-
-    Source: Kloeden, Platen, Numerical Solution of Stochastic Differential Equations, 4.9.
-    """
-    b = columns(y)
-
-    def of(j):
-        _, along = jax.jvp(lambda y: jnp.take(columns(y), j, axis=-1), (y,), (jnp.take(b, j, axis=-1),))
-        return along
-
-    return jnp.sum(jax.vmap(of)(jnp.arange(b.shape[-1])), axis=0)
 
 
 def _driving(on: OnArrays, mass: Any, y: jax.Array, args: Arguments) -> jax.Array:

@@ -33,6 +33,7 @@ class ReversibleHeunStepper(StochasticDefaults):
     strong_order: ClassVar[Any] = 0.5
     strong_orders: ClassVar[Any] = COMMUTATIVE
     weak_order: ClassVar[Any] = 1
+    directions: ClassVar[int] = 1
     error_order: ClassVar[Any] = 1.0
     evaluations: ClassVar[tuple[int, int, int]] = (1, 1, 0)
 

@@ -40,6 +40,8 @@ class StochasticDefaults(StepperDefaults):
     weak_order: ClassVar[Any] = None
     """of |E g(y(t)) − E g(yₙ)|"""
     error_order: ClassVar[Any] = None
+    directions: ClassVar[int] = 0
+    """what it asks of a path in a step: 1, b·W alone; 2, b·W and b·H; 0, more. An adjoint can follow the first two"""
     degree: ClassVar[int] = 1
     dense_order: ClassVar[int] = 1
     regularisers: ClassVar[Any] = ()
@@ -154,6 +156,7 @@ class StratonovichDefaults(StochasticDefaults):
     strong_order: ClassVar[Any] = 0.5
     strong_orders: ClassVar[Any] = COMMUTATIVE
     weak_order: ClassVar[Any] = 1
+    directions: ClassVar[int] = 1
 
 
 @dataclass(frozen=True, repr=False)

@@ -181,6 +181,7 @@ class FosterSRK(OfStochasticTableau):
     tableau: FosterTableau
 
     interpretations: ClassVar[tuple[str, ...]] = (STRATONOVICH,)
+    directions: ClassVar[int] = 2
     strong_order: ClassVar[Any] = 0.5
     weak_order: ClassVar[Any] = 1
 

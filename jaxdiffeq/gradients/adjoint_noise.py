@@ -1,0 +1,176 @@
+"""The continuous adjoint of dy = a dt + b∘dW, solved backwards with y along the same path, in equal steps.
+
+On one path Stratonovich's calculus has the rules of smooth ones, so that dλ = −(∂a/∂y)ᵀλ dt − Σ (∂bʲ/∂y)ᵀλ∘dWʲ, and
+dθ̄ = −(∂a/∂θ)ᵀλ dt − Σ (∂bʲ/∂θ)ᵀλ∘dWʲ. An Itô drift is corrected first, by −½ Σ (∂bʲ/∂y)·bʲ. In a step of size h, over
+which W moves by w with the space-time area H, time runs from 1 to 0: the drift is h·a, and noise comes from b·w and b·H
+as from two Brownian motions, of which the first moves by −1 and the second has the area 1. So a step costs one vector–
+Jacobian product for each, whatever the number of Brownian motions; and ends of the span, through h, w and H, are
+parameters as all others. A value saved within a step is a function of the state before it, by a step of the method.
+Source: Li, Wong, Chen, Duvenaud 2020, arXiv:2001.01328; Foster, dos Reis, Strange 2024, arXiv:2210.17543 (for H).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxdiffeq.gradients.packing import Packing, Parts
+from jaxdiffeq.gradients.reverse import EqualPull
+from jaxdiffeq.gradients.rule import Active, Constants, Outputs, plain
+from jaxdiffeq.noise.kinds import Kind
+from jaxdiffeq.primitives.scan import scan
+from jaxdiffeq.problems.driven_field import DrivenField
+from jaxdiffeq.types import Increment, Inputs, PyTree, Settings, Sizing, State, StepCotangents, StepView
+
+Columns = Callable[[jax.Array, jax.Array, list], list[jax.Array]]  # (time in a step, y, θ) ↦ some like y
+
+
+@dataclass(frozen=True)
+class Backwards:
+    """`BacksolveAdjoint` over a scan."""
+
+    method: Any
+
+    def run(self, integration: Any, inputs: Inputs, settings: Settings) -> tuple[Outputs, Constants, PyTree]:
+        outputs, constants = plain(integration, inputs, settings)
+        return outputs, constants, outputs.y
+
+    def pull(
+        self, integration: Any, active: Active, settings: Settings, constants: Constants, tape: Any, bars: Outputs
+    ) -> list[jax.Array]:
+        stepper = self.method or integration.loop.stepper
+        return _Backward(integration, active, settings, constants, bars, stepper, tape).sweep()
+
+
+@dataclass(frozen=True)
+class Undone:
+    """The path of a step that is solved backwards, in the directions b·w and b·H."""
+
+    count: int
+
+    def over(self, where: Any, t0: jax.Array, t1: jax.Array, known: Any) -> Increment:
+        w, area = (-1.0, 0.0) if self.count == 1 else ([-1.0, 0.0], [0.0, 1.0])
+        return Increment(jnp.asarray(w, t0.dtype), jnp.asarray(area, t0.dtype), None)  # pyright: ignore[reportArgumentType]
+
+    within = over
+
+
+@dataclass(frozen=True)
+class _Backward(EqualPull):
+    """The sweep, from `y1` at the end."""
+
+    stepper: Any
+    y1: jax.Array
+
+    @functools.cached_property
+    def theta(self) -> Active:
+        """What a step depends on besides y."""
+        inputs = self.active.inputs
+        numbers = jax.tree.unflatten(jax.tree.structure(inputs), range(len(jax.tree.leaves(inputs))))
+        felt = set(jax.tree.leaves((numbers.args, numbers.t0, numbers.t1)))
+        return Active(inputs, tuple(i for i in self.active.where if i in felt))
+
+    def sweep(self) -> list[jax.Array]:
+        def trip(carry, _):
+            (bars, cursors), y1, i = carry
+            live = self.live(i)
+            new, cursors, y = self._back(bars, cursors, y1, i)
+            bars, y = jax.tree.map(lambda a, b: jnp.where(live, a, b), (new, y), (bars, y1))
+            return ((bars, cursors), y, i - 1), None
+
+        n = self.integration.n
+        carry = (self.at_end(), self.last_rows), self.y1, jnp.full_like(self.active.inputs.t0, n - 1)
+        (pulled, *_), _ = scan(trip, carry, jnp.zeros((n, 0), bool), forward_only=True)
+        return self._pull_start(pulled[0])
+
+    def _back(self, bars: Any, cursors: dict, y1: jax.Array, i: jax.Array) -> tuple:
+        """The cotangents, cursors and y before step `i`."""
+        before = jnp.zeros_like(y1)
+        if self.integration.recorders:
+            y = self._solved(i, y1, lambda of: lambda s, y: of(s, y, self.theta.leaves()))
+            bars, before, cursors = self._recorded(bars, dict(cursors), (y, y1), i)
+        places = [self.active.where.index(k) for k in self.theta.where]
+        parts = Parts(y1, bars.state.y, [bars.inputs[k] for k in places])
+        packing = Packing.of(parts)
+        new = packing.unpack(self._solved(i, packing.pack(parts), functools.partial(self._adjoint, packing)))
+        found = dict(zip(places, new.theta, strict=True))
+        inputs = [found.get(k, x) for k, x in enumerate(bars.inputs)]
+        return bars._replace(state=bars.state._replace(y=new.lam + before), inputs=inputs), cursors, new.y
+
+    # ---- the equation
+
+    def _columns(self, i: jax.Array, drift: bool) -> Columns:
+        """h·a alone, or b·w and, if the method asks for it, b·H."""
+
+        def of(s, y, leaves):
+            inputs = self.theta.fill(leaves)
+            t, t1 = self.integration.ends(inputs, i)
+            f: DrivenField = self.integration.asked(inputs, t, y, i)
+            at = t + s * (t1 - t)
+            if drift:
+                return [(t1 - t).astype(y.dtype) * f.smooth(at, y, inputs.args)]
+            increment, b = f.over(t, t1, inputs.args), f.diffusion(at, y, inputs.args)
+            return [f.times(b, x) for x in (increment.w, increment.area)[: self.stepper.directions]]
+
+        return of
+
+    def _adjoint(self, packing: Packing, of: Columns) -> Callable:
+        """The same of (y, λ, θ̄)."""
+
+        def columns(s, z):
+            parts = packing.unpack(z)
+            found, pull = jax.vjp(lambda y, leaves: of(s, y, leaves), parts.y, self.theta.leaves())
+
+            def column(k):
+                lam = [parts.lam if k == j else jnp.zeros_like(parts.lam) for j in range(len(found))]
+                d_y, d_leaves = pull(lam)
+                return packing.pack(Parts(found[k], -d_y, [-x for x in d_leaves]))
+
+            return [column(k) for k in range(len(found))]
+
+        return columns
+
+    def _solved(self, i: jax.Array, z: jax.Array, along: Callable) -> jax.Array:
+        """z before step `i`, from that after it, by the equation that `along` makes of the columns."""
+        drift, noise = (along(self._columns(i, drift)) for drift in (True, False))
+        count = self.stepper.directions
+
+        def diffusion(s, z, _):
+            columns = noise(s, z)
+            return columns[0] if count == 1 else jnp.stack(columns, -1)
+
+        field = DrivenField(
+            lambda s, z, _: drift(s, z)[0],
+            diffusion=diffusion,
+            kind=Kind("scalar") if count == 1 else Kind("general", count),
+            path=Undone(count),
+            of_path=lambda _: None,
+        )
+        one = jnp.ones_like(self.active.inputs.t0)
+        start = State(one, z, self.stepper.init(field, one, z, None))
+        return self.stepper.step(field, start, jnp.zeros_like(one), None, self.settings.tolerance).after.y
+
+    # ---- what was saved
+
+    def _recorded(self, bars: Any, cursors: dict, ends: tuple[jax.Array, jax.Array], i: jax.Array) -> tuple:
+        """The cotangents after step `i` with those of rows saved in it, what they add to y before it, and cursors."""
+        y, y1 = ends
+        inputs, none = self.active.inputs, jnp.zeros_like(bars.state.t)
+        t, t1 = self.integration.ends(inputs, i)
+        line = jnp.stack([y, y1 - y])
+        size, number = Sizing(jnp.abs(t1 - t)), i.astype(jnp.int32)
+        view = StepView(State(t, y, ()), State(t1, y1, ()), y1, line, size, self.live(i), number)
+        around = StepCotangents(none, bars.state, jnp.zeros_like(line), bars.inputs)
+        for name, recorder in self.integration.recorders.items():
+            around, cursors[name] = recorder.vjp(around, cursors[name], view, self.active, self.bars.records[name])
+        _, pull = jax.vjp(lambda leaves: self.integration.ends(self.active.fill(leaves), i), self.active.leaves())
+        (clock,) = pull((around.before_t, around.after.t))
+        of_y, of_rise = around.coefficients
+        state = around.after._replace(t=none, y=around.after.y + of_rise)
+        leaves = [a + b for a, b in zip(around.inputs, clock, strict=True)]
+        return bars._replace(state=state, inputs=leaves), of_y - of_rise, cursors
