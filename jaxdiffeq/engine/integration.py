@@ -17,7 +17,7 @@ from jaxdiffeq.engine.control import starting_step
 from jaxdiffeq.engine.log import Held
 from jaxdiffeq.engine.stops import asked_for, direction_of, next_stop, nothing_asked, reach
 from jaxdiffeq.implicit.system import make_consistent
-from jaxdiffeq.primitives.varying_axes import vary_like
+from jaxdiffeq.primitives.varying_axes import cond, vary_like
 from jaxdiffeq.primitives.while_loop import frozen_while
 from jaxdiffeq.types import (
     Context,
@@ -188,7 +188,7 @@ class Integration:
                 return (-along / jnp.where(lands, rate, 1)).astype(t1.dtype)
 
             lands = t1 == given[3].watch.aim.at
-            return t1, lax.cond(lands, moved, lambda: dt1)
+            return t1, cond(lands, moved, lambda: dt1)
 
         landed.defjvp(rule)
         return landed(t1, (inputs, settings, start, made, number))
@@ -240,7 +240,7 @@ class Integration:
             still = None if self.events is None else jnp.stack([after.y] * (len(self.events.members) + 1))
             return after, still
 
-        return lax.cond(view.taken & step.restart, begun_again, as_it_is)
+        return cond(view.taken & step.restart, begun_again, as_it_is)
 
     def acted(self, inputs: Inputs, settings: Settings, view: StepView, after: State) -> tuple[State, Any, Any]:
         """The state at the end of a step once events have acted, with the memory it had; y before and after each; and
@@ -265,7 +265,7 @@ class Integration:
         if self.stepper.evaluations[2] == 0:
             return compute()
         room = self.room(inputs)
-        return lax.cond(wanted, compute, lambda: vary_like(jnp.zeros(room.shape, room.dtype), inputs.y0))
+        return cond(wanted, compute, lambda: vary_like(jnp.zeros(room.shape, room.dtype), inputs.y0))
 
     def room(self, inputs: Inputs) -> jax.ShapeDtypeStruct:
         """The shape of an interpolant, known without tracing a step."""

@@ -171,7 +171,7 @@ def test_a_clutch_grips_and_slips(strategy):
 
     slopes, (found, count) = jax.jit(jax.jacrev(run, has_aux=True))(jnp.asarray(SLIPS))
     assert count == 2
-    np.testing.assert_allclose(found, clutch(SLIPS), rtol=1e-9)
+    np.testing.assert_allclose(found, jnp.array(clutch(SLIPS)), rtol=1e-9)
     np.testing.assert_allclose(slopes, jax.jacfwd(clutch)(SLIPS), rtol=1e-7, atol=1e-9)
 
 

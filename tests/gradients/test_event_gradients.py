@@ -83,6 +83,25 @@ def test_inside_shard_map(strategy):
     np.testing.assert_allclose(found[0], jax.grad(lambda x: jnp.sum(ball_true(x, 5)))(X), rtol=1e-8)
 
 
+def test_lanes_inside_shard_map():
+    """With arrays in the user's functions, which do not vary over the mesh as all the rest does."""
+    mesh = jax.make_mesh((1,), ("here",), axis_types=(jax.sharding.AxisType.Auto,))
+    falls = jde.ODEProblem(
+        lambda t, y, e: jnp.array([0.0, -9.8]) + y[::-1] * np.array([1.0, 0.0]), jnp.array([5.0, 0.0]), (0.0, 3.0)
+    )
+    floor, back = np.array([1.0, 0.0]), np.array([0.0, -1.0])
+    bounce = jde.Event(lambda t, y, e: jnp.sum(y * floor), lambda t, y, e: e * y * back, direction=-1)
+    second = lambda e: jde.solve(
+        falls, jde.Tsit5(), args=e, events=bounce, saveat=jnp.array([3.0]), max_events=9
+    ).events.ts[1]
+    spec = jax.sharding.PartitionSpec("here")
+    lanes = jax.shard_map(jax.vmap(jax.value_and_grad(second)), mesh=mesh, in_specs=spec, out_specs=spec)
+    first, e = np.sqrt(10 / 9.8), jnp.array([0.5, 0.6])
+    times, slopes = jax.jit(lanes)(e)
+    np.testing.assert_allclose(times, first * (1 + 2 * e), rtol=1e-9)
+    np.testing.assert_allclose(slopes, [2 * first] * 2, rtol=1e-9)
+
+
 @pytest.mark.parametrize("rtol", [1e-3, 1e-8])
 @pytest.mark.parametrize(
     "method", [jde.BS3(), jde.Tsit5(), jde.Vern7(), jde.Rodas5P(), jde.KenCarp4(), jde.BDF()], ids=str
