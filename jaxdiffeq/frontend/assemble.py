@@ -29,6 +29,8 @@ class Ends(NamedTuple):
     """the times to save at, in the order of travel"""
     back: Any
     """how to put these in the order given, or None"""
+    earlier: Any
+    """see `Interpolant`"""
 
 
 def ends_of(parts: Built, outputs: Outputs, constants: Constants) -> Ends:
@@ -37,7 +39,7 @@ def ends_of(parts: Built, outputs: Outputs, constants: Constants) -> Ends:
         args = events.changed(args, joined(events.changing(args), outputs.changed, constants.changed))
     first = parts.observe(inputs.t0, inputs.y0, inputs.args)
     last = parts.observe(outputs.t, outputs.y, args)
-    return Ends(inputs.t0, outputs.t, first, last, outputs.y, inputs.ts, parts.back)
+    return Ends(inputs.t0, outputs.t, first, last, outputs.y, inputs.ts, parts.back, parts.earlier)
 
 
 def assemble(xp: Any, plan: Plan, ends: Ends, records: dict[str, Any], constants: Constants) -> Solution:
@@ -131,7 +133,8 @@ def _if_good(xp: Any, good: Any, x: Any) -> Any:
 
 def _interpolant(xp: Any, plan: Plan, ends: Ends, rows: Any, count: Any) -> Interpolant:
     times = xp.concatenate([xp.reshape(ends.t0, 1), rows.t])
-    return Interpolant(times, rows.coefficients, ends.y, count, plan.ravel, jumps=plan.max_events > 0)
+    jumps = plan.max_events > 0
+    return Interpolant(times, rows.coefficients, ends.y, count, plan.ravel, jumps, ends.earlier)
 
 
 def _stats(plan: Plan, constants: Constants) -> Stats:
