@@ -33,7 +33,7 @@ from jaxdiffeq.problems.past import (
     rows_of,
     windows_at,
 )
-from jaxdiffeq.types import Inputs, PyTree, Result, Settings, Shapes, Sizing, State, Step, StepCotangents, StepView
+from jaxdiffeq.types import Inputs, PyTree, Result, Settings, Shapes, Sizing, State, Step, StepCotangents, StepView, Work
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,7 @@ class Pieces(RecorderDefaults):
         return bars.add(piece.start, after, piece.coefficients, leaves), cursor
 
 
+NO_WORK = Work(*[np.int32(0)] * len(Work._fields))
 KAPPA, TRIPS = 1e-3, 20
 """of the tolerance, to which a step that asks for itself is solved; and in how many rounds at most"""
 FAR = 2
@@ -107,6 +108,8 @@ class _Round(NamedTuple):
     tries: jax.Array
     going: jax.Array
     ok: jax.Array
+    work: Work
+    """of all rounds so far"""
     meets: Any = None
     """where the step ends early, if it does"""
 
@@ -164,6 +167,19 @@ class Remembering(Integration):
 
     def recollecting(self, inputs: Inputs, records: Mapping[str, Any]) -> Inputs:
         return self.recalling(inputs, records[PAST]) if PAST in records else inputs
+
+    def recalled(self, inputs: Inputs, records: Mapping[str, Any], start: State) -> Inputs:
+        """Of rows that later steps have written over, there is NaN."""
+        ring = records[PAST]
+        later = ring.start >= start.t
+        return self.recalling(inputs, jax.tree.map(lambda x: jnp.where(_like(later, x), jnp.nan, x), ring))
+
+    def at_ends(self, inputs: Inputs, start: State, step: Step, number: Any) -> tuple[Inputs, Inputs]:
+        own = constant(start.t, start.y, self.stepper.degree)
+        if step.dense.coefficients is not None:
+            own = Piece(start.t, step.after.t, step.dense.coefficients)
+        right = jnp.full_like(start.t, jnp.inf)
+        return self._seen(inputs, number, own, right), self._seen(inputs, number, own, -right)
 
     def _past(self, inputs: Inputs) -> Past:
         past = self.got(inputs.args)
@@ -276,11 +292,11 @@ class Remembering(Integration):
         if self.varying is not None:
             meets = breaks.nothing_met(end)
             going = reaches | breaks.may_meet(self.varying, self._past(fixed.inputs), fixed, end, guess)
-        begin = _Round(guess, zero, never, none, going, ~going, meets)
+        begin = _Round(guess, zero, never, none, going, ~going, NO_WORK, meets)
 
         def one(_, at):
             step, new = self._with_own(at.own, fixed, at.meets)
-            after = self._judged(at, step, new, fixed, reaches)
+            after = self._judged(at, step, new, fixed, reaches)._replace(work=self._worked(at.work, step))
             if self.varying is not None:
                 after = breaks.met(self, fixed, at, after, step, new)
             return (), jax.tree.map(lambda a, b: jnp.where(at.going, a, b), after, at)
@@ -292,7 +308,19 @@ class Remembering(Integration):
         cut = breaks.sooner(meets, self._past(call.inputs).cut)
         level = None if cut is None else breaks.level_of(self, call.inputs, step.after.t, cut)
         dense = Dense(call.start.t, call.start.y, step.dense, coefficients, level)
-        return step._replace(dense=dense, ok=step.ok & found.ok)
+        work = jax.tree.map(jnp.add, found.work, step.work or NO_WORK)
+        return step._replace(dense=dense, ok=step.ok & found.ok, work=work)
+
+    @property
+    def work(self) -> Any:
+        return NO_WORK if self.asks_itself else super().work
+
+    def _worked(self, work: Work, step: Step) -> Work:
+        """With that of a round."""
+        _, once, polynomial = self.stepper.evaluations
+        parts = work, self.stepper.costs, step.work or NO_WORK
+        total = Work(*(jnp.asarray(sum(numbers), jnp.int32) for numbers in zip(*parts, strict=True)))
+        return total._replace(f_evals=total.f_evals + once + polynomial)
 
     def _onwards(self, own: jax.Array, end: Any, given: tuple) -> tuple[jax.Array, jax.Array]:
         """The interpolant of the step that finds this one and ends there, and what is left of what is zero there."""
@@ -354,7 +382,8 @@ class Remembering(Integration):
         enough = jnp.maximum(KAPPA, 10 * jnp.finfo(scale.dtype).eps / jnp.max(call.settings.tolerance.rtol))
         done = (rate * size <= enough) | (size <= enough) | ~reaches
         lost = ~jnp.isfinite(size) | (at.tries >= TRIPS - 1) | (seen & (theta >= 2))
-        return _Round(new, size, rate, at.tries + 1, ~(done | lost), done & jnp.isfinite(size), at.meets)
+        going, ok = ~(done | lost), done & jnp.isfinite(size)
+        return _Round(new, size, rate, at.tries + 1, going, ok, at.work, at.meets)
 
     # ---- after a step
 
@@ -404,6 +433,11 @@ class Remembering(Integration):
         forgot = control.counts.steps > rows_of(self._past(inputs).ring)
         lost = (control.result == Result.nonfinite) & forgot  # what is no longer in the ring is NaN
         return moving, control._replace(result=jnp.where(lost, Result.history_too_short, control.result))
+
+
+def _like(flags: jax.Array, x: jax.Array) -> jax.Array:
+    """Flags of rows, that can be put beside those of x."""
+    return flags.reshape(-1, *[1] * (x.ndim - 1))
 
 
 def shifted(coefficients: jax.Array, longer: jax.Array) -> jax.Array:
