@@ -93,6 +93,11 @@ class Integration:
         return replace(self, stepper=self.stepper.compact)
 
     @property
+    def work(self) -> Any:
+        """What varies from step to step of the work that they take: a `Work`, or ()."""
+        return self.stepper.work
+
+    @property
     def moves_clock(self) -> bool:
         """Times that are landed on may move with the inputs, whichever of these do."""
         return self.room_for_stops > 0 or self.events is not None
@@ -105,6 +110,14 @@ class Integration:
     def recollecting(self, inputs: Inputs, records: Mapping[str, Any]) -> Inputs:
         """The inputs of a step, in which f finds what the recorders have of the past."""
         return inputs
+
+    def recalled(self, inputs: Inputs, records: Mapping[str, Any], start: State) -> Inputs:
+        """The inputs of a step from `start`, once more, with what the recorders had when the solve was done."""
+        return inputs
+
+    def at_ends(self, inputs: Inputs, start: State, step: Step, number: Any) -> tuple[Inputs, Inputs]:
+        """The inputs with which f can be asked at the beginning of a step, and at its end."""
+        return inputs, inputs
 
     def restarts(self, inputs: Inputs) -> bool:
         """Whether f, or the state, may be another one after some step."""
@@ -295,7 +308,7 @@ class Integration:
         result = jnp.where(inputs.t0 == inputs.t1, Result.success, Result.running)
         if settings.begins is not None:
             result = jnp.where(settings.begins == Result.running, result, settings.begins)
-        counts = outcome.nothing_yet(self.stepper.work, self.restarts(inputs), self.events is not None)
+        counts = outcome.nothing_yet(self.work, self.restarts(inputs), self.events is not None)
         control = LoopControl(made.dt, controller, counts, result.astype(jnp.int32), held.marks, watch)
         return Carry(start, held.records, control)
 
@@ -339,7 +352,7 @@ class Integration:
     def replay(self, inputs: Inputs, settings: Settings, state: State, made: Sizing, span: tuple, held: Held) -> Held:
         """Take again the steps numbered from span[0] up to span[1], the first of them as it was `made`."""
         first, end = span
-        counts = outcome.nothing_yet(self.stepper.work, self.restarts(inputs), self.events is not None)
+        counts = outcome.nothing_yet(self.work, self.restarts(inputs), self.events is not None)
         result = jnp.where(first < end, Result.running, Result.success).astype(jnp.int32)
         counts = counts._replace(steps=first)
         control = LoopControl(made.dt, made.controller, counts, result, held.marks, made.watch)

@@ -33,6 +33,7 @@ from jaxdiffeq.primitives.jax_internals import plain_path
 from jaxdiffeq.primitives.varying_axes import match_varying_axes, vary_like
 from jaxdiffeq.problems import delay_errors, noise_errors
 from jaxdiffeq.problems.definitions import Terms
+from jaxdiffeq.problems.past import Earlier
 from jaxdiffeq.problems.ravel import (
     Ravel,
     Split,
@@ -123,6 +124,8 @@ class Built(NamedTuple):
     """(t, y, inputs.args) ↦ what is saved, for each of `Plan.keeps`"""
     backs: tuple
     """how to put the times of each, which are in the order of travel, in the order given, or None"""
+    earlier: Any
+    """what dense output knows of the time before t₀"""
 
 
 def prepare(terms: Terms, options: Options) -> tuple[Plan, Arrays]:
@@ -340,7 +343,10 @@ def build(plan: Plan, arrays: Arrays, capacity: int, traced: bool = True) -> Bui
         integrals = _integrals(happens.integrands, inputs, plan.stepper.order)
         integration = integration.with_recorders(**integration.recorders, integrals=integrals)
     inputs, settings = _consistent(field, inputs, _bounded(arrays.settings, inputs, plan.span_known))
-    return Built(integration, inputs, settings, observes, backs)
+    earlier = None
+    if plan.dense and plan.memory is not None:
+        earlier = Earlier.of(lambda s: on.earlier(given.history, s, rest.join(leaves), ravel.unpack(y0)), t0)
+    return Built(integration, inputs, settings, observes, backs, earlier)
 
 
 def _consistent(field: VectorField, inputs: Inputs, settings: Settings) -> tuple[Inputs, Settings]:
