@@ -246,6 +246,7 @@ class _CollocationStages:
             begin,
             at,
             to_rounding=self.method.equal,
+            algebraic=system.algebraic,
         )
 
     def _guess(self) -> jax.Array:

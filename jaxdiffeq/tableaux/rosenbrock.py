@@ -56,10 +56,18 @@ class RosenbrockTableau(Tableau):
     @property
     def r_infinity(self) -> float:
         """R(∞) = 1 − m (I + a)⁻¹ 1, what is left of an infinitely stiff component after one step."""
+        return 1 - self._at_infinity(self.m)
+
+    @property
+    def e_infinity(self) -> float:
+        """e (I + a)⁻¹ 1, what the estimate makes of the distance of such a component from where it would rest."""
+        return 0.0 if self.e is None else self._at_infinity(self.e)
+
+    def _at_infinity(self, weights: tuple[float, ...]) -> float:
         stages: list[float] = []
         for row in self.a:
             stages.append(1 - math.fsum(x * y for x, y in zip(row, stages, strict=True)))
-        return 1 - math.fsum(x * y for x, y in zip(self.m, stages, strict=True))
+        return math.fsum(x * y for x, y in zip(weights, stages, strict=True))
 
     def __post_init__(self):
         """Σ γᵢⱼ = dᵢ, Σ αᵢⱼ = cᵢ, Σ bᵢ = 1 and Σ b̂ᵢ = 1 of the standard form: d = Γ 1, so no inverse is needed."""
