@@ -9,7 +9,7 @@ from typing import Any
 from jaxdiffeq.algebra.detect import Detected
 from jaxdiffeq.events import listed
 from jaxdiffeq.frontend.assemble import Account
-from jaxdiffeq.frontend.blame import held_up
+from jaxdiffeq.frontend.blame import held_up, impatient, with_patience
 from jaxdiffeq.frontend.diagnose import raise_if_failed
 from jaxdiffeq.frontend.execute import execute
 from jaxdiffeq.frontend.options import Options
@@ -72,7 +72,11 @@ def solve(
     if method is None and terms.noise is not None:
         terms = terms._replace(noise=terms.noise._replace(convert=True))  # what is chosen may be of the other calculus
     plan, arrays = prepared(terms, asked.settled(terms))
+    arrays = with_patience(plan, arrays) if method is None else arrays
     plan, solution = execute(plan, arrays)
+    if impatient(arrays, solution) and not held_up(plan, arrays, solution):
+        arrays = with_patience(plan, arrays, max_steps)
+        plan, solution = execute(plan, arrays)
     if method is None and held_up(plan, arrays, solution):
         terms = terms._replace(structure=Detected())
         plan, arrays = prepared(terms, asked.settled(terms))

@@ -375,10 +375,11 @@ def test_the_transistor_amplifier_from_voltages_that_are_off():
         np.testing.assert_allclose(solution.ys[1], AMPLIFIED, rtol=1e-4)
 
 
-@pytest.mark.parametrize("method", [jde.BDF(), jde.TRBDF2()], ids=str)
+@pytest.mark.parametrize("method", [jde.BDF(), jde.TRBDF2(), jde.RadauIIA9(), jde.ROS34PW2()], ids=str)
 def test_the_amplifier_at_any_tolerance(method):
-    """What Newton's method left in algebraic components once made every step too large, however short, at 16 of 26."""
-    tolerances = jnp.geomspace(1e-2, 1e-6, 13)
+    """What is left in algebraic components once made every step too large, however short, at 29 of these. Without
+    iterations the loosest, at which voltages may err by more than the diodes' 26 mV, stays out of reach."""
+    tolerances = jnp.geomspace(1e-2, 1e-6, 13)[int(method.name == "ROS34PW2") :]
 
     def end(tol):
         sol = jde.solve(CIRCUIT, method, saveat=[0.2], rtol=tol, atol=tol, max_steps=40_000, throw=False)

@@ -17,12 +17,16 @@ from jaxdiffeq.algebra.vectors import real_vector
 from jaxdiffeq.frontend.plan import Arrays, Plan, build
 from jaxdiffeq.implicit.consistent import onto
 from jaxdiffeq.implicit.system import make_consistent
+from jaxdiffeq.methods.choice import LARGE
 from jaxdiffeq.solution import Solution
+from jaxdiffeq.steppers.explicit import ExplicitRK
 from jaxdiffeq.types import PyTree, Result, Sizing
 
 FEW = 512  # unknowns up to which each is looked at by itself
 ROUNDS = 30  # of the power iteration
 HELD_UP = 0.5  # dt·|λ| of an explicit method, above which stability and not the error sizes its steps
+AT_LIMIT = 2.0  # the same, of one that has not given up yet
+PATIENCE = 1000  # attempts after which a large system that nobody chose a method for is looked at, if far from its end
 NO_DERIVATIVE = (
     "A power, a root, a norm or the other side of a `where` has no derivative there: write it without, such as x*x for "
     "x**2.0, start off that point, or give `jac`."
@@ -218,6 +222,16 @@ def _held(plan: Plan, arrays: Arrays, solution: Any) -> float:
     return float(solution.next_step) * float(_radius(plan, arrays, solution.t_end, solution.y_end))
 
 
+def with_patience(plan: Plan, arrays: Arrays, attempts: Any = PATIENCE) -> Arrays:
+    """Ends early where `held_up` might say so, which can be asked outside of `jit` alone; else as it was."""
+    size, stepper = plan.ravel.size, plan.stepper
+    explicit = isinstance(stepper, ExplicitRK) and not stepper.equal and plan.structure is None
+    if not explicit or not isinstance(size, int) or size <= LARGE or not errors.all_concrete(arrays):
+        return arrays
+    patience = np.asarray(attempts, arrays.settings.max_steps.dtype)
+    return arrays._replace(settings=arrays.settings._replace(patience=patience))
+
+
 def held_up(plan: Plan, arrays: Arrays, solution: Any) -> bool:
     """Whether an explicit method gave up on a large stiff system whose Jacobian was not known to be sparse, and is."""
     ended = solution.result, solution.t_end, solution.y_end, solution.next_step
@@ -230,7 +244,18 @@ def held_up(plan: Plan, arrays: Arrays, solution: Any) -> bool:
         return False
     if np.ndim(solution.result) or solution.result != Result.max_steps_reached or int(solution.stats.jac_evals) > 0:
         return False
-    return _held(plan, arrays, solution) > HELD_UP and bool(_structure(plan, arrays, solution))
+    least = AT_LIMIT if impatient(arrays, solution) else HELD_UP
+    return _held(plan, arrays, solution) > least and bool(_structure(plan, arrays, solution))
+
+
+def impatient(arrays: Arrays, solution: Any) -> bool:
+    """Whether a solve ended early, or may have, which shows outside of `jit` alone."""
+    if arrays.settings.patience is None:
+        return False
+    if not errors.concrete(solution.result):
+        return True
+    tried = solution.stats.steps < arrays.settings.max_steps
+    return bool(solution.result == Result.max_steps_reached and tried)
 
 
 def too_many_steps(plan: Plan, arrays: Arrays, solution: Any) -> str:

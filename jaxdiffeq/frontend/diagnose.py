@@ -48,6 +48,10 @@ ADVICE = {
     ),
 }
 
+NO_STAGE = (
+    "the equations of a stage were not solved: over so long a step they may have no solution near the state, or none",
+    "Take more steps, or leave `FixedSteps` out, so that a step that fails is made shorter.",
+)
 RUN_AWAY = (
     " An explicit method may run away like this on a stiff problem: use an implicit one, such as Rodas5P() or BDF()."
 )
@@ -109,6 +113,8 @@ def _blamed(plan: Plan, arrays: Arrays, solution: Solution) -> tuple[str, str]:
         why = f"{ADVICE[result][0]}: {text}" if (text := blame.inconsistent(plan, arrays)) else ""
     elif result is Result.max_steps_reached:
         advice = blame.too_many_steps(plan, arrays, solution)
+    elif result is Result.nonlinear_solve_failed and getattr(plan.stepper, "equal", False):
+        why, advice = NO_STAGE
     elif result is Result.event_limit_reached and solution.events is not None:
         why, advice = blame.too_many_events(solution)
     half = jnp.finfo(plan.ravel.dtype).bits <= 16
