@@ -43,6 +43,7 @@ from jaxdiffeq.gradients.forward import ForwardAD as ForwardAD
 from jaxdiffeq.gradients.reverse import ReverseAD as ReverseAD
 from jaxdiffeq.gradients.steady import SteadyStateAdjoint as SteadyStateAdjoint
 from jaxdiffeq.integrator import Integrator as Integrator
+from jaxdiffeq.jumps import *  # noqa: F403  jump processes and their methods
 from jaxdiffeq.methods import *  # noqa: F403  every method by the name it has in the literature
 from jaxdiffeq.problems.definitions import DAEProblem as DAEProblem
 from jaxdiffeq.problems.definitions import DDEProblem as DDEProblem

@@ -17,6 +17,8 @@ from jaxdiffeq.frontend.plan import prepare
 from jaxdiffeq.frontend.steady_state import solve_steady
 from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.habits import OURS
+from jaxdiffeq.jumps.definitions import JumpProblem, with_fields
+from jaxdiffeq.jumps.solve import solve_jumps
 from jaxdiffeq.problems.definitions import SteadyStateProblem, replaced, terms_of
 from jaxdiffeq.progress import watcher
 from jaxdiffeq.solution import Solution
@@ -62,12 +64,15 @@ def solve(
     fails outside `jit`, unless `throw=False`: then, and inside `jit`, `sol.result` says what happened.
     """
     if replacements:
-        problem = replaced(problem, replacements, OURS)
+        change = with_fields if isinstance(problem, JumpProblem) else replaced
+        problem = change(problem, replacements, OURS)
     steering = rtol, atol, first_step, controller, max_steps, stops
     extra = regularisers, gradient, watcher(progress), throw, listed(events), max_events, history_steps
     asked = Options(method, saveat, dense, *steering, *extra)
     if isinstance(problem, SteadyStateProblem):
         return solve_steady(problem, asked)  # pyright: ignore[reportReturnType]
+    if isinstance(problem, JumpProblem):
+        return solve_jumps(problem, asked)
     terms = terms_of(problem)
     plan, arrays = prepare(terms, asked.settled(terms))
     plan, solution = execute(plan, arrays)

@@ -25,7 +25,7 @@ OPERATIONS = {
     *("imag", "integer_pow", "iota", "is_finite", "le", "log", "log1p", "logistic", "lt", "max", "min", "mul"),
     *("ne", "neg", "nextafter", "not", "one_minus_square", "optimization_barrier", "or", "pad", "pow", "real"),
     *("reduce_and", "reduce_max", "reduce_min", "reduce_or", "reduce_prod", "reduce_sum", "rem", "reshape", "rev"),
-    *("round", "rsqrt", "select_n", "sign"),
+    *("round", "rsqrt", "select_n", "shift_left", "shift_right_logical", "sign"),
     *("sin", "sinh", "slice", "split", "sqrt", "square", "squeeze", "stack", "stop_gradient", "sub", "tan", "tanh"),
     *("transpose", "unstack", "xor"),
 }
