@@ -157,13 +157,18 @@ def _solved(plan: JumpPlan, arrays: JumpArrays) -> Solution:
 
 def walked(plan: JumpPlan, arrays: JumpArrays, room: int, walk: Walk | None = None) -> Walk:
     """A path to its end, or until the room for events is full; under `vmap` lane by lane."""
-    run = functools.partial(_lane, plan, room)
-    program, consts = close(run, arrays, walk)
-    return guarded(lambda consts, arrays, walk: one_by_one(program, consts, arrays, walk), consts, arrays, walk)
+    alone, consts = close(functools.partial(_lane, plan, room, True), arrays, walk)
+    together, others = close(functools.partial(_lane, plan, room, False), arrays, walk)
+
+    def lane(is_alone: bool, consts: tuple, arrays: JumpArrays, walk: Walk | None) -> Walk:
+        return alone(consts[0], arrays, walk) if is_alone else together(consts[1], arrays, walk)
+
+    return guarded(functools.partial(one_by_one, lane), (consts, others), arrays, walk)
 
 
-def _lane(plan: JumpPlan, room: int, arrays: JumpArrays, walk: Walk | None) -> Walk:
+def _lane(plan: JumpPlan, room: int, alone: bool, arrays: JumpArrays, walk: Walk | None) -> Walk:
     walker, t0, x0 = walker_of(plan, arrays, room)
+    walker = walker._replace(alone=alone)
     return walker.run(walker.begin(t0, x0) if walk is None else walk, jnp.asarray(arrays.t1))
 
 

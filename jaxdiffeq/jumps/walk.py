@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiffeq.jumps.blocks import at
-from jaxdiffeq.jumps.channels import Channels
+from jaxdiffeq.jumps.channels import Channels, Tabled
 from jaxdiffeq.jumps.counters import Draw
 from jaxdiffeq.primitives.row_buffer import put_row
 from jaxdiffeq.primitives.while_loop import frozen_while
@@ -40,6 +40,8 @@ class Walk(NamedTuple):
     """rows of `kept`"""
     kept: Any
     score: PyTree = ()
+    before: Any = ()
+    """x before the last event, where the walker goes `ahead`"""
 
 
 class Walker(NamedTuple):
@@ -52,8 +54,15 @@ class Walker(NamedTuple):
     max_steps: jax.Array
     every: int = 0
     room: int = 0
+    alone: bool = True
+    """no lane waits for another one, so that what has ended need not be kept as it is"""
     scored: Callable | None = None
     """(t, x, dt, r, whether r has happened) ↦ the gradient of the log-likelihood of that"""
+
+    @property
+    def ahead(self) -> bool:
+        """The state goes on before it is known whether the event still counts: then nothing waits for that."""
+        return self.method.exact and not isinstance(self.channels, Tabled)
 
     def begin(self, t: jax.Array, x: jax.Array, score: PyTree = ()) -> Walk:
         zero = jnp.zeros((), jnp.int32)
@@ -81,40 +90,43 @@ class Walker(NamedTuple):
 
         if len(self.ts) == 0 and not self.every:  # a buffer that nothing is read from
             walk = walk._replace(rows=jnp.zeros((1, *walk.x.shape), walk.x.dtype))
-        return frozen_while(running, lambda w, _: (trip(w, until), ()), walk, ())[0]
+        if self.ahead:
+            walk = walk._replace(before=walk.x)
+        done = frozen_while(running, lambda w, _: (trip(w, until), ()), walk, ())[0]
+        ended = done.result != Result.running
+        trips = done.tried - walk.tried + ended.astype(jnp.int32)
+        done = done._replace(n=walk.n + trips.astype(jnp.uint32))  # lanes that wait for others go on counting
+        return done._replace(x=jnp.where(ended, done.before, done.x), before=()) if self.ahead else done
 
     # ---- exact
 
     def event(self, walk: Walk, until: jax.Array) -> Walk:
         draw, t, x = Draw(self.words, walk.n), walk.t, walk.x
-        alive = walk.result == Result.running
-        if self.every:
-            alive &= walk.count < np.int32(self.room)
+        alive = self._alive(walk)
         coming, memory = self.method.next(self.channels, t, x, draw, walk.memory)
-        over = ~(coming.t <= until)
-        full = walk.tried >= self.max_steps
-        go = alive & ~over & ~full & coming.finite & coming.taken
-        stops = jnp.where(over, Result.success, jnp.where(full, Result.max_steps_reached, Result.running))
-        stops = jnp.where(coming.finite, stops, Result.nonfinite).astype(jnp.int32)
+        over, full = ~(coming.t <= until), walk.tried >= self.max_steps
+        short = full & ~over | ~coming.finite
+        ends = over | short
+        code = jnp.where(short, jnp.where(coming.finite, Result.max_steps_reached, Result.nonfinite), Result.running)
+        code = jnp.where(over & coming.finite, Result.success, code).astype(jnp.int32)
 
-        horizon = jnp.where(alive & coming.finite & (over | ~full), coming.t, -jnp.inf)
-        saved, rows = self._save(walk, horizon)
+        saved, rows = self._save(walk, jnp.where(alive & ~short, coming.t, -jnp.inf))
+        go = alive & ~ends & coming.taken
+        gate = alive & jnp.asarray(coming.taken) if self.ahead else go
         r = self.method.channel(coming, memory)
-        new = self.channels.fire(r, coming.t, x, draw, go)
-        score = walk.score
+        new = self.channels.fire(r, coming.t, x, draw, gate)
+        score, end = walk.score, jnp.minimum(coming.t, until)
         if self.scored is not None:
-            dt = jnp.where(alive, jnp.minimum(coming.t, until) - t, 0)
-            more = self.scored(t, x, dt, r, go)
+            more = self.scored(t, x, jnp.where(alive & ~short, end - t, 0), r, go)
             score = jax.tree.map(jnp.add, score, more)
-        t = jnp.where(alive & coming.finite & ~(full & ~over), jnp.minimum(coming.t, until), t)
-        memory = self.method.after(self.channels, coming, t, new, draw, memory, go)
-        one = (alive & ~over & ~full & coming.finite).astype(jnp.int32)
+        one = (alive & ~ends).astype(jnp.int32)
         walk = walk._replace(
-            t=t,
+            t=jnp.where(alive & ~short, end, t),
             x=new,
-            n=walk.n + alive.astype(jnp.uint32),
-            result=jnp.where(alive, stops, walk.result),
-            memory=memory,
+            before=jnp.where(alive, x, walk.before) if self.ahead else (),
+            n=walk.n + np.uint32(1),
+            result=jnp.where(alive, code, walk.result),
+            memory=self.method.after(self.channels, coming, end, new, draw, memory, gate),
             tried=walk.tried + one,
             refused=walk.refused + one - go.astype(jnp.int32),
             events=walk.events + go.astype(jnp.int32),
@@ -123,6 +135,13 @@ class Walker(NamedTuple):
             score=score,
         )
         return self._keep(walk, go)
+
+    def _alive(self, walk: Walk) -> Any:
+        """What goes on: everything that comes here does, unless other lanes go along."""
+        if self.alone:
+            return jnp.ones((), bool)
+        alive = walk.result == Result.running
+        return alive & (walk.count < np.int32(self.room)) if self.every else alive
 
     def _save(self, walk: Walk, horizon: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The state until now in all rows whose time is before the horizon."""
@@ -152,9 +171,7 @@ class Walker(NamedTuple):
 
     def leap(self, walk: Walk, until: jax.Array) -> Walk:
         draw, last = Draw(self.words, walk.n), np.int32(len(self.ts) - 1)
-        alive = walk.result == Result.running
-        if self.every:
-            alive &= walk.count < np.int32(self.room)
+        alive = self._alive(walk)
         horizon = until
         if len(self.ts):
             due = at(self.ts, jnp.minimum(walk.saved, last))
@@ -170,7 +187,7 @@ class Walker(NamedTuple):
         walk = walk._replace(
             t=t,
             x=x,
-            n=walk.n + alive.astype(jnp.uint32),
+            n=walk.n + np.uint32(1),
             result=jnp.where(alive, stops, walk.result),
             memory=jax.tree.map(lambda n, o: jnp.where(alive, n, o), memory, walk.memory),
             tried=walk.tried + one,

@@ -12,12 +12,12 @@ from jaxdiffeq.types import PyTree
 
 
 def one_by_one(fun: Callable, *operands: Any) -> PyTree:
-    """`fun(*operands)`, pytrees of arrays; under `vmap` a loop over the lanes on a CPU, all of them at once elsewhere.
+    """`fun(alone, *operands)`, pytrees of arrays; under `vmap` a loop over the lanes on a CPU, elsewhere all at once.
 
-    A loop whose number of trips differs from lane to lane costs as much as the sum of them then, not as the longest
+    `alone` says that no other lane goes along, so that a loop need not leave a finished one as it is. A loop whose number of trips differs from lane to lane costs as much as the sum of them then, not as the longest
     one in every lane; and one lane in a kernel, by numbers, is as fast as C.
     """
-    run = jax.custom_batching.custom_vmap(lambda *xs: fun(*xs))
+    run = jax.custom_batching.custom_vmap(lambda *xs: fun(True, *xs))
 
     @run.def_vmap
     def _(size: int, batched: Any, *given: Any) -> tuple[PyTree, PyTree]:
@@ -44,4 +44,4 @@ def one_by_one(fun: Callable, *operands: Any) -> PyTree:
 
 def _plain(fun: Callable, tree: Any, own: list, mine: list, shared: list) -> PyTree:
     a, b = iter(mine), iter(shared)
-    return fun(*tree.unflatten([next(a) if is_own else next(b) for is_own in own]))
+    return fun(False, *tree.unflatten([next(a) if is_own else next(b) for is_own in own]))
