@@ -8,15 +8,27 @@ from jaxdiffeq.jumps.definitions import (
     VariableRateJump,
 )
 from jaxdiffeq.jumps.exact import RSSA, SSA, NextReaction, SortingDirect
+from jaxdiffeq.jumps.leaping import (
+    ImplicitTauLeaping,
+    MidpointTauLeaping,
+    TauLeaping,
+    ThetaTrapezoidalTauLeaping,
+)
+from jaxdiffeq.jumps.network import ReactionNetwork
 
 __all__ = [
     "RSSA",
     "SSA",
     "ConstantRateJump",
     "DiscreteProblem",
+    "ImplicitTauLeaping",
     "JumpProblem",
     "MassActionJumps",
+    "MidpointTauLeaping",
     "NextReaction",
+    "ReactionNetwork",
     "SortingDirect",
+    "TauLeaping",
+    "ThetaTrapezoidalTauLeaping",
     "VariableRateJump",
 ]

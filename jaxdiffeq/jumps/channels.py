@@ -32,6 +32,8 @@ class Channels:
     count: int
     change: np.ndarray | None = None
     """what is added to x, [channels, species], where that is known"""
+    reads: tuple = ()
+    """of each channel what it depends on; see `Channel`"""
 
     def all(self, t: jax.Array, x: jax.Array) -> jax.Array:
         """Every propensity, [channels]."""
@@ -56,11 +58,14 @@ class Channel:
     affect: Callable
     add: np.ndarray | None = None
     marked: bool = False
+    reads: tuple | None = None
+    """(species, how many of them) of a reaction by mass action; None: it may depend on all"""
 
 
 class Listed(Channels):
     def __init__(self, channels: Sequence[Channel]):
         self.channels, self.count = channels, len(channels)
+        self.reads = tuple(c.reads for c in channels)
         adds = [c.add for c in channels]
         if all(a is not None and a.ndim == 1 for a in adds):
             self.change = np.stack(adds)  # pyright: ignore[reportArgumentType, reportCallIssue]
@@ -107,7 +112,7 @@ class Tabled(Channels):
         self.count, self.species = len(reactants.rows), species
         self.tables = tables = _tables(reactants, change, species)
         self.rates = rates
-        self.depends = tables.depends
+        self.depends, self.reads = tables.depends, reactants.rows
         self.change = change.dense(species)
 
     def all(self, t: jax.Array, x: jax.Array) -> jax.Array:
@@ -241,7 +246,7 @@ def _by_mass_action(jump: MassActionJumps, rates: jax.Array, x: jax.Array) -> li
     for r, row in enumerate(jump.reactants.rows):
         rate = _propensity(rates[r], row)
         add = jnp.asarray(change[r], x.dtype)
-        found.append(Channel(rate, lambda t, x, draw, add=add: x + add, change[r]))
+        found.append(Channel(rate, lambda t, x, draw, add=add: x + add, change[r], reads=row))
     return found
 
 

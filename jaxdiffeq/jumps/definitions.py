@@ -143,9 +143,9 @@ class JumpProblem(Problem):
     like, exact, or `TauLeaping()` and its like. Over an `ODEProblem`, a `DDEProblem` or an `SDEProblem` these go on in
     between, by methods of their own: a piecewise-deterministic process, a jump diffusion.
 
-    The path depends on the `key` alone: the same under `jit`, `vmap` and `shard_map`, whatever is saved;
-    `jax.vmap(lambda key: solve(problem, key=key))(keys)` is the ensemble. Fields of the base can be replaced by their
-    names: `solve(problem, args=p, x0=x)`.
+    The path depends on the `key` alone: the same under `jit`, `vmap` and `shard_map`, and, unless by leaps, which land
+    on them, whatever times are saved. `jax.vmap(lambda key: solve(problem, key=key))(keys)` is the ensemble. Fields of
+    the base can be replaced by their names: `solve(problem, args=p, x0=x)`.
     Errors: a derivative of a path with respect to what its law depends on is no derivative of an expectation, and
     raises; see `expectation`.
     """

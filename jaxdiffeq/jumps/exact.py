@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiffeq.jumps.blocks import Blocks, at, where_first
+from jaxdiffeq.jumps.blocks import Blocks, at, known, where_first
 from jaxdiffeq.jumps.channels import Channels, Tabled
 from jaxdiffeq.jumps.counters import EVENT, Draw
 from jaxdiffeq.primitives.row_buffer import put_row
@@ -153,8 +153,8 @@ class SortingDirect(ExactMethod):
         r = at(order, was.r)
         above = jnp.maximum(was.r - 1, 0)
         other = at(order, above)
-        order = put_row(order, was.r, jnp.where(go, other, r))
-        order = put_row(order, above, jnp.where(go, r, at(order, above)))
+        here, there, r = known(jnp.where(go, other, r), jnp.where(go, r, other), r)
+        order = put_row(put_row(order, was.r, here), above, there)
         if isinstance(channels, Tabled):
             put = lambda j, wanted, a: put_row(a, j, channels.one(j, t, x))
             return _Kept(channels.depends.each(r, go, put, a), order)
@@ -204,6 +204,7 @@ class NextReaction(ExactMethod):
     def after(self, channels: Channels, was: Next, t: Any, x: Any, draw: Draw, memory: Any, go: Any) -> Any:
         count = at(memory.count, was.r) + go.astype(jnp.uint32)
         fresh = Draw(draw.words, count).exponential(was.r.astype(jnp.uint32) + np.uint32(CLOCKS), memory.a.dtype)
+        count, fresh = known(count, fresh)
         memory = memory._replace(count=put_row(memory.count, was.r, count))
         if isinstance(channels, Tabled):
             return self._some(channels, was, t, x, memory, go, fresh)
@@ -219,6 +220,7 @@ class NextReaction(ExactMethod):
             old, a = at(c.a, j), channels.one(j, t, x)
             left = jnp.where(is_it, fresh, jnp.where(old > 0, (c.times.get(j) - t) * old, at(c.left, j)))
             when = jnp.where(a > 0, t + left / jnp.where(a > 0, a, 1), jnp.where(a == 0, jnp.inf, jnp.nan))
+            a, left, when = known(a, left, when)
             put = c.times.put(j, when, least=True)
             return _Clocks(put, put_row(c.a, j, a), put_row(c.left, j, left), c.count)
 
