@@ -18,6 +18,7 @@ from jaxdiffeq.frontend.steady_state import solve_steady
 from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.habits import OURS
 from jaxdiffeq.jumps.definitions import JumpProblem, with_fields
+from jaxdiffeq.jumps.hybrid import lifted
 from jaxdiffeq.jumps.solve import solve_jumps
 from jaxdiffeq.problems.definitions import SteadyStateProblem, replaced, terms_of
 from jaxdiffeq.progress import watcher
@@ -72,7 +73,14 @@ def solve(
     if isinstance(problem, SteadyStateProblem):
         return solve_steady(problem, asked)  # pyright: ignore[reportReturnType]
     if isinstance(problem, JumpProblem):
-        return solve_jumps(problem, asked)
+        if problem.is_discrete:
+            return solve_jumps(problem, asked)
+        problem, asked, lower = lifted(problem, asked)
+        return lower(_solved(problem, method, controller, asked))
+    return _solved(problem, method, controller, asked)
+
+
+def _solved(problem: Any, method: Any, controller: Any, asked: Options) -> Solution:
     terms = terms_of(problem)
     plan, arrays = prepare(terms, asked.settled(terms))
     plan, solution = execute(plan, arrays)
@@ -82,6 +90,6 @@ def solve(
         plan, solution = execute(plan, arrays)
     account = Account(plan, method is not None, None if controller is None else type(controller))
     solution = dataclasses.replace(solution, account=account)
-    if throw:
+    if asked.throw:
         raise_if_failed(plan, arrays, solution)
     return solution

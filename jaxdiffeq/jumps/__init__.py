@@ -8,6 +8,7 @@ from jaxdiffeq.jumps.definitions import (
     VariableRateJump,
 )
 from jaxdiffeq.jumps.exact import RSSA, SSA, NextReaction, SortingDirect
+from jaxdiffeq.jumps.hybrid import Pathwise
 from jaxdiffeq.jumps.leaping import (
     ImplicitTauLeaping,
     MidpointTauLeaping,
@@ -26,6 +27,7 @@ __all__ = [
     "MassActionJumps",
     "MidpointTauLeaping",
     "NextReaction",
+    "Pathwise",
     "ReactionNetwork",
     "SortingDirect",
     "TauLeaping",

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from jaxdiffeq.primitives.while_loop import frozen_while
 
@@ -47,11 +48,31 @@ def threefry(words: Any, n: Any, stream: Any) -> tuple[jax.Array, jax.Array]:
     return a, b
 
 
+def rolled(words: Any, n: Any, stream: Any) -> tuple[jax.Array, jax.Array]:
+    """The same bits by a loop over the rounds: a small program, for what happens seldom."""
+    key = jnp.stack([words[0], words[1], words[0] ^ words[1] ^ PARITY])
+    rotations = jnp.asarray(ROTATIONS, jnp.uint32)
+
+    def turn(i: jax.Array, bits: tuple) -> tuple:
+        a, b = bits
+        for rotation in lax.dynamic_index_in_dim(rotations, i % 2, keepdims=False):
+            a = a + b
+            b = (b << rotation | b >> (np.uint32(32) - rotation)) ^ a
+        at = lambda k: lax.dynamic_index_in_dim(key, k % 3, keepdims=False)
+        return a + at(i + 1), b + at(i + 2) + (i + 1).astype(jnp.uint32)
+
+    start = word(n) + key[0], word(stream) + key[1]
+    return lax.fori_loop(np.int32(0), np.int32(5), turn, start)
+
+
 class Draw(NamedTuple):
     """What may be drawn for one event: `words` of the key, and its number."""
 
     words: Any
     n: jax.Array
+
+    def bits(self, stream: Any) -> tuple[jax.Array, jax.Array]:
+        return threefry(self.words, self.n, stream)
 
     def pair(self, stream: Any, dtype: Any) -> tuple[jax.Array, jax.Array]:
         """u in [0, 1 − ε] and w in (0, 1], uniform.
@@ -59,7 +80,7 @@ class Draw(NamedTuple):
         In float64, each has 32 bits of its own, and below these those of the other one: so small a probability as that
         of a slow reaction among fast ones is exact to 2⁻⁵², and only what happens once in 2³² draws knows of the other.
         """
-        a, b = threefry(self.words, self.n, stream)
+        a, b = self.bits(stream)
         if jnp.dtype(dtype).itemsize < 8:
             u, w = (x >> np.uint32(9) for x in (a, b))
             return u.astype(dtype) * _power(-23, dtype), (w.astype(dtype) + _power(0, dtype)) * _power(-23, dtype)
@@ -73,11 +94,18 @@ class Draw(NamedTuple):
 
     def key(self) -> jax.Array:
         """A key for marks."""
-        return jax.random.wrap_key_data(jnp.stack(threefry(self.words, self.n, MARKS)), impl="threefry2x32")
+        return jax.random.wrap_key_data(jnp.stack(self.bits(MARKS)), impl="threefry2x32")
 
     def aside(self, stream: Any) -> Draw:
         """Another sequence of draws for the same event."""
-        return Draw(threefry(self.words, self.n, stream), jnp.zeros((), jnp.uint32))
+        return type(self)(self.bits(stream), jnp.zeros((), jnp.uint32))
+
+
+class SeldomDraw(Draw):
+    """What may be drawn in a program that should stay small."""
+
+    def bits(self, stream: Any) -> tuple[jax.Array, jax.Array]:
+        return rolled(self.words, self.n, stream)
 
 
 def _power(k: int, dtype: Any) -> Any:
