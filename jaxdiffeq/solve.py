@@ -76,11 +76,12 @@ def solve(
         if problem.is_discrete:
             return solve_jumps(problem, asked)
         problem, asked, lower = lifted(problem, asked)
-        return lower(_solved(problem, method, controller, asked))
-    return _solved(problem, method, controller, asked)
+        return lower(solve_terms(problem, method, controller, asked))
+    return solve_terms(problem, method, controller, asked)
 
 
-def _solved(problem: Any, method: Any, controller: Any, asked: Options) -> Solution:
+def solve_terms(problem: Any, method: Any, controller: Any, asked: Options) -> Solution:
+    """Solve an equation: `method` and `controller` as they were given."""
     terms = terms_of(problem)
     plan, arrays = prepare(terms, asked.settled(terms))
     plan, solution = execute(plan, arrays)

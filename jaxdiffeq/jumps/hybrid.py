@@ -349,12 +349,12 @@ class _Clocks:
     # ---- thinning
 
     def bounds(self, t: Any, y: Whole, args: Parameters) -> jax.Array:
-        return jnp.stack([self.bound(jump, t, y.y, args) for jump in self.jumps])
+        """Twice as high where decisions are scored: what is never refused says nothing of its probability."""
+        bounds = jnp.stack([self.bound(jump, t, y.y, args) for jump in self.jumps])
+        return 2 * jax.lax.stop_gradient(bounds) if self.scored else bounds
 
     def next_time(self, t: Any, y: Whole, args: Parameters) -> jax.Array:
         total = self.bounds(t, y, args).sum()
-        if self.scored:
-            total = jax.lax.stop_gradient(total)
         wait = self.exponential(args.words, y.count[0], 0)
         some = total > 0
         return jnp.where(some, t + (wait / jnp.where(some, total, 1)).astype(t.dtype), jnp.inf)

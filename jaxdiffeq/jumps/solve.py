@@ -142,7 +142,7 @@ def chosen(problem: JumpProblem) -> Any:
 @functools.partial(jax.jit, static_argnums=0)
 def _whole(plan: JumpPlan, arrays: JumpArrays) -> Solution:
     walk = walked(plan, arrays, plan.room)
-    return _assembled(plan, arrays, walk)
+    return assembled(plan, arrays, walk)
 
 
 def _solved(plan: JumpPlan, arrays: JumpArrays) -> Solution:
@@ -156,20 +156,25 @@ def _solved(plan: JumpPlan, arrays: JumpArrays) -> Solution:
 
 
 def walked(plan: JumpPlan, arrays: JumpArrays, room: int, walk: Walk | None = None) -> Walk:
-    """A path to its end, or until the room for events is full; under `vmap` lane by lane."""
-    alone, consts = close(functools.partial(_lane, plan, room, True), arrays, walk)
-    together, others = close(functools.partial(_lane, plan, room, False), arrays, walk)
+    """A path to its end, or until the room for events is full."""
 
-    def lane(is_alone: bool, consts: tuple, arrays: JumpArrays, walk: Walk | None) -> Walk:
-        return alone(consts[0], arrays, walk) if is_alone else together(consts[1], arrays, walk)
+    def lane(alone: bool, arrays: JumpArrays, walk: Walk | None) -> Walk:
+        walker, t0, x0 = walker_of(plan, arrays, room)
+        walker = walker._replace(alone=alone)
+        return walker.run(walker.begin(t0, x0) if walk is None else walk, jnp.asarray(arrays.t1))
 
-    return guarded(functools.partial(one_by_one, lane), (consts, others), arrays, walk)
+    return in_lanes(lane, arrays, walk)
 
 
-def _lane(plan: JumpPlan, room: int, alone: bool, arrays: JumpArrays, walk: Walk | None) -> Walk:
-    walker, t0, x0 = walker_of(plan, arrays, room)
-    walker = walker._replace(alone=alone)
-    return walker.run(walker.begin(t0, x0) if walk is None else walk, jnp.asarray(arrays.t1))
+def in_lanes(fun: Callable, *operands: Any) -> PyTree:
+    """`fun(alone, *operands)`, under `vmap` lane by lane, without a derivative; it may close over tracers."""
+    alone, consts = close(functools.partial(fun, True), *operands)
+    together, others = close(functools.partial(fun, False), *operands)
+
+    def lane(is_alone: bool, consts: tuple, *operands: Any) -> PyTree:
+        return alone(consts[0], *operands) if is_alone else together(consts[1], *operands)
+
+    return guarded(functools.partial(one_by_one, lane), (consts, others), *operands)
 
 
 def walker_of(plan: JumpPlan, arrays: JumpArrays, room: int) -> tuple[Walker, jax.Array, jax.Array]:
@@ -221,7 +226,7 @@ def _in_chunks(plan: JumpPlan, arrays: JumpArrays) -> Solution:
         walk = walk._replace(count=jnp.zeros_like(walk.count))
     kept = tuple(jnp.asarray(np.concatenate(xs)) for xs in zip(*pieces, strict=True))
     total = jnp.asarray(len(kept[0]), jnp.int32)
-    return _assembled(plan, arrays, walk._replace(kept=kept, count=total), bare=True)
+    return assembled(plan, arrays, walk._replace(kept=kept, count=total), bare=True)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -229,7 +234,7 @@ def _chunk(plan: JumpPlan, room: int, arrays: JumpArrays, walk: Walk | None) -> 
     return walked(plan, arrays, room, walk)
 
 
-def _assembled(plan: JumpPlan, arrays: JumpArrays, walk: Walk, bare: bool = False) -> Solution:
+def assembled(plan: JumpPlan, arrays: JumpArrays, walk: Walk, bare: bool = False) -> Solution:
     """`bare`: the rows of `kept` are those that are real, without a spare one."""
     keep, good = plan.keep, walk.result == Result.success
     jumps, args = plan.parts.join(arrays.parts)

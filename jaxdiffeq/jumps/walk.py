@@ -110,7 +110,8 @@ class Walker(NamedTuple):
         code = jnp.where(short, jnp.where(coming.finite, Result.max_steps_reached, Result.nonfinite), Result.running)
         code = jnp.where(over & coming.finite, Result.success, code).astype(jnp.int32)
 
-        saved, rows = self._save(walk, jnp.where(alive & ~short, coming.t, -jnp.inf))
+        horizon = jnp.minimum(coming.t, jnp.nextafter(until, jnp.full_like(until, jnp.inf)))
+        saved, rows = self._save(walk, jnp.where(alive & ~short, horizon, -jnp.inf))
         go = alive & ~ends & coming.taken
         gate = alive & jnp.asarray(coming.taken) if self.ahead else go
         r = self.method.channel(coming, memory)
@@ -195,6 +196,6 @@ class Walker(NamedTuple):
             events=walk.events + go.astype(jnp.int32),
         )
         # landed on: the state at the time itself, not the one before it
-        after = jnp.nextafter(t, jnp.inf)
+        after = jnp.nextafter(t, jnp.full_like(t, jnp.inf))
         saved, rows = self._save(walk, jnp.where(go, after, -jnp.inf))
         return self._keep(walk._replace(saved=saved, rows=rows), go)
