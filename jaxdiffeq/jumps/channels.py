@@ -294,5 +294,3 @@ def _like_state(new: PyTree, like: PyTree, wanted: str) -> None:
             f"`affect` must {wanted}, {jax.tree.structure(like)} with shapes {shapes[1]}, but made "
             f"{jax.tree.structure(new)} with shapes {shapes[0]}."
         )
-
-

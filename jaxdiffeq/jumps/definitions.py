@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from jaxdiffeq import errors, habits
-from jaxdiffeq.problems.definitions import Problem, ODEProblem, replaced
+from jaxdiffeq.problems.definitions import ODEProblem, Problem, replaced
 from jaxdiffeq.types import PyTree
 
 ARGUMENTS = ("t", "x", "args")

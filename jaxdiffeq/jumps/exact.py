@@ -169,7 +169,7 @@ class _Clocks(NamedTuple):
     a: jax.Array
     left: jax.Array
     """of its unit-rate clock, of a reaction whose propensity is zero"""
-    count: jax.Array
+    rings: jax.Array
     """how often it has happened, unsigned"""
 
 
@@ -202,17 +202,17 @@ class NextReaction(ExactMethod):
         return Next(when, r, True, finite), memory
 
     def after(self, channels: Channels, was: Next, t: Any, x: Any, draw: Draw, memory: Any, go: Any) -> Any:
-        count = at(memory.count, was.r) + go.astype(jnp.uint32)
+        count = at(memory.rings, was.r) + go.astype(jnp.uint32)
         fresh = Draw(draw.words, count).exponential(was.r.astype(jnp.uint32) + np.uint32(CLOCKS), memory.a.dtype)
         count, fresh = known(count, fresh)
-        memory = memory._replace(count=put_row(memory.count, was.r, count))
+        memory = memory._replace(rings=put_row(memory.rings, was.r, count))
         if isinstance(channels, Tabled):
             return self._some(channels, was, t, x, memory, go, fresh)
         old, a = memory.a, channels.all(t, x)
         mine = jnp.arange(channels.count, dtype=jnp.int32) == was.r
         left = jnp.where(mine, fresh, jnp.where(old > 0, (memory.times - t) * old, memory.left))
         times = jnp.where(a > 0, t + left / jnp.where(a > 0, a, 1), jnp.where(a == 0, jnp.inf, jnp.nan))
-        new = _Clocks(times, a, left, memory.count)
+        new = _Clocks(times, a, left, memory.rings)
         return jax.tree.map(lambda n, o: jnp.where(go, n, o), new, memory)
 
     def _some(self, channels: Tabled, was: Next, t: Any, x: Any, memory: Any, go: Any, fresh: Any) -> Any:
@@ -222,7 +222,7 @@ class NextReaction(ExactMethod):
             when = jnp.where(a > 0, t + left / jnp.where(a > 0, a, 1), jnp.where(a == 0, jnp.inf, jnp.nan))
             a, left, when = known(a, left, when)
             put = c.times.put(j, when, least=True)
-            return _Clocks(put, put_row(c.a, j, a), put_row(c.left, j, left), c.count)
+            return _Clocks(put, put_row(c.a, j, a), put_row(c.left, j, left), c.rings)
 
         def other(j: Any, wanted: Any, c: _Clocks) -> _Clocks:
             return touch(j, c, j == was.r)

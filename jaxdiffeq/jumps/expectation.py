@@ -15,8 +15,7 @@ from jax import lax
 
 from jaxdiffeq import errors
 from jaxdiffeq.events import listed
-from jaxdiffeq.frontend.options import Options
-from jaxdiffeq.gradients.reverse import ReverseAD
+from jaxdiffeq.frontend.options import DISCRETE, Options
 from jaxdiffeq.habits import OURS
 from jaxdiffeq.jumps.blocks import at, search
 from jaxdiffeq.jumps.channels import Channels, channels_of
@@ -35,8 +34,18 @@ from jaxdiffeq.types import PyTree, Result
 
 AT_ONCE = 32  # stream of the time and the reaction that a smoothed perturbation adds
 DEFAULTS = {
-    **{"method": None, "saveat": None, "dense": False, "rtol": 1e-3, "atol": 1e-6, "first_step": None},
-    **{"controller": None, "max_steps": 100_000, "stops": (), "throw": False, "max_events": 100, "events": ()},
+    "method": None,
+    "saveat": None,
+    "dense": False,
+    "rtol": 1e-3,
+    "atol": 1e-6,
+    "first_step": None,
+    "controller": None,
+    "max_steps": 100_000,
+    "stops": (),
+    "throw": False,
+    "max_events": 100,
+    "events": (),
 }
 
 
@@ -51,7 +60,7 @@ class ScoreFunction:
     """
 
     baseline: Any = "mean"
-    strategy: Any = ReverseAD()
+    strategy: Any = DISCRETE
 
 
 @dataclass(frozen=True)
@@ -282,7 +291,7 @@ def _by_differences(
     if not together and not isinstance(asked.method, NextReaction):
         errors.unsupported('coupling="common path" is that of NextReaction(), which has a clock for each reaction.')
 
-    def derivative(plan: JumpPlan, arrays: JumpArrays, words: jax.Array, of_loss: Callable) -> list:
+    def derivative(plan: JumpPlan, arrays: JumpArrays, words: jax.Array, of_loss: Callable) -> PyTree:
         active = _numbers(arrays)
         numbers = [jnp.asarray(arrays.parts[i]) for i in active]
         flat, back = jax.flatten_util.ravel_pytree(numbers)
@@ -292,20 +301,21 @@ def _by_differences(
             h = jnp.where(jnp.arange(len(flat), dtype=jnp.int32) == j, size, 0)
             ends = [arrays._replace(parts=put(arrays.parts, active, back(flat + way * h))) for way in (1, -1)]
 
-            def one(words: jax.Array) -> PyTree:
-                if together:
-                    pair = _paired(plan, ends[0], ends[1], words)
-                else:
-                    pair = [_single(plan, end, words) for end in ends]
-                high, low = (of_loss(plan, end, walk) for end, walk in zip(ends, pair, strict=True))
-                return jax.tree.map(lambda a, b: (a - b) / (2 * at(size, j)).astype(a.dtype), high, low)
-
-            return _mean(jax.vmap(one)(words))
+            difference = functools.partial(_difference, plan, ends, together, of_loss)
+            found = _mean(jax.vmap(difference)(words))
+            return jax.tree.map(lambda d: d / (2 * at(size, j)).astype(d.dtype), found)
 
         columns = lax.map(along, jnp.arange(len(flat), dtype=jnp.int32))
-        return [jax.tree.map(lambda c: c, columns), back]
+        return columns
 
     return _corrected(loss, problem, asked, paths, derivative)
+
+
+def _difference(plan: JumpPlan, ends: list, together: bool, of_loss: Callable, words: jax.Array) -> PyTree:
+    """Of the losses of two paths."""
+    pair = _paired(plan, *ends, words) if together else [_single(plan, end, words) for end in ends]
+    high, low = (of_loss(plan, end, walk) for end, walk in zip(ends, pair, strict=True))
+    return jax.tree.map(jnp.subtract, high, low)
 
 
 def _single(plan: JumpPlan, arrays: JumpArrays, words: jax.Array) -> Walk:
@@ -340,10 +350,9 @@ def _paired(plan: JumpPlan, arrays: JumpArrays, other: JumpArrays, words: jax.Ar
 
 
 def _by_hazard(loss: Callable, problem: JumpProblem, asked: Options, paths: int, gradient: Any) -> PyTree:
-    def derivative(plan: JumpPlan, arrays: JumpArrays, words: jax.Array, of_loss: Callable) -> list:
+    def derivative(plan: JumpPlan, arrays: JumpArrays, words: jax.Array, of_loss: Callable) -> PyTree:
         active = _numbers(arrays)
         numbers = [jnp.asarray(arrays.parts[i]) for i in active]
-        _, back = jax.flatten_util.ravel_pytree(numbers)
 
         def one(words: jax.Array) -> PyTree:
             walk, weight = _perturbed(plan, arrays, words, active)
@@ -355,7 +364,7 @@ def _by_hazard(loss: Callable, problem: JumpProblem, asked: Options, paths: int,
 
             return jax.tree.map(column, with_it, without)
 
-        return [_mean(jax.vmap(one)(words)), back]
+        return _mean(jax.vmap(one)(words))
 
     return _corrected(loss, problem, asked, paths, derivative)
 
@@ -395,7 +404,7 @@ def _perturbed(plan: JumpPlan, arrays: JumpArrays, words: jax.Array, active: lis
 def _corrected(loss: Callable, problem: JumpProblem, asked: Options, paths: int, derivative: Callable) -> PyTree:
     """The mean, with what `derivative` finds, which is asked only if there is one to take.
 
-    `derivative` gives columns [numbers, …] of what the loss is like, and how to make parts of one number each.
+    `derivative` gives columns like the loss, one for each number. Shapes: [numbers, …].
     """
     plan, arrays, words = _prepared(problem, asked, paths)
     _bounded(plan)
@@ -427,7 +436,7 @@ def _corrected(loss: Callable, problem: JumpProblem, asked: Options, paths: int,
         numbers, rest, words, consts = primals
         whole = rest._replace(parts=put(rest.parts, active, numbers))
         of_loss = lambda plan, arrays, walk: program(consts, arrays, walk)
-        columns, _ = derivative(plan, whole, words, of_loss)
+        columns = derivative(plan, whole, words, of_loss)
         along = jax.flatten_util.ravel_pytree(tangents[0])[0]
         dot = lambda c: jnp.tensordot(along.astype(c.dtype), c, 1)
         return nothing(*primals), jax.tree.map(dot, columns)
@@ -435,5 +444,3 @@ def _corrected(loss: Callable, problem: JumpProblem, asked: Options, paths: int,
     numbers = [jnp.asarray(arrays.parts[i]) for i in active]
     more = nothing(numbers, lax.stop_gradient(still), words, lax.stop_gradient(consts))
     return jax.tree.map(jnp.add, value, more)
-
-

@@ -19,9 +19,8 @@ import numpy as np
 
 from jaxdiffeq import errors
 from jaxdiffeq import events as user
-from jaxdiffeq.frontend.options import Options
+from jaxdiffeq.frontend.options import DISCRETE, Options
 from jaxdiffeq.frontend.saveat import normalise
-from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.jumps.counters import Draw, SeldomDraw, words_of
 from jaxdiffeq.jumps.definitions import (
     Added,
@@ -32,6 +31,8 @@ from jaxdiffeq.jumps.definitions import (
     moving,
     takes_key,
 )
+from jaxdiffeq.jumps.refusals import refusing
+from jaxdiffeq.primitives.jax_internals import Tracer
 from jaxdiffeq.problems.definitions import DDEProblem, ODEProblem, is_function
 from jaxdiffeq.problems.ravel import at_least_float32, inexact_dtype, real_dtype
 from jaxdiffeq.solution import Interpolant, Solution
@@ -49,14 +50,14 @@ class Pathwise:
     for jump sizes and the equation in between, as of a Merton model; for rates only of such as ∫y dt, not of a count.
     """
 
-    strategy: Any = ReverseAD()
+    strategy: Any = DISCRETE
 
 
 class Whole(NamedTuple):
     """A state, and what the jumps know. Shapes: all but y [clocks]."""
 
     y: PyTree
-    count: jax.Array
+    rings: jax.Array
     """how often each clock has rung, jumps or proposals"""
     hazard: jax.Array
     level: jax.Array
@@ -169,30 +170,9 @@ def _lowered(solution: Solution, refuses: bool, keep: bool) -> Solution:
     if dense is not None:
         dense = OfState(**{f.name: getattr(dense, f.name) for f in dataclasses.fields(dense)})
     stats = solution.stats._replace(events=ends.jumps.astype(jnp.int32))
-    lower = dataclasses.replace(
-        solution, stats=stats, y_end=ends if keep else ends.y, events=log, interpolant=dense
-    )
-    return _refusing(lower) if refuses else lower
-
-
-def _refusing(solution: Solution) -> Solution:
-    """The same, of which no derivative is taken."""
-    leaves, tree = jax.tree.flatten(solution)
-    real = [i for i, x in enumerate(leaves) if isinstance(x, jax.core.Tracer)]
-    if not real:
-        return solution
-    run = jax.custom_jvp(lambda *xs: list(xs))
-
-    def rule(primals: Any, tangents: Any) -> Any:
-        if any(type(d) is not jax.custom_derivatives.SymbolicZero for d in tangents):
-            raise NotImplementedError(NOT_PATHWISE)
-        return list(primals), list(tangents)
-
-    run.defjvp(rule, symbolic_zeros=True)
-    found = run(*(leaves[i] for i in real))
-    for i, x in zip(real, found, strict=True):
-        leaves[i] = x
-    return jax.tree.unflatten(tree, leaves)
+    lower = dataclasses.replace(solution, stats=stats, y_end=ends if keep else ends.y, events=log, interpolant=dense)
+    traced = any(isinstance(x, Tracer) for x in jax.tree.leaves(lower))
+    return refusing(NOT_PATHWISE, lambda solution: solution, lower) if refuses and traced else lower
 
 
 class _Clocks:
@@ -206,9 +186,7 @@ class _Clocks:
         self.y0 = base.y0(base.args, t0) if is_function(base.y0) else base.y0
         errors.state(self.y0)
         self.jumps = [part for jump in problem.jumps for part in _single(jump, self.y0)]
-        self.thins = all(
-            isinstance(jump, ConstantRateJump) or jump.bound is not None for jump in self.jumps
-        )
+        self.thins = all(isinstance(jump, ConstantRateJump) or jump.bound is not None for jump in self.jumps)
         if not self.thins and type(base).__name__ == "SDEProblem":
             raise ValueError(
                 "Over an SDEProblem, a VariableRateJump needs a `bound`, for its hazard is no smooth function there."
@@ -232,14 +210,10 @@ class _Clocks:
         return Whole(y0, zero, hazard, level, jnp.zeros((), self.dtype), jnp.zeros((), self.dtype))
 
     def slope(self, dy: PyTree, t: Any, whole: Whole, given: Parameters) -> Whole:
-        zero = jnp.zeros_like
-        rates = [self.rate(jump, t, whole.y, given) for jump in self.jumps]
-        score = zero(whole.score)
-        if self.thins:
-            hazard = zero(whole.hazard)
-        else:
-            hazard = jnp.stack([jnp.maximum(r, 0) for r in rates])
-        return Whole(dy, zero(whole.count), hazard, zero(whole.level), zero(whole.jumps), score)
+        zero, hazard = jnp.zeros_like, jnp.zeros_like(whole.hazard)
+        if not self.thins:
+            hazard = jnp.stack([jnp.maximum(self.rate(jump, t, whole.y, given), 0) for jump in self.jumps])
+        return Whole(dy, zero(whole.rings), hazard, zero(whole.level), zero(whole.jumps), zero(whole.score))
 
     def problem(self) -> Any:
         base = self.base
@@ -330,11 +304,11 @@ class _Clocks:
         return y.level[j] - y.hazard[j]
 
     def happens(self, j: int, t: Any, y: Whole, args: Parameters) -> Whole:
-        new = self.affected(self.jumps[j], t, y.y, args, self.draw(args.words, y.count[j], j))
-        count = y.count.at[j].add(1)
-        level = self.exponential(args.words, count[j], j)
+        new = self.affected(self.jumps[j], t, y.y, args, self.draw(args.words, y.rings[j], j))
+        rings = y.rings.at[j].add(1)
+        level = self.exponential(args.words, rings[j], j)
         return y._replace(
-            y=new, count=count, hazard=y.hazard.at[j].set(0), level=y.level.at[j].set(level), jumps=y.jumps + 1
+            y=new, rings=rings, hazard=y.hazard.at[j].set(0), level=y.level.at[j].set(level), jumps=y.jumps + 1
         )
 
     def affected(self, jump: Any, t: Any, y: PyTree, given: Parameters, draw: Draw) -> PyTree:
@@ -355,12 +329,12 @@ class _Clocks:
 
     def next_time(self, t: Any, y: Whole, args: Parameters) -> jax.Array:
         total = self.bounds(t, y, args).sum()
-        wait = self.exponential(args.words, y.count[0], 0)
+        wait = self.exponential(args.words, y.rings[0], 0)
         some = total > 0
         return jnp.where(some, t + (wait / jnp.where(some, total, 1)).astype(t.dtype), jnp.inf)
 
     def proposed(self, t: Any, y: Whole, args: Parameters) -> Whole:
-        draw = self.draw(args.words, y.count[0], 0)
+        draw = self.draw(args.words, y.rings[0], 0)
         u, v = draw.pair(CHOICE, self.dtype)
         bounds = self.bounds(t, y, args)
         sums = jnp.cumsum(jax.lax.stop_gradient(bounds))
@@ -377,7 +351,7 @@ class _Clocks:
             left = left + jnp.log(jnp.where(safe > 0, safe, 1))
             taken |= yes
         one = taken.astype(self.dtype)
-        return y._replace(y=new, count=y.count + 1, jumps=y.jumps + one, score=left)
+        return y._replace(y=new, rings=y.rings + 1, jumps=y.jumps + one, score=left)
 
     # ---- the user's events
 

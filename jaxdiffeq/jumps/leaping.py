@@ -56,7 +56,7 @@ class _Known(NamedTuple):
 
 @dataclass(frozen=True)
 class TauLeaping:
-    """Numbers of reactions are Poisson(aᵣ(x)·τ): explicit, of weak order 1. Serves jumps of which each adds what it does.
+    """Numbers of reactions are Poisson(aᵣ(x)·τ): explicit, of weak order 1. Serves jumps that add given numbers.
 
     `epsilon` is the change of propensities in a leap, about the relative bias.
     """
@@ -79,9 +79,7 @@ class TauLeaping:
             )
         return Memory(jnp.ones((), x.dtype))
 
-    def step(
-        self, channels: Channels, t: Any, x: Any, draw: Draw, memory: Memory, horizon: Any
-    ) -> tuple[Leap, Memory]:
+    def step(self, channels: Channels, t: Any, x: Any, draw: Draw, memory: Memory, horizon: Any) -> tuple[Leap, Memory]:
         known = known_of(channels)
         a = channels.all(t, x)
         total = a.sum()
@@ -245,7 +243,7 @@ def _times(matrix: np.ndarray, v: jax.Array) -> jax.Array:
 def known_of(channels: Channels) -> _Known:
     assert channels.change is not None
     change = channels.change
-    count, species = change.shape
+    species = change.shape[1]
     order = np.zeros(species)
     for row in channels.reads:
         if row is None:

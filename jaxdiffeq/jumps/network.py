@@ -110,8 +110,7 @@ class ReactionNetwork(eqx.Module):
         k, change = self.rates[r], self.change.dense(len(self.species))[r]
         if _is_whole(k):
             return ConstantRateJump(k, change)
-        rates = k if callable(k) else jnp.asarray(k, float)
-        rates = _Rates([rates]) if callable(k) else rates[None]
+        rates = _Rates([k]) if callable(k) else jnp.asarray([k], float)
         return MassActionJumps(rates, Rows((self.reactants.rows[r],)), Rows((self.change.rows[r],)))
 
     def sde(self, x0: Any, tspan: Any, args: PyTree = None, *, key: Any) -> Any:

@@ -33,7 +33,11 @@ class Pair(Channels):
     def each(self, t: jax.Array, x: jax.Array) -> list[jax.Array]:
         a, b = (channels.each(t, x[i]) for i, channels in enumerate(self.both))
         least = [jnp.minimum(p, q) for p, q in zip(a, b, strict=True)]
-        return [*least, *(p - m for p, m in zip(a, least, strict=True)), *(q - m for q, m in zip(b, least, strict=True))]
+        return [
+            *least,
+            *(p - m for p, m in zip(a, least, strict=True)),
+            *(q - m for q, m in zip(b, least, strict=True)),
+        ]
 
     def fire(self, r: jax.Array, t: jax.Array, x: jax.Array, draw: Draw, go: jax.Array) -> jax.Array:
         n = np.int32(self.count // 3)

@@ -19,6 +19,7 @@ from jaxdiffeq.jumps.channels import channels_of
 from jaxdiffeq.jumps.counters import words_of
 from jaxdiffeq.jumps.definitions import JumpProblem, MassActionJumps
 from jaxdiffeq.jumps.exact import RSSA, SSA, NextReaction, SortingDirect
+from jaxdiffeq.jumps.refusals import refusing
 from jaxdiffeq.jumps.walk import Walk, Walker
 from jaxdiffeq.primitives.jax_internals import plain_path
 from jaxdiffeq.primitives.lanes import one_by_one
@@ -65,8 +66,7 @@ class JumpArrays(NamedTuple):
 
 
 def solve_jumps(problem: JumpProblem, options: Options) -> Solution:
-    """One path. Its law depends on the rates, and so it has no derivative with respect to them: asked for one, it
-    raises, and names `expectation`."""
+    """One path. It has no derivative, as its law depends on the rates: asked for one, it raises, and names what has."""
     plan, arrays = prepare(problem, options)
     solution = errors.out_of_user_code(_solved, plan, arrays)
     if options.throw and errors.all_concrete(solution.result):
@@ -86,8 +86,7 @@ def prepare(problem: JumpProblem, options: Options) -> tuple[JumpPlan, JumpArray
     dtype = time_dtype(ravel.dtype, (t0, t1))
     if errors.all_concrete((t0, t1)) and t1 < t0:
         raise ValueError(f"Jumps go forwards in time, but the span is from {t0} to {t1}.")
-    if t0 is not t1 and not (errors.all_concrete((t0, t1)) and t0 == t1):
-        clock.resolved(t0, t1, dtype)
+    clock.resolved(t0, t1, dtype)
     t0, t1 = (as_array(t, dtype) for t in (t0, t1))
     saveat = normalise(options.saveat)
     if saveat.events:
@@ -174,7 +173,7 @@ def in_lanes(fun: Callable, *operands: Any) -> PyTree:
     def lane(is_alone: bool, consts: tuple, *operands: Any) -> PyTree:
         return alone(consts[0], *operands) if is_alone else together(consts[1], *operands)
 
-    return guarded(functools.partial(one_by_one, lane), (consts, others), *operands)
+    return refusing(NO_PATHWISE, functools.partial(one_by_one, lane), (consts, others), *operands)
 
 
 def walker_of(plan: JumpPlan, arrays: JumpArrays, room: int) -> tuple[Walker, jax.Array, jax.Array]:
@@ -195,22 +194,6 @@ NO_PATHWISE = (
 )
 
 
-def guarded(fun: Callable, *operands: Any) -> PyTree:
-    """`fun(*operands)`, which raises when a derivative is asked for."""
-    leaves, tree = jax.tree.flatten(operands)
-    run = jax.custom_jvp(lambda *xs: fun(*tree.unflatten(xs)))
-
-    def rule(primals: Any, tangents: Any) -> Any:
-        if any(type(d) is not jax.custom_derivatives.SymbolicZero for d in tangents):
-            raise NotImplementedError(NO_PATHWISE)
-        out = run(*primals)
-        zero = lambda x: jax.custom_derivatives.SymbolicZero(jax.typeof(x).to_tangent_aval())
-        return out, jax.tree.map(zero, out)
-
-    run.defjvp(rule, symbolic_zeros=True)
-    return run(*leaves)
-
-
 # ---- solutions
 
 
@@ -219,14 +202,14 @@ def _in_chunks(plan: JumpPlan, arrays: JumpArrays) -> Solution:
     walk, pieces = None, []
     while True:
         walk = _chunk(plan, min(CHUNK, plan.room), arrays, walk)
-        count = int(walk.count)
+        count = int(walk.length)
         pieces.append([np.asarray(x)[:count] for x in walk.kept])
         if int(walk.result) != Result.running:
             break
-        walk = walk._replace(count=jnp.zeros_like(walk.count))
-    kept = tuple(jnp.asarray(np.concatenate(xs)) for xs in zip(*pieces, strict=True))
+        walk = walk._replace(length=jnp.zeros_like(walk.length))
+    kept = [jnp.asarray(np.concatenate(xs)) for xs in zip(*pieces, strict=True)]
     total = jnp.asarray(len(kept[0]), jnp.int32)
-    return assembled(plan, arrays, walk._replace(kept=kept, count=total), bare=True)
+    return assembled(plan, arrays, walk._replace(kept=tuple(kept), length=total), bare=True)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -239,6 +222,7 @@ def assembled(plan: JumpPlan, arrays: JumpArrays, walk: Walk, bare: bool = False
     keep, good = plan.keep, walk.result == Result.success
     jumps, args = plan.parts.join(arrays.parts)
     t0, t1 = jnp.asarray(arrays.t0), jnp.asarray(arrays.t1)
+    kept: Any = ()
     x0 = plan.ravel.pack(jax.tree.unflatten(plan.ravel.tree, arrays.x0))
     ts, back = sorted_times(keep, jnp.asarray(arrays.ts), jnp.ones((), t0.dtype))
     pieces = []
@@ -286,7 +270,7 @@ def _count(jumps: Any) -> int:
 
 def _padded(keep: Keep, kept: Any, walk: Walk, start: tuple, good: Any) -> tuple:
     """Rows of events; after the last one it is repeated, as the state does not change any more."""
-    (ts, xs), count = kept, walk.count
+    (ts, xs), count = kept, walk.length
     if keep.t0:
         ts, xs, count = jnp.concatenate([start[0][None], ts]), jnp.concatenate([start[1][None], xs]), count + 1
     numbers = jnp.arange(len(ts), dtype=jnp.int32)
@@ -301,10 +285,10 @@ def _interpolant(plan: JumpPlan, kept: Any, walk: Walk, ends: tuple) -> Interpol
     """The path as polynomials of degree zero."""
     (ts, xs), (t0, x0, _) = kept, ends
     numbers = jnp.arange(len(ts), dtype=jnp.int32)
-    real = numbers < walk.count
+    real = numbers < walk.length
     times = jnp.concatenate([t0[None], jnp.where(real, ts, walk.t), walk.t[None]])
     states = jnp.concatenate([x0[None], xs])
-    return Interpolant(times, states[:, None], walk.x, walk.count + 1, plan.ravel, jumps=True)
+    return Interpolant(times, states[:, None], walk.x, walk.length + 1, plan.ravel, jumps=True)
 
 
 def _raise_if_failed(solution: Solution) -> None:

@@ -36,7 +36,7 @@ class Walk(NamedTuple):
     events: jax.Array
     saved: jax.Array
     rows: Any
-    count: jax.Array
+    length: jax.Array
     """rows of `kept`"""
     kept: Any
     score: PyTree = ()
@@ -86,7 +86,7 @@ class Walker(NamedTuple):
 
         def running(walk: Walk, _: tuple) -> jax.Array:
             go = walk.result == Result.running
-            return go & (walk.count < room) if self.every else go
+            return go & (walk.length < room) if self.every else go
 
         if len(self.ts) == 0 and not self.every:  # a buffer that nothing is read from
             walk = walk._replace(rows=jnp.zeros((1, *walk.x.shape), walk.x.dtype))
@@ -142,7 +142,7 @@ class Walker(NamedTuple):
         if self.alone:
             return jnp.ones((), bool)
         alive = walk.result == Result.running
-        return alive & (walk.count < np.int32(self.room)) if self.every else alive
+        return alive & (walk.length < np.int32(self.room)) if self.every else alive
 
     def _save(self, walk: Walk, horizon: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The state until now in all rows whose time is before the horizon."""
@@ -164,9 +164,9 @@ class Walker(NamedTuple):
         if not self.every:
             return walk
         wanted = go & (walk.events % np.int32(self.every) == 0)
-        row = jnp.where(wanted, walk.count, np.int32(self.room))
+        row = jnp.where(wanted, walk.length, np.int32(self.room))
         kept = put_row(walk.kept[0], row, walk.t), put_row(walk.kept[1], row, walk.x)
-        return walk._replace(kept=kept, count=walk.count + wanted.astype(jnp.int32))
+        return walk._replace(kept=kept, length=walk.length + wanted.astype(jnp.int32))
 
     # ---- by leaps
 

@@ -14,8 +14,9 @@ from jaxdiffeq.types import PyTree
 def one_by_one(fun: Callable, *operands: Any) -> PyTree:
     """`fun(alone, *operands)`, pytrees of arrays; under `vmap` a loop over the lanes on a CPU, elsewhere all at once.
 
-    `alone` says that no other lane goes along, so that a loop need not leave a finished one as it is. A loop whose number of trips differs from lane to lane costs as much as the sum of them then, not as the longest
-    one in every lane; and one lane in a kernel, by numbers, is as fast as C.
+    A loop whose number of trips differs from lane to lane costs as much as the sum of them then, not as the longest one
+    in every lane; and one lane in a kernel, number by number, is as fast as C. `alone` says that no other lane goes
+    along, so that a loop need not leave a finished one as it is.
     """
     run = jax.custom_batching.custom_vmap(lambda *xs: fun(True, *xs))
 
