@@ -173,9 +173,8 @@ class JumpProblem(Problem):
     @property
     def is_discrete(self) -> bool:
         """Whether nothing happens between the jumps, and no rate changes there."""
-        return isinstance(self.base, DiscreteProblem) and not any(
-            isinstance(jump, VariableRateJump) and jump.bound is None for jump in self.jumps
-        )
+        varies = any(isinstance(jump, VariableRateJump) for jump in self.jumps)
+        return isinstance(self.base, DiscreteProblem) and not varies
 
 
 def with_fields(problem: JumpProblem, changes: dict[str, Any], options: Sequence[str] = ()) -> JumpProblem:

@@ -313,7 +313,7 @@ def _by_differences(
 
 def _difference(plan: JumpPlan, ends: list, together: bool, of_loss: Callable, words: jax.Array) -> PyTree:
     """Of the losses of two paths."""
-    pair = _paired(plan, *ends, words) if together else [_single(plan, end, words) for end in ends]
+    pair = _paired(plan, ends[0], ends[1], words) if together else [_single(plan, end, words) for end in ends]
     high, low = (of_loss(plan, end, walk) for end, walk in zip(ends, pair, strict=True))
     return jax.tree.map(jnp.subtract, high, low)
 
@@ -352,7 +352,6 @@ def _paired(plan: JumpPlan, arrays: JumpArrays, other: JumpArrays, words: jax.Ar
 def _by_hazard(loss: Callable, problem: JumpProblem, asked: Options, paths: int, gradient: Any) -> PyTree:
     def derivative(plan: JumpPlan, arrays: JumpArrays, words: jax.Array, of_loss: Callable) -> PyTree:
         active = _numbers(arrays)
-        numbers = [jnp.asarray(arrays.parts[i]) for i in active]
 
         def one(words: jax.Array) -> PyTree:
             walk, weight = _perturbed(plan, arrays, words, active)
