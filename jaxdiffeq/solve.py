@@ -24,6 +24,8 @@ from jaxdiffeq.problems.definitions import SteadyStateProblem, replaced, terms_o
 from jaxdiffeq.progress import watcher
 from jaxdiffeq.solution import Solution
 
+MAX_STEPS = 100_000  # where none are given, of an equation
+
 
 def solve(
     problem: Any,
@@ -35,7 +37,7 @@ def solve(
     atol: Any = 1e-6,
     first_step: Any = None,
     controller: Any = None,
-    max_steps: int = 100_000,
+    max_steps: int | None = None,
     stops: Any = (),
     events: Any = (),
     max_events: int = 100,
@@ -67,14 +69,15 @@ def solve(
     if replacements:
         change = with_fields if isinstance(problem, JumpProblem) else replaced
         problem = change(problem, replacements, OURS)
-    steering = rtol, atol, first_step, controller, max_steps, stops
+    limit = MAX_STEPS if max_steps is None else max_steps
+    steering = rtol, atol, first_step, controller, limit, stops
     extra = regularisers, gradient, watcher(progress), throw, listed(events), max_events, history_steps
     asked = Options(method, saveat, dense, *steering, *extra)
     if isinstance(problem, SteadyStateProblem):
         return solve_steady(problem, asked)  # pyright: ignore[reportReturnType]
     if isinstance(problem, JumpProblem):
         if problem.is_discrete:
-            return solve_jumps(problem, asked)
+            return solve_jumps(problem, dataclasses.replace(asked, max_steps=max_steps))
         problem, asked, lower = lifted(problem, asked)
         return lower(solve_terms(problem, method, controller, asked))
     return solve_terms(problem, method, controller, asked)

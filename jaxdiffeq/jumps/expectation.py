@@ -29,7 +29,7 @@ from jaxdiffeq.jumps.walk import Walk, Walker
 from jaxdiffeq.primitives.dataflow import dependencies, put
 from jaxdiffeq.problems.ravel import close
 from jaxdiffeq.solution import Solution
-from jaxdiffeq.solve import solve_terms
+from jaxdiffeq.solve import MAX_STEPS, solve_terms
 from jaxdiffeq.types import PyTree, Result
 
 AT_ONCE = 32  # stream of the time and the reaction that a smoothed perturbation adds
@@ -41,7 +41,7 @@ DEFAULTS = {
     "atol": 1e-6,
     "first_step": None,
     "controller": None,
-    "max_steps": 100_000,
+    "max_steps": None,
     "stops": (),
     "throw": False,
     "max_events": 100,
@@ -122,7 +122,7 @@ def expectation(
     options = {name: value for name, value in given.items() if name in OURS}
     fields = {name: value for name, value in given.items() if name not in OURS}
     problem = with_fields(problem, fields, OURS) if fields else problem
-    asked = _options(method, options)
+    asked = _options(method, problem.is_discrete, options)
     if problem.is_discrete:
         of = {ScoreFunction: _by_score, CoupledFiniteDifferences: _by_differences, SmoothedPerturbation: _by_hazard}
         if isinstance(gradient, Pathwise):
@@ -136,12 +136,13 @@ def expectation(
     return _over_an_equation(loss, problem, asked, paths, gradient)
 
 
-def _options(method: Any, given: dict[str, Any]) -> Options:
+def _options(method: Any, discrete: bool, given: dict[str, Any]) -> Options:
     unknown = set(given) - set(DEFAULTS)
     if unknown:
         raise TypeError(f"`expectation` has no option {sorted(unknown)[0]!r}.")
     options = DEFAULTS | given
     options["method"] = method if method is not None else options["method"]
+    options["max_steps"] = MAX_STEPS if options["max_steps"] is None and not discrete else options["max_steps"]
     options["events"] = listed(options["events"])
     return Options(**options)
 

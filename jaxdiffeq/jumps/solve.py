@@ -18,7 +18,7 @@ from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.jumps.channels import channels_of
 from jaxdiffeq.jumps.counters import words_of
 from jaxdiffeq.jumps.definitions import JumpProblem, MassActionJumps
-from jaxdiffeq.jumps.exact import RSSA, SSA, NextReaction, SortingDirect
+from jaxdiffeq.jumps.exact import RSSA, SSA
 from jaxdiffeq.jumps.refusals import refusing
 from jaxdiffeq.jumps.walk import Walk, Walker
 from jaxdiffeq.primitives.jax_internals import plain_path
@@ -30,7 +30,7 @@ from jaxdiffeq.solution import Interpolant, Solution, Stats
 from jaxdiffeq.types import PyTree, Result
 
 CHUNK = 2**14  # events that are kept at a time, outside of a trace
-EXACT = SSA, SortingDirect, NextReaction, RSSA
+MAX_KEPT, MAX_EVENTS = 10**6, 2**31 - 2  # where no `max_steps` is given
 
 
 @dataclass(frozen=True)
@@ -96,12 +96,15 @@ def prepare(problem: JumpProblem, options: Options) -> tuple[JumpPlan, JumpArray
     parts, leaves = split((problem.jumps, base.args), real_dtype(ravel.dtype))
     if not hashable(parts.static):
         errors.static((problem.jumps, base.args), "args")
-    errors.positive_integer(options.max_steps, "max_steps")
+    most = options.max_steps
+    if most is None:  # a bound where there is a row for each
+        most = MAX_KEPT if keep.steps or options.dense else MAX_EVENTS
+    errors.positive_integer(most, "max_steps")
     state = [as_array(x, d) for x, d in zip(jax.tree.leaves(x0), ravel.dtypes, strict=True)]
     found = reached((*parts.static, keep.fn))
-    plan = JumpPlan(parts, ravel, method, keep, options.dense, options.max_steps, found, plain_path())
+    plan = JumpPlan(parts, ravel, method, keep, options.dense, most, found, plain_path())
     words = words_of(problem.key)
-    return plan, JumpArrays(leaves, state, t0, t1, ts, words, as_array(options.max_steps, np.int32))
+    return plan, JumpArrays(leaves, state, t0, t1, ts, words, as_array(most, np.int32))
 
 
 def _serves(options: Options) -> None:

@@ -110,8 +110,8 @@ class Walker(NamedTuple):
         code = jnp.where(short, jnp.where(coming.finite, Result.max_steps_reached, Result.nonfinite), Result.running)
         code = jnp.where(over & coming.finite, Result.success, code).astype(jnp.int32)
 
-        horizon = jnp.minimum(coming.t, jnp.nextafter(until, jnp.full_like(until, jnp.inf)))
-        saved, rows = self._save(walk, jnp.where(alive & ~short, horizon, -jnp.inf))
+        passes = alive & ~short
+        saved, rows = self._save(walk, lambda at: passes & (at < coming.t) & (at <= until))
         go = alive & ~ends & coming.taken
         gate = alive & jnp.asarray(coming.taken) if self.ahead else go
         r = self.method.channel(coming, memory)
@@ -144,14 +144,14 @@ class Walker(NamedTuple):
         alive = walk.result == Result.running
         return alive & (walk.length < np.int32(self.room)) if self.every else alive
 
-    def _save(self, walk: Walk, horizon: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The state until now in all rows whose time is before the horizon."""
+    def _save(self, walk: Walk, passed: Callable) -> tuple[jax.Array, jax.Array]:
+        """The state in all rows, after those that are saved, whose time is `passed`."""
         ts, last = self.ts, np.int32(len(self.ts) - 1)
         if len(ts) == 0:
             return walk.saved, walk.rows
 
         def due(c: tuple, _: Any) -> jax.Array:
-            return (c[0] <= last) & (at(ts, jnp.minimum(c[0], last)) < horizon)
+            return (c[0] <= last) & passed(at(ts, jnp.minimum(c[0], last)))
 
         def save(c: tuple, _: Any) -> tuple:
             go = due(c, ())
@@ -195,7 +195,5 @@ class Walker(NamedTuple):
             refused=walk.refused + one - go.astype(jnp.int32),
             events=walk.events + go.astype(jnp.int32),
         )
-        # landed on: the state at the time itself, not the one before it
-        after = jnp.nextafter(t, jnp.full_like(t, jnp.inf))
-        saved, rows = self._save(walk, jnp.where(go, after, -jnp.inf))
+        saved, rows = self._save(walk, lambda at: go & (at <= t))
         return self._keep(walk._replace(saved=saved, rows=rows), go)

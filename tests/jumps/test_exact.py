@@ -131,7 +131,9 @@ def test_a_path_does_not_depend_on_what_is_saved():
 
 def test_a_long_path_is_kept_in_chunks(monkeypatch):
     monkeypatch.setattr("jaxdiffeq.jumps.solve.CHUNK", 10)
-    assert np.array_equal(jde.solve(PROBLEM).ys, jax.jit(lambda: jde.solve(PROBLEM, max_steps=80).ys)()[: len(jde.solve(PROBLEM).ts)])
+    assert np.array_equal(
+        jde.solve(PROBLEM).ys, jax.jit(lambda: jde.solve(PROBLEM, max_steps=80).ys)()[: len(jde.solve(PROBLEM).ts)]
+    )
 
 
 # ---- how it ends
@@ -145,13 +147,19 @@ def test_extinction_ends_a_path():
     assert sol.ys[:, 0].tolist() == [4, 0, 0, 0, 0, 0] and int(sol.stats.events) == 4
 
 
+def test_a_span_may_end_at_zero():
+    """Where the next float is one that a processor flushes to zero."""
+    early = jde.solve(PROBLEM, tspan=(-2.0, 0.0), saveat=[-2.0, 0.0])
+    assert early.ys[0] == 0 and early.ys[1] == jde.solve(PROBLEM, saveat=[2.0]).ys[0]
+
+
 def test_failures_are_values():
     sol = jde.solve(PROBLEM, saveat=TIMES, max_steps=15, throw=False)
     assert sol.status == "max_steps_reached" and int(sol.stats.steps) == 15
     assert not np.isnan(sol.ys[0]).any() and np.isnan(sol.ys[-1]).all() and sol.t_end < 2.0
     with pytest.raises(jde.SolveError, match="max_steps"):
         jde.solve(PROBLEM, saveat=TIMES, max_steps=15)
-    wrong = PROBLEM.replace(jumps=jde.ConstantRateJump(lambda t, x, args: 1.5 - x[0], [1.0]))
+    wrong = PROBLEM.replace(jumps=jde.ConstantRateJump(lambda t, x, args: 9.5 - 10 * x[0], [1.0]))
     assert jde.solve(wrong, saveat=TIMES, throw=False).status == "nonfinite"
 
 
