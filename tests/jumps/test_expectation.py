@@ -48,7 +48,7 @@ def test_the_mean_of_births_and_deaths(name):
 def test_a_queue(name):
     """M/M/1, not at rest: how likely it is to be longer than three at a time, from the exponential of its generator."""
     arrives = jde.ConstantRateJump(lambda t, x, args: args["in"], [1])
-    leaves = jde.ConstantRateJump(lambda t, x, args: args["out"] * (x[0] > 0), [-1])
+    leaves = jde.ConstantRateJump(lambda t, x, args: jnp.where(x[0] > 0, args["out"], 0), [-1])
     p = {"in": jnp.array(0.8), "out": jnp.array(1.0)}
     problem = jde.JumpProblem(jde.DiscreteProblem(jnp.array([2.0]), (0.0, 3.0), p), [arrives, leaves], key=KEY)
 
@@ -79,11 +79,11 @@ SIGMA, STRIKE, TIME = 0.2, 1.0, 1.0
 
 
 def merton_price(p):
-    """Merton's series: Black and Scholes, given n jumps, by the Poisson law of n. Source: J. Fin. Econ. 3 (1976) 125."""
+    """Merton's series: Black and Scholes, given n jumps, by the Poisson law of n (J. Fin. Econ. 3 (1976) 125)."""
     kappa = jnp.exp(p["mean"] + p["spread"] ** 2 / 2) - 1
     total = 0.0
     for n in range(25):
-        weight = jnp.exp(-p["rate"] * TIME) * (p["rate"] * TIME) ** n / math.factorial(n)
+        weight = jnp.exp(-p["rate"] * TIME) * (p["rate"] * TIME) ** n / math.gamma(n + 1)
         sigma = jnp.sqrt(SIGMA**2 + n * p["spread"] ** 2 / TIME)
         spot = jnp.exp(-p["rate"] * kappa * TIME + n * (p["mean"] + p["spread"] ** 2 / 2))
         total = total + weight * black_scholes(spot, STRIKE, sigma, TIME)
@@ -91,8 +91,7 @@ def merton_price(p):
 
 
 def test_a_price_by_merton():
-    """The jumps of the logarithm as a process, over the diffusion in closed form: rates by their score, and sizes,
-    which do not change when jumps come, by the path itself; together all of them by the score over an equation."""
+    """The jumps of the logarithm, with the diffusion in closed form: the rate by its score, the sizes by the path."""
     sized = lambda t, y, args, key: y + args["mean"] + args["spread"] * jax.random.normal(key, dtype=y.dtype)
     jump = jde.ConstantRateJump(lambda t, y, args: args["rate"], sized)
     base = jde.ODEProblem(lambda t, y, args: 0 * y, jnp.array(0.0), (0.0, TIME), MERTON)
