@@ -33,7 +33,7 @@ class Options:
     atol: Any
     first_step: Any
     controller: Any
-    max_steps: int
+    max_steps: Any
     stops: Any
     regularisers: Sequence[str] = ()
     gradient: Any = DISCRETE
