@@ -92,7 +92,7 @@ def solve_terms(problem: Any, method: Any, controller: Any, asked: Options) -> S
     arrays = with_patience(plan, arrays) if method is None else arrays
     plan, solution = execute(plan, arrays)
     if impatient(arrays, solution) and not held_up(plan, arrays, solution):
-        arrays = with_patience(plan, arrays, max_steps)
+        arrays = with_patience(plan, arrays, asked.max_steps)
         plan, solution = execute(plan, arrays)
     if method is None and held_up(plan, arrays, solution):
         terms = terms._replace(structure=Detected())

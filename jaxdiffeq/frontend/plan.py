@@ -149,11 +149,7 @@ def prepare(terms: Terms, options: Options) -> tuple[Plan, Arrays]:
     keeps, ts = all_times((saveat, *besides), t0, t1, dtype)
     driven = prepare_all((_given(terms), args, events), t0, t1)
     given, args, events = driven.taken
-    if driven.jumps or driven.kinks:
-        stops = sorted_stops(with_breakpoints(stops, driven, dtype), t0, t1, dtype)
-    if terms.noise is not None and terms.delays is not None:  # between two steps the past is no path
-        xp = np if errors.all_concrete((stops, ts)) else jnp
-        stops = sorted_stops(xp.concatenate([stops, ts]), t0, t1, dtype)
+    stops = _landed(terms, driven, stops, ts, (t0, t1, dtype))
     parts, arrays = split((given, args, events), at_least_float32(ravel.dtype))
     if not hashable(parts.static):
         errors.static(args, "args")
@@ -175,6 +171,16 @@ def prepare(terms: Terms, options: Options) -> tuple[Plan, Arrays]:
     plan = Plan(parts, ravel, stepper, keeps, *asked, not probes, plain_path(), options.watch, *known)
     matrix = None if mass is None or callable(mass) else packed_mass(mass, y0, ravel)
     return plan, Arrays(arrays, leaves, t0, t1, ts, stops, settings, matrix, _guess(terms, ravel), lags, key)
+
+
+def _landed(terms: Terms, driven: Any, stops: Any, ts: Any, span: tuple) -> Any:
+    """The stops with the breakpoints of inputs; and with times to save at where the past is no path between steps."""
+    if driven.jumps or driven.kinks:
+        stops = sorted_stops(with_breakpoints(stops, driven, span[2]), *span)
+    if terms.noise is not None and terms.delays is not None:
+        xp = np if errors.all_concrete((stops, ts)) else jnp
+        stops = sorted_stops(xp.concatenate([stops, ts]), *span)
+    return stops
 
 
 def _given(terms: Terms) -> Given:
