@@ -15,6 +15,7 @@ from jaxdiffeq.frontend.execute import execute
 from jaxdiffeq.frontend.options import Options
 from jaxdiffeq.frontend.steady_doses import prepared
 from jaxdiffeq.frontend.steady_state import solve_steady
+from jaxdiffeq.gradients.check import tell_of_events
 from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.habits import OURS
 from jaxdiffeq.jumps.definitions import JumpProblem, with_fields
@@ -98,6 +99,7 @@ def solve_terms(problem: Any, method: Any, controller: Any, asked: Options) -> S
         terms = terms._replace(structure=Detected())
         plan, arrays = prepared(terms, asked.settled(terms))
         plan, solution = execute(plan, arrays)
+    tell_of_events(solution.events)
     account = Account(plan, method is not None, None if controller is None else type(controller))
     solution = dataclasses.replace(solution, account=account)
     if asked.throw:
