@@ -149,7 +149,7 @@ class Drawn:
         return Increment(w, area, jax.random.fold_in(key, where.number))
 
     def within(self, where, ends, t, key):
-        return self.halves(where, *ends, key)[0]
+        return self.halves(where, ends[0], ends[1], key)[0]
 
     def halves(self, where, t0, t1, key):
         half = jnp.sqrt(0.5 * (t1 - t0))
