@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -31,9 +30,9 @@ class Source(NamedTuple):
     snaps: bool
 
 
-def source(noise: Noise, stepper: Any, equal: bool, looks: bool) -> tuple[Source, Any]:
+def source(noise: Noise, stepper: Any, controller: Any, looks: bool) -> tuple[Source, Any]:
     """How the path is made, and the key's data; `looks`: steps may be refused to land on events."""
-    how = noise.brownian
+    how, equal = noise.brownian, controller.equal
     if how is None:
         how = "counter" if equal and not looks else "tree"
     elif isinstance(how, str):
@@ -41,24 +40,34 @@ def source(noise: Noise, stepper: Any, equal: bool, looks: bool) -> tuple[Source
         if how == "counter" and not (equal and not looks):
             noise_errors.counter()
     else:
+        how.follows(controller.n if equal and not looks else None)
         how = "given"
-    impl, data = ("", ()) if how == "given" else noise_errors.key_data(noise.key)
+    impl, data = ("", ()) if how == "given" and noise.key is None else noise_errors.key_data(noise.key)
     own = noise.interpretation in stepper.interpretations or noise.name == "additive"
     sign = 0 if own else 1 if noise.interpretation != ITO else -1
     return Source(noise.name, impl, how, sign, how == "tree" and not equal), data
 
 
-@dataclass(frozen=True)
-class PathOf:
-    """The path for a Brownian motion of some shape."""
+def given(noise: Noise) -> Any:
+    """The user's own path."""
+    return None if isinstance(noise.brownian, str) else noise.brownian
+
+
+class PathOf(NamedTuple):
+    """The path for a Brownian motion of some shape, and what of it is not static."""
 
     source: Source
     dtype: Any
+    brownian: Any
+    span: tuple[jax.Array, jax.Array]
+    data: Any
 
-    def __call__(self, shape: tuple[int, ...]) -> Any:
-        kind = {"counter": Counted, "tree": Tree}[self.source.how]
-        return kind(shape, self.dtype, self.source.impl)
+    def __call__(self, shape: tuple[int, ...]) -> tuple[Any, Any]:
+        impl = self.source.impl
+        if self.source.how == "given":
+            return self.brownian.bound(shape, self.dtype, self.span, (impl, self.data) if impl else None)
+        return {"counter": Counted, "tree": Tree}[self.source.how](shape, self.dtype, impl), jnp.asarray(self.data)
 
 
-def driving(source: Source, y: jax.Array) -> Driving:
-    return Driving(source.name, PathOf(source, jnp.dtype(real_dtype(y.dtype))), source.sign)
+def driving(source: Source, y: jax.Array, brownian: Any, span: tuple[jax.Array, jax.Array], data: Any) -> Driving:
+    return Driving(source.name, PathOf(source, jnp.dtype(real_dtype(y.dtype)), brownian, span, data), source.sign)
