@@ -188,7 +188,8 @@ def _given(terms: Terms) -> Given:
     mass, delays, noise = terms.mass, terms.delays, terms.noise
     past = (None, ()) if delays is None else (delays.history, delays.dependent_lags)
     varying = mass if callable(mass) else None
-    return Given(terms.f, terms.explicit, terms.jac, terms.residual, varying, *past, noise and noise.diffusion)
+    driven = (None, None) if noise is None else (noise.diffusion, of_noise.given(noise))
+    return Given(terms.f, terms.explicit, terms.jac, terms.residual, varying, *past, *driven)
 
 
 def _noise(noise: Any, options: Options, span: tuple[Any, Any]) -> tuple:
@@ -197,7 +198,7 @@ def _noise(noise: Any, options: Options, span: tuple[Any, Any]) -> tuple:
         return None, ()
     noise_errors.forwards(*span)
     looks = any(event.trigger.crosses or event.trigger.stays for event in options.events)
-    return of_noise.source(noise, options.method, options.controller.equal, looks)
+    return of_noise.source(noise, options.method, options.controller, looks)
 
 
 def _delayed(terms: Terms, options: Options, ravel: Ravel, span: tuple[Any, Any], stops: Any) -> tuple:
@@ -322,7 +323,7 @@ def build(plan: Plan, arrays: Arrays, capacity: int, traced: bool = True) -> Bui
     at, on = (t0, y0, leaves), OnArrays(ravel, rest, traced, len(added))
     mass = None if arrays.mass is None else jnp.asarray(arrays.mass)
     pasts = () if plan.memory is None else of_delays.pasts(plan.memory, plan.stepper.degree, (t0, y0))
-    noise = None if plan.noise is None else of_noise.driving(plan.noise, y0)
+    noise = plan.noise and of_noise.driving(plan.noise, y0, given.brownian, (t0, t1), arrays.noise)
     field, (of_f, of_explicit, of_jac, *of_noisy) = field_of(given, on, plan.structure, mass, at, pasts, noise)
     observes, of_fn = _observed(on, (plan.keep.fn, *(e.saved for e in events if e.saved is not None)), at)
     happens, of_events = bound(events, on, at, plan.max_events) if plan.max_events else (None, ())
@@ -341,7 +342,7 @@ def build(plan: Plan, arrays: Arrays, capacity: int, traced: bool = True) -> Bui
         integration, of_lags = of_delays.remembering(plan.memory, on, given.dependent_lags, at, *made, happens)
     ts, backs = sorted_times(plan.keeps, jnp.asarray(arrays.ts), jnp.sign(t1 - t0))
     lags = None if arrays.lags is None else jnp.asarray(arrays.lags)
-    noisy = {"of_diffusion": of_noisy[0], "of_path": jnp.asarray(arrays.noise)} if of_noisy else {}
+    noisy = {"of_diffusion": of_noisy[0], "of_path": of_noisy[1]} if of_noisy else {}
     arguments = Arguments(of_f, of_explicit, of_jac, of_fn, leaves, mass, dy0, of_events, lags, of_lags, **noisy)
     inputs = Inputs(y0, arguments, t0, t1, ts, jnp.asarray(arrays.stops))
     inputs = inputs if happens is None else happens.begun(inputs, slope)

@@ -33,6 +33,9 @@ class BrownianPath(eqx.Module):
     function: Callable[[Any], Any]
     integral: Callable[[Any], Any] | None = None
 
+    def follows(self, steps: int | None) -> None:
+        """Raise unless it goes with that many equal steps, None for other ones."""
+
     def bound(self, shape: tuple[int, ...], dtype: Any, span: tuple[Any, Any], key: Key = None) -> tuple[Any, Any]:
         """The path, and what of it is not static. `key`: of the problem, for what methods draw besides."""
 
@@ -65,6 +68,10 @@ class BrownianIncrements(eqx.Module):
         path_errors.rows(self.w, self.area)
         self.impl, self.key = (None, None) if key is None else data_of(key)
 
+    def follows(self, steps: int | None) -> None:
+        """Raise unless it goes with that many equal steps, None for other ones."""
+        path_errors.grid(len(self.w), steps, self.key is not None)
+
     def bound(self, shape: tuple[int, ...], dtype: Any, span: tuple[Any, Any], key: Key = None) -> tuple[Any, Any]:
         path_errors.shape("a row of `w`", self.w.shape[1:], shape)
         w, area, n = self.w.astype(dtype), self.area, len(self.w)
@@ -92,6 +99,9 @@ class BrownianTree(eqx.Module):
 
     def __init__(self, key: Any, t0: Any, t1: Any):
         (self.impl, self.key), self.t0, self.t1 = data_of(key), t0, t1
+
+    def follows(self, steps: int | None) -> None:
+        """Raise unless it goes with that many equal steps, None for other ones."""
 
     def bound(self, shape: tuple[int, ...], dtype: Any, span: tuple[Any, Any], key: Key = None) -> tuple[Any, Any]:
         own = tuple(jnp.asarray(t).astype(span[0].dtype) for t in (self.t0, self.t1))
