@@ -27,7 +27,7 @@ from jaxdiffeq.primitives.scan import scan
 from jaxdiffeq.problems.driven_field import DrivenField
 from jaxdiffeq.types import Increment, Inputs, PyTree, Settings, Sizing, State, StepCotangents, StepView
 
-Columns = Callable[[jax.Array, jax.Array, list], list[jax.Array]]  # (time in a step, y, θ) ↦ some like y
+Columns = Callable[[jax.Array, jax.Array, tuple], list[jax.Array]]  # (time in a step, y, θ) ↦ some like y
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,21 @@ class _Backward(EqualPull):
 
     @functools.cached_property
     def theta(self) -> Active:
-        """What a step depends on besides y."""
+        """The parameters of drift and diffusion."""
+        of_args = jax.tree.leaves(self._numbers.args)
+        return Active(self.active.inputs, tuple(i for i in self.active.where if i in of_args))
+
+    @property
+    def _numbers(self) -> Inputs:
+        """Of the leaves of the inputs, in their places."""
         inputs = self.active.inputs
-        numbers = jax.tree.unflatten(jax.tree.structure(inputs), range(len(jax.tree.leaves(inputs))))
-        felt = set(jax.tree.leaves((numbers.args, numbers.t0, numbers.t1)))
-        return Active(inputs, tuple(i for i in self.active.where if i in felt))
+        return jax.tree.unflatten(jax.tree.structure(inputs), range(len(jax.tree.leaves(inputs))))
+
+    @property
+    def moves(self) -> bool:
+        """Whether steps, and what W does in them, are differentiated."""
+        of_path = jax.tree.leaves(self.integration.field.of_path(self._numbers.args))
+        return self.active.time or any(i in of_path for i in self.active.where)
 
     def sweep(self) -> list[jax.Array]:
         def trip(carry, _):
@@ -90,52 +100,69 @@ class _Backward(EqualPull):
 
     def _back(self, bars: Any, cursors: dict, y1: jax.Array, i: jax.Array) -> tuple:
         """The cotangents, cursors and y before step `i`."""
+        leaves, pull = self.active.leaves(), None
+        if self.moves:
+            path, pull = jax.vjp(lambda leaves: self._path(leaves, i), leaves)
+        else:
+            path = self._path(leaves, i)
+        theta = self.theta.leaves(), path
         before = jnp.zeros_like(y1)
         if self.integration.recorders:
-            y = self._solved(i, y1, lambda of: lambda s, y: of(s, y, self.theta.leaves()))
+            y = self._solved(y1, lambda of: lambda s, y: of(s, y, theta), i)
             bars, before, cursors = self._recorded(bars, dict(cursors), (y, y1), i)
         places = [self.active.where.index(k) for k in self.theta.where]
-        parts = Parts(y1, bars.state.y, [bars.inputs[k] for k in places])
+        of_args = [bars.inputs[k] for k in places]
+        parts = Parts(y1, bars.state.y, [of_args, jax.tree.map(jnp.zeros_like, path) if self.moves else []])
         packing = Packing.of(parts)
-        new = packing.unpack(self._solved(i, packing.pack(parts), functools.partial(self._adjoint, packing)))
-        found = dict(zip(places, new.theta, strict=True))
+        adjoint = functools.partial(self._adjoint, packing, theta)
+        new = packing.unpack(self._solved(packing.pack(parts), adjoint, i))
+        found = dict(zip(places, new.theta[0], strict=True))
         inputs = [found.get(k, x) for k, x in enumerate(bars.inputs)]
+        if pull is not None:
+            inputs = [a + b for a, b in zip(inputs, *pull(new.theta[1]), strict=True)]
         return bars._replace(state=bars.state._replace(y=new.lam + before), inputs=inputs), cursors, new.y
 
     # ---- the equation
 
+    def _path(self, leaves: list, i: jax.Array) -> list[jax.Array]:
+        """Of step `i`: where it begins, its size, w and, if the method asks for it, H."""
+        inputs = self.active.fill(leaves)
+        t, t1 = self.integration.ends(inputs, i)
+        increment = self.integration.asked(inputs, t, inputs.y0, i).over(t, t1, inputs.args)
+        return [t, t1 - t, increment.w, increment.area][: 2 + self.stepper.directions]
+
     def _columns(self, i: jax.Array, drift: bool) -> Columns:
         """h·a alone, or b·w and, if the method asks for it, b·H."""
 
-        def of(s, y, leaves):
+        def of(s, y, theta):
+            leaves, (t, h, *path) = theta
             inputs = self.theta.fill(leaves)
-            t, t1 = self.integration.ends(inputs, i)
             f: DrivenField = self.integration.asked(inputs, t, y, i)
-            at = t + s * (t1 - t)
             if drift:
-                return [(t1 - t).astype(y.dtype) * f.smooth(at, y, inputs.args)]
-            increment, b = f.over(t, t1, inputs.args), f.diffusion(at, y, inputs.args)
-            return [f.times(b, x) for x in (increment.w, increment.area)[: self.stepper.directions]]
+                return [h.astype(y.dtype) * f.smooth(t + s * h, y, inputs.args)]
+            b = f.diffusion(t + s * h, y, inputs.args)
+            return [f.times(b, x) for x in path]
 
         return of
 
-    def _adjoint(self, packing: Packing, of: Columns) -> Callable:
+    def _adjoint(self, packing: Packing, theta: tuple, of: Columns) -> Callable:
         """The same of (y, λ, θ̄)."""
 
         def columns(s, z):
             parts = packing.unpack(z)
-            found, pull = jax.vjp(lambda y, leaves: of(s, y, leaves), parts.y, self.theta.leaves())
+            felt = lambda y, leaves, path: of(s, y, (leaves, path if self.moves else theta[1]))
+            found, pull = jax.vjp(felt, parts.y, theta[0], theta[1] if self.moves else [])
 
             def column(k):
                 lam = [parts.lam if k == j else jnp.zeros_like(parts.lam) for j in range(len(found))]
-                d_y, d_leaves = pull(lam)
-                return packing.pack(Parts(found[k], -d_y, [-x for x in d_leaves]))
+                d_y, *d_theta = pull(lam)
+                return packing.pack(Parts(found[k], -d_y, [[-x for x in part] for part in d_theta]))
 
             return [column(k) for k in range(len(found))]
 
         return columns
 
-    def _solved(self, i: jax.Array, z: jax.Array, along: Callable) -> jax.Array:
+    def _solved(self, z: jax.Array, along: Callable, i: jax.Array) -> jax.Array:
         """z before step `i`, from that after it, by the equation that `along` makes of the columns."""
         drift, noise = (along(self._columns(i, drift)) for drift in (True, False))
         count = self.stepper.directions

@@ -195,11 +195,37 @@ def delayed_true(x):
     return jnp.sum(WEIGHTS * (x[2] * (1 + y)) ** 2)
 
 
+def noisy(x, strategy):
+    """dy = a·y dt + b/50·y∘dW: with so little noise a method of order one has no larger an error than the others."""
+    return jnp.sum(WEIGHTS * along_path(x, strategy, 10_000, saveat=TIMES).ys["y"][:, 0] ** 2)
+
+
+def along_path(x, strategy, n, **options):
+    reversible = isinstance(strategy, jde.ReversibleAdjoint)
+    method = jde.ReversibleHeun() if reversible else jde.StochasticHeun()
+    drift, diffusion = (lambda t, y, x, k=k, c=c: {"y": c * x[k] * y["y"]} for k, c in ((0, 1), (1, 1 / 50)))
+    how = {"key": jax.random.key(5), "noise": "scalar", "interpretation": "stratonovich"}
+    problem = jde.SDEProblem(drift, diffusion, {"y": x[2:]}, (0.0, END), x, **how)
+    return jde.solve(problem, method, gradient=strategy, controller=jde.FixedSteps(n), **options)
+
+
+@functools.cache
+def brownian(n, times=TIMES):
+    """The path, at TIMES or all ends of steps."""
+    solution = along_path(X, jde.ReverseAD(), n, saveat=jde.SaveAt(t1=True))
+    return np.asarray(solution.brownian(jnp.asarray(times)))
+
+
+def noisy_true(x):
+    return jnp.sum(WEIGHTS * (x[2] * jnp.exp(x[0] * TIMES + x[1] / 50 * brownian(10_000))) ** 2)
+
+
 OPTIONS = {
     "ODEProblem": (at_times, at_times_true),
     "mass_matrix": (with_mass, of_pair_true),
     "DAEProblem": (residual, of_pair_true),
     "DDEProblem": (delayed, delayed_true),
+    "SDEProblem": (noisy, noisy_true),
     "ts": (at_times, at_times_true),
     "steps": (steps, steps_true),
     "t1": (end, end_true),
@@ -225,13 +251,40 @@ def gradient_of(name, option):
     return jax.jit(jax.grad(lambda x: loss(x, STRATEGIES[name]())))(X)
 
 
+@functools.cache
+def kept_of_noise(name):
+    """Of a loss of all that equal steps with noise can keep, of a complex state."""
+
+    def loss(x):
+        fn = lambda t, y, args: y * args[0] + jnp.asarray(t, complex)
+        problem = jde.SDEProblem(
+            lambda t, y, args: args[0] * jnp.conj(y),
+            lambda t, y, args: args[1] * y * (1 + 0.3j),
+            x[2:].astype(complex) * (1 - 0.5j),
+            (0.0, x[0]),
+            x.astype(complex),
+            key=jax.random.key(5),
+            interpretation="stratonovich",
+        )
+        saveat = jde.SaveAt(ts=np.array([0.0, 0.31, 0.4]), steps=2, t1=True, fn=fn)
+        how = {"saveat": saveat, "dense": True, "controller": jde.FixedSteps(5), "gradient": STRATEGIES[name]()}
+        solution = jde.solve(problem, jde.ReversibleHeun(), **how)
+        return jnp.sum(jnp.real(solution.ys**2)) + jnp.sum(jnp.imag(solution(jnp.array([0.33, 0.5]))))
+
+    return jax.jit(jax.grad(loss))(X)
+
+
 @pytest.mark.parametrize("option", OPTIONS)
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_option(name, option):
+    reverses = name == "ReversibleAdjoint"
     if not table.serves(STRATEGIES[name], option):
-        with pytest.raises(NotImplementedError, match=f"{name} does not serve {option}"):
+        what = f"({option}|ODEProblem)" if reverses else option
+        with pytest.raises(NotImplementedError, match=f"{name} does not serve {what}"):
             gradient_of(name, option)
         return
+    if reverses and option != "SDEProblem":
+        return assert_close(kept_of_noise(name), kept_of_noise("ReverseAD"))
     true = OPTIONS[option][1]
     same = "ts" if option == "ODEProblem" else option
     assert_close(gradient_of(name, same), jax.grad(true)(X))
@@ -249,6 +302,8 @@ def complex_reference():
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_complex(name):
     assert table.serves(STRATEGIES[name], "complex")
+    if name == "ReversibleAdjoint":
+        return assert_close(kept_of_noise(name), kept_of_noise("ReverseAD"))
     assert_close(jax.jit(jax.grad(lambda x: complex_loss(x, STRATEGIES[name]())))(X), complex_reference())
 
 
@@ -299,15 +354,47 @@ def values(x, strategy):
     return run(x, strategy, saveat=TIMES[1:]).ys["y"][:, 0]
 
 
+def of_path(x, strategy):
+    """The same of an equation with noise."""
+    return along_path(x, strategy, 6, saveat=jde.SaveAt(steps=2)).ys["y"][:, 0]
+
+
+def of_path_true(x, reversible):
+    """By hand, of the steps of the two methods."""
+    moves, found, y, z = np.diff(brownian(6, tuple(np.linspace(0.0, END, 7)))), [], x[2], x[2]
+    for w in moves:
+        c = x[0] * END / 6 + x[1] / 50 * w
+        before, z = (z, 2 * y - z + c * z) if reversible else (y, y + c * y)
+        y = y + c * (before + z) / 2
+        found.append(y)
+    return jnp.stack(found[1::2])
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_mode(name, mode):
-    derivative = jax.jit(lambda x: MODES[mode](lambda x: values(x, STRATEGIES[name]()), x))
+    reverses = name == "ReversibleAdjoint"
+    found = of_path if reverses else values
+    derivative = jax.jit(lambda x: MODES[mode](lambda x: found(x, STRATEGIES[name]()), x))
     if not table.serves(STRATEGIES[name], mode):
         with pytest.raises(NotImplementedError, match=r"jax\.hessian"):
             derivative(X)
         return
-    assert_close(derivative(X), MODES[mode](lambda x: truth(x, TIMES[1:]), X))
+    true = functools.partial(of_path_true, reversible=True) if reverses else lambda x: truth(x, TIMES[1:])
+    assert_close(derivative(X), MODES[mode](true, X))
+
+
+NOISY = [("ReverseAD", mode) for mode in MODES] + [("ForwardAD", mode) for mode in ("grad", "hessian")]
+
+
+@pytest.mark.parametrize(("name", "mode"), NOISY)
+def test_mode_along_a_path(name, mode):
+    derivative = jax.jit(lambda x: MODES[mode](lambda x: of_path(x, STRATEGIES[name]()), x))
+    if not table.serves(STRATEGIES[name], mode):
+        with pytest.raises(NotImplementedError, match=r"jax\.hessian"):
+            derivative(X)
+        return
+    assert_close(derivative(X), MODES[mode](functools.partial(of_path_true, reversible=False), X))
 
 
 @pytest.mark.parametrize("name", ["ReverseAD", "GaussAdjoint"])
