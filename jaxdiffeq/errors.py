@@ -307,6 +307,13 @@ def positive(value: Any, name: str) -> Any:
     return value
 
 
+def implicit_share(theta: Any) -> float:
+    """θ of a θ-method."""
+    if not real_number(theta) or isinstance(theta, bool | np.bool_) or np.ndim(theta) != 0 or not 0 < theta <= 1:
+        raise ValueError(f"`theta` must be a number above 0 and at most 1, but is {theta!r}.")
+    return float(theta)
+
+
 def positive_integer(value: Any, name: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise ValueError(f"`{name}` must be a positive integer, but is {value!r}.")

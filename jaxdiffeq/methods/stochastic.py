@@ -4,6 +4,9 @@ A docstring gives the calculus, the kinds of noise that a method serves, its str
 has an error estimate, what it is good for, and its source.
 """
 
+from jaxdiffeq import errors
+from jaxdiffeq.algebra.newton import NEWTON, Newton
+from jaxdiffeq.steppers.reversible import ReversibleHeunStepper
 from jaxdiffeq.steppers.stochastic import (
     EulerHeunStepper,
     EulerMaruyamaStepper,
@@ -11,6 +14,13 @@ from jaxdiffeq.steppers.stochastic import (
     RKMilStepper,
     StochasticHeunStepper,
     StochasticMidpointStepper,
+)
+from jaxdiffeq.steppers.stochastic_implicit import (
+    ImplicitEMStepper,
+    ImplicitEulerHeunStepper,
+    ImplicitRKMilStepper,
+    ImplicitSRA,
+    SplitStepBEStepper,
 )
 from jaxdiffeq.steppers.stochastic_rk import SRA, SRI, AdditiveSRK, FosterSRK
 from jaxdiffeq.steppers.weak import PL1WMAStepper, WeakIto, WeakStratonovich
@@ -50,6 +60,12 @@ __all__ = [  # noqa: RUF022  by family, as below
     "PL1WMA",
     "RS1",
     "RS2",
+    "ImplicitEM",
+    "ImplicitEulerHeun",
+    "ImplicitRKMil",
+    "SplitStepBE",
+    "SKenCarp",
+    "ReversibleHeun",
 ]
 
 
@@ -156,7 +172,7 @@ def SlowRK() -> FosterSRK:
 
 
 def DRI1() -> WeakIto:
-    """Itô; any noise; weak 2, in the drift 3. Small error constants: the first choice for laws. Debrabant & Rößler 2009."""
+    """Itô; any noise; weak 2, in the drift 3. Small errors: the first choice for laws. Debrabant & Rößler 2009."""
     return WeakIto(stochastic.DRI1)
 
 
@@ -218,3 +234,35 @@ def RS1() -> WeakStratonovich:
 def RS2() -> WeakStratonovich:
     """Stratonovich; any noise; weak 2, in the drift 3. Rößler 2007."""
     return WeakStratonovich(stochastic.RS2)
+
+
+def ImplicitEM(*, theta: float = 1.0, newton: Newton = NEWTON) -> ImplicitEMStepper:
+    """Itô; any noise; strong 1/2 (1 if additive), weak 1. For stiff drifts, on equal steps. Kloeden, Platen 1992."""
+    return ImplicitEMStepper(newton, theta=errors.implicit_share(theta))
+
+
+def ImplicitEulerHeun(*, theta: float = 1.0, newton: Newton = NEWTON) -> ImplicitEulerHeunStepper:
+    """Stratonovich; any noise; strong 1/2 (1 if it commutes), weak 1. For stiff drifts, on equal steps."""
+    return ImplicitEulerHeunStepper(newton, theta=errors.implicit_share(theta))
+
+
+def ImplicitRKMil(*, theta: float = 1.0, newton: Newton = NEWTON) -> ImplicitRKMilStepper:
+    """Both calculi; diagonal or scalar noise; strong 1, weak 1. For stiff drifts, on equal steps."""
+    return ImplicitRKMilStepper(newton, theta=errors.implicit_share(theta))
+
+
+def SplitStepBE(*, newton: Newton = NEWTON) -> SplitStepBEStepper:
+    """Itô; any noise; strong 1/2 (1 if additive), weak 1. Drifts that grow fast, on equal steps. Higham et al. 2002."""
+    return SplitStepBEStepper(newton)
+
+
+def SKenCarp(*, newton: Newton = NEWTON) -> ImplicitSRA:
+    """Additive noise; strong 3/2 for small steps, weak 2; adaptive. L-stable in the drift. Rackauckas & Nie 2020."""
+    return ImplicitSRA(newton)
+
+
+def ReversibleHeun() -> ReversibleHeunStepper:
+    """Stratonovich; any noise; strong 1/2 (1 if additive), weak 1; adaptive. One call a step of drift and diffusion, and
+    steps that can be taken back, for gradients in constant memory. Not for stiff problems. Kidger et al. 2021.
+    """
+    return ReversibleHeunStepper()

@@ -77,6 +77,7 @@ class SRATableau(Tableau):
         for row, total in ((self.alpha, 1.0), (self.beta1, 1.0), (self.beta2, 0.0), (self.error_weights, 0.0)):
             assert len(row) == self.stages, self.source
             check_sum(row, total, self.source, slack)
+        assert len(self.a[-1]) < self.stages or self.a[-1] == self.alpha, self.source  # y₁ is made of the last stage
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -42,10 +42,9 @@ class Problem(NamedTuple):
     def ito(self, t: jax.Array, y: jax.Array, args: Any) -> jax.Array:
         """a + ½ Σₖ Dbᵏ·bᵏ."""
         columns = lambda y: self.kind.matrix(self.diffusion(t, y, args))
-        b, total = columns(y), self.drift(t, y, args)
-        for k in range(b.shape[-1]):
-            total = total + 0.5 * jax.jvp(columns, (y,), (b[..., k],))[1][..., k]
-        return total
+        b = columns(y)
+        slopes = jax.vmap(lambda v, k: jax.jvp(columns, (y,), (v,))[1][..., k], (-1, 0))(b, jnp.arange(b.shape[-1]))
+        return self.drift(t, y, args) + 0.5 * jnp.sum(slopes, 0)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -59,7 +58,7 @@ def fine_path(shape: tuple[int, ...], steps: int, paths: int, seed: int = 0, spa
 
 
 def coarser(path: Any, times: int):
-    """The same path in steps that are `times` as long: ∫W over a part is what W was before, times its width, and more."""
+    """The same path in steps `times` as long: the mean of W over a part is W before it, and W/2 + H of its own."""
     w, area = (x.reshape(-1, times, *x.shape[1:]) for x in path)
     before = np.cumsum(w, 1) - w
     total = w.sum(1)
