@@ -1,0 +1,200 @@
+"""Equations with noise: equal steps against a hand-written scan and diffrax, gradients, adaptive steps, a stiff problem."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import common
+import diffrax as dfx
+import jax
+import jax.numpy as jnp
+import lineax as lx
+import numpy as np
+from jax import lax
+
+import jaxdiffeq as jde
+from jaxdiffeq.noise.normals import pair, seed_of
+
+PATHS, STEPS = 10_000, 200
+GROWTH = np.array([0.3, 0.5])
+
+
+def growth(t, y, p):
+    return p[0] * y
+
+
+def noise_of_growth(t, y, p):
+    return p[1] * y
+
+
+# ---- Euler–Maruyama with every step saved; (key, p) ↦ [steps, *shape]
+
+
+def ours(shape: tuple, dtype: Any) -> Callable:
+    problem = jde.SDEProblem(growth, noise_of_growth, jnp.ones(shape, dtype), (0.0, 1.0), key=jax.random.key(0))
+
+    def run(key, p):
+        return jde.solve(problem, jde.EulerMaruyama(), key=key, args=p, controller=jde.FixedSteps(STEPS)).ys[1:]
+
+    return run
+
+
+def by_hand(shape: tuple, dtype: Any) -> Callable:
+    def run(key, p):
+        dt, seed = jnp.asarray(1 / STEPS, dtype), seed_of(jax.random.key_data(key), 1)
+
+        def step(y, i):
+            z, _ = pair(seed, i, shape, dtype)
+            y = y + dt * growth(0.0, y, p) + noise_of_growth(0.0, y, p) * (jnp.sqrt(dt) * z)
+            return y, y
+
+        return lax.scan(step, jnp.ones(shape, dtype), jnp.arange(STEPS, dtype=jnp.uint32))[1]
+
+    return run
+
+
+def by_hand_with_jax_random(shape: tuple, dtype: Any) -> Callable:
+    def run(key, p):
+        dt = jnp.asarray(1 / STEPS, dtype)
+
+        def step(y, i):
+            z = jax.random.normal(jax.random.fold_in(key, i), shape, dtype)
+            y = y + dt * growth(0.0, y, p) + noise_of_growth(0.0, y, p) * (jnp.sqrt(dt) * z)
+            return y, y
+
+        return lax.scan(step, jnp.ones(shape, dtype), jnp.arange(STEPS))[1]
+
+    return run
+
+
+def diffrax(shape: tuple, dtype: Any, tree: bool = False) -> Callable:
+    def run(key, p):
+        like = jax.ShapeDtypeStruct(shape, dtype)
+        path = dfx.VirtualBrownianTree(0.0, 1.0, 0.5 / STEPS, like, key) if tree else dfx.UnsafeBrownianPath(like, key)
+        diagonal = lx.DiagonalLinearOperator if shape else lambda b: b
+        terms = dfx.MultiTerm(
+            dfx.ODETerm(growth), dfx.ControlTerm(lambda t, y, p: diagonal(noise_of_growth(t, y, p)), path)
+        )
+        return dfx.diffeqsolve(
+            terms,
+            dfx.Euler(),
+            0.0,
+            1.0,
+            1 / STEPS,
+            jnp.ones(shape, dtype),
+            p,
+            saveat=dfx.SaveAt(steps=True),
+            max_steps=STEPS,
+            adjoint=dfx.RecursiveCheckpointAdjoint() if tree else dfx.ForwardMode(),  # the other path takes no other
+            throw=False,
+        ).ys
+
+    return run
+
+
+def diffrax_tree(shape: tuple, dtype: Any) -> Callable:
+    return diffrax(shape, dtype, tree=True)
+
+
+CONTESTANTS = {
+    "ours": ours,
+    "scan": by_hand,
+    "scan, jax.random": by_hand_with_jax_random,
+    "diffrax, unsafe": diffrax,
+    "diffrax, tree": diffrax_tree,
+}
+
+
+def ensemble(make: Callable, lanes: bool, dtype: Any) -> Callable:
+    """(key, p) ↦ [paths, steps] or [steps, paths]."""
+    if not lanes:
+        return make((PATHS,), dtype)
+    return lambda key, p: jax.vmap(make((), dtype), (0, None))(jax.random.split(key, PATHS), p)
+
+
+def loss_of(fun: Callable) -> Callable:
+    return lambda key, p: jnp.mean((fun(key, p) - 1) ** 2)
+
+
+def off(ys: jax.Array, lanes: bool) -> float:
+    """The mean at the end, less e^a, in standard errors."""
+    ends = np.asarray(ys[:, -1] if lanes else ys[-1], np.float64)
+    return float(abs(ends.mean() - math.exp(GROWTH[0])) / (ends.std() / math.sqrt(PATHS)))
+
+
+def prepared(fun: Callable, *args: Any) -> Callable:
+    compiled = jax.jit(fun).lower(*args).compile()
+    return lambda: compiled(*args)
+
+
+def equal_steps(lanes: bool, dtype: Any) -> Iterator[dict]:
+    key, p = jax.random.key(1), jnp.asarray(GROWTH, dtype)
+    runs = {name: prepared(ensemble(make, lanes, dtype), key, p) for name, make in CONTESTANTS.items()}
+    what = {"what": f"{'vmap over keys' if lanes else 'one state'}, {jnp.dtype(dtype).name}"}
+    errors = {name: off(run(), lanes) for name, run in runs.items()}
+    slow = {name: runs.pop(name) for name in ("diffrax, tree",)}
+    seconds = common.interleaved(runs, rounds=21)
+    mid = common.medians(seconds)
+    tree = common.interleaved({"ours": runs["ours"], **slow}, rounds=5)
+    mid |= common.medians(tree)
+    for name, target in (
+        ("scan", 1.1),
+        ("scan, jax.random", None),
+        ("diffrax, unsafe", 0.7),
+        ("diffrax, tree", 0.05),
+    ):
+        share = common.ratio(tree if name in slow else seconds, "ours", name)
+        yield row("forward, over " + name, what, share, target, mid["ours"], mid[name], errors["ours"], errors[name])
+
+
+def gradients(lanes: bool, dtype: Any) -> Iterator[dict]:
+    """Of a mean over all values saved, over the time of that mean; beside the same of the hand-written scan."""
+    key, p = jax.random.key(1), jnp.asarray(GROWTH, dtype)
+    runs, found = {}, {}
+    for name in ("ours", "scan"):
+        loss = loss_of(ensemble(CONTESTANTS[name], lanes, dtype))
+        runs[name] = prepared(loss, key, p)
+        runs[f"{name}, gradient"] = prepared(jax.value_and_grad(loss, argnums=1), key, p)
+        found[name] = np.asarray(runs[f"{name}, gradient"]()[1])
+    seconds = common.interleaved(runs, rounds=11)
+    mid = common.medians(seconds)
+    what = {"what": f"{'vmap over keys' if lanes else 'one state'}, {jnp.dtype(dtype).name}"}
+    differ = common.relative_error(found["ours"], found["scan"])
+    for over, target in (("ours", 3.5), ("scan, gradient", None)):
+        share = common.ratio(seconds, "ours, gradient", over)
+        name = "its own forward" if over == "ours" else "that of the scan"
+        yield row(f"gradient, over {name}", what, share, target, mid["ours, gradient"], mid[over], differ, None)
+
+
+def row(
+    table: str, what: dict, ratio: float, target: float | None, mine: float, peer: float, *errors: float | None
+) -> dict:
+    return {
+        "over": table,
+        **what,
+        "ours, ms": mine * 1e3,
+        "peer, ms": peer * 1e3,
+        "ratio": ratio,
+        "at most": target,
+        "met": None if target is None else common.verdict(ratio, target),
+        "error, ours": errors[0],
+        "error, peer": errors[1],
+    }
+
+
+def rows() -> Iterator[dict]:
+    for dtype in (jnp.float32, jnp.float64):
+        for lanes in (False, True):
+            yield from equal_steps(lanes, dtype)
+    for lanes in (False, True):
+        yield from gradients(lanes, jnp.float64)
+
+
+def main() -> None:
+    common.report("noise", "Equations with noise", common.gather(rows()))
+
+
+if __name__ == "__main__":
+    main()
