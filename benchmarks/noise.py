@@ -135,9 +135,9 @@ def equal_steps(lanes: bool, dtype: Any) -> Iterator[dict]:
     what = {"what": f"{'vmap over keys' if lanes else 'one state'}, {jnp.dtype(dtype).name}"}
     errors = {name: off(run(), lanes) for name, run in runs.items()}
     slow = {name: runs.pop(name) for name in ("diffrax, tree",)}
-    seconds = common.interleaved(runs, rounds=21)
+    seconds = common.interleaved(runs, rounds=15)
     mid = common.medians(seconds)
-    tree = common.interleaved({"ours": runs["ours"], **slow}, rounds=5)
+    tree = common.interleaved({"ours": runs["ours"], **slow}, rounds=3)
     mid |= common.medians(tree)
     for name, target in (
         ("scan", 1.1),
@@ -168,6 +168,116 @@ def gradients(lanes: bool, dtype: Any) -> Iterator[dict]:
         yield row(f"gradient, over {name}", what, share, target, mid["ours, gradient"], mid[over], differ, None)
 
 
+# ---- adaptive steps
+
+
+def predators(t, y, p):
+    a, b, c, d = p
+    x, w = y
+    return jnp.stack([a * x - b * x * w, -c * w + d * x * w])
+
+
+LOTKA = jde.SDEProblem(
+    predators, lambda t, y, p: 0.1 * y, jnp.ones(2), (0.0, 10.0), jnp.array([1.5, 1, 3, 1]), key=jax.random.key(0)
+)
+END = jde.SaveAt(t1=True)
+TRIED = 64
+
+
+def one_by_one(solve: Callable) -> Callable:
+    """() ↦ the ends and the numbers of steps tried, one path after the other."""
+    keys = jax.random.split(jax.random.key(3), TRIED)
+
+    def one(key):
+        sol = solve(key)
+        return sol.ys[-1], sol.stats.steps
+
+    return prepared(lambda keys: lax.map(one, keys), keys)
+
+
+def with_equal_steps(method: Any, n: int, brownian: str) -> Callable:
+    how = {"controller": jde.FixedSteps(n), "max_steps": max(n, 1), "saveat": END}
+    return one_by_one(lambda key: jde.solve(LOTKA, method, key=key, brownian=brownian, **how))
+
+
+def adaptively(tol: float) -> Callable:
+    how = {"rtol": tol, "atol": tol, "saveat": END, "max_steps": 100_000}
+    return one_by_one(lambda key: jde.solve(LOTKA, jde.SOSRI(), key=key, **how))
+
+
+def adaptive() -> Iterator[dict]:
+    """At equal strong error, E|y(10) − reference|² on the same paths; and at equal numbers of steps."""
+    reference = np.asarray(with_equal_steps(jde.SRIW1(), 2**16, "tree")()[0])
+    error = lambda ys: float(np.sqrt(np.mean((np.asarray(ys) - reference) ** 2)))
+    numbers = 2 ** np.arange(7, 13)
+    strong = [error(with_equal_steps(jde.SRIW1(), int(n), "tree")()[0]) for n in numbers]
+    for tol in (1e-2, 1e-3):
+        ours = adaptively(tol)
+        ys, tried = ours()
+        found, attempts = error(ys), int(np.mean(tried))
+        n = int(np.exp(np.interp(np.log(found), np.log(strong[::-1]), np.log(numbers[::-1]))))
+        peers = {
+            "SRIW1 on the tree, equal error": with_equal_steps(jde.SRIW1(), n, "tree"),
+            "SRIW1 by the counter, equal error": with_equal_steps(jde.SRIW1(), n, "counter"),
+            "SOSRI by the counter, equal number of steps": with_equal_steps(jde.SOSRI(), attempts, "counter"),
+        }
+        seconds = common.interleaved({"ours": ours, **peers}, rounds=11)
+        mid = {name: value / TRIED for name, value in common.medians(seconds).items()}
+        theirs = error(peers["SRIW1 on the tree, equal error"]()[0])
+        for name, target in zip(peers, (1.0, 1.0, 4.0), strict=True):
+            what = {"what": f"Lotka–Volterra, rtol {tol:g}, {attempts if 'number' in name else n} steps"}
+            errors = (None, None) if "number" in name else (found, theirs)
+            yield row(
+                "adaptive, over " + name,
+                what,
+                common.ratio(seconds, "ours", name),
+                target,
+                mid["ours"],
+                mid[name],
+                *errors,
+            )
+
+
+# ---- a stiff equation
+
+MU, SPAN = 1e3, 200.0
+OSCILLATOR = jde.SDEProblem(
+    lambda t, y, p: jnp.stack([y[1], MU * (1 - y[0] ** 2) * y[1] - y[0]]),
+    lambda t, y, p: jnp.array([0.01, 0.0]),
+    jnp.array([2.0, -2 / 3e3]),
+    (0.0, SPAN),
+    key=jax.random.key(0),
+    noise="additive",
+)
+EULER_STEPS = int(SPAN * 4000)
+"""about the fewest: with three thousand a unit of time paths that reach y = 2.5 blow up"""
+
+
+def stiff_path(method: Any, number: int, seed: int, **options: Any) -> Callable:
+    """() ↦ y(T) of so many paths at a time."""
+    keys = jax.random.split(jax.random.key(seed), number)
+    how = {"saveat": END, "throw": False, **options}
+    return prepared(jax.vmap(lambda key: jde.solve(OSCILLATOR, method, key=key, **how).ys[-1, 0]), keys)
+
+
+def stiff() -> Iterator[dict]:
+    """At equal weak error: both means are within what 256 paths can tell; Euler's steps are as long as is stable."""
+    number = 256
+    exact = np.mean(stiff_path(jde.SKenCarp(), 4096, 5, rtol=1e-5, atol=1e-5)())
+    runs = {
+        "ours": stiff_path(jde.SKenCarp(), number, 6, rtol=1e-2, atol=1e-2),
+        "EulerMaruyama": stiff_path(
+            jde.EulerMaruyama(), number, 7, controller=jde.FixedSteps(EULER_STEPS), max_steps=EULER_STEPS
+        ),
+    }
+    seconds = common.interleaved(runs, rounds=3)
+    mid = {name: value / number for name, value in common.medians(seconds).items()}
+    errors = [float(abs(np.mean(run()) - exact) / (np.std(run()) / math.sqrt(number))) for run in runs.values()]
+    share = common.ratio(seconds, "ours", "EulerMaruyama")
+    what = {"what": "Van der Pol, μ = 1e3, additive noise; rtol 1e-2"}
+    yield row("SKenCarp, over EulerMaruyama", what, share, 0.02, mid["ours"], mid["EulerMaruyama"], *errors)
+
+
 def row(
     table: str, what: dict, ratio: float, target: float | None, mine: float, peer: float, *errors: float | None
 ) -> dict:
@@ -190,10 +300,20 @@ def rows() -> Iterator[dict]:
             yield from equal_steps(lanes, dtype)
     for lanes in (False, True):
         yield from gradients(lanes, jnp.float64)
+    yield from adaptive()
+    yield from stiff()
 
 
 def main() -> None:
-    common.report("noise", "Equations with noise", common.gather(rows()))
+    notes = (
+        f"Forward and gradient: Euler–Maruyama, {PATHS} paths of geometric Brownian motion, {STEPS} steps, each saved; the"
+        " error is that of the mean at the end, in standard errors, and that of a gradient the relative distance to the"
+        " scan's. The scan draws the same numbers as we do; with jax.random it is what one would write.",
+        f"Adaptive: {TRIED} paths, one after the other, times of one; the error is √E|y(10) − reference|² along the path.",
+        "Stiff: 256 paths at a time, times of one; the error is that of the mean of y₁(200), in standard errors."
+        " EulerMaruyama takes the longest steps with which it is stable, so that it can't be had for less.",
+    )
+    common.report("noise", "Equations with noise", common.gather(rows()), notes)
 
 
 if __name__ == "__main__":
