@@ -314,6 +314,15 @@ def implicit_share(theta: Any) -> float:
     return float(theta)
 
 
+def stabilized(stages: Any, tables: tuple) -> Any:
+    """The first of the tables with as many stages."""
+    fewest, most = tables[0].stages, tables[-1].stages
+    whole = isinstance(stages, int | np.integer) and not isinstance(stages, bool)
+    if not (whole and fewest <= stages <= most):
+        raise ValueError(f"`stages` must be an integer from {fewest} to {most}, but is {stages!r}.")
+    return next(table for table in tables if table.stages >= stages)
+
+
 def positive_integer(value: Any, name: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise ValueError(f"`{name}` must be a positive integer, but is {value!r}.")

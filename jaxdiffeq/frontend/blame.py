@@ -71,6 +71,32 @@ def _rows_without(plan: Plan, arrays: Arrays, t: Any, y: jax.Array, row: Any) ->
     return jax.lax.map(finite, jnp.arange(n))
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _diffusion(plan: Plan, arrays: Arrays, t: Any, y: jax.Array) -> jax.Array:
+    """One number of each row of the diffusion, the worst. Shapes: [n]."""
+    parts = build(plan, arrays, 1)
+    field = parts.integration.field
+    b = field.diffusion(t, y, parts.inputs.args)
+    return jnp.sum(b.reshape(y.size, -1), axis=1)
+
+
+def diffusion_not_finite(plan: Plan, arrays: Arrays, solution: Any) -> tuple[str, str]:
+    """Where the diffusion is not finite at the last state, and what to do; empty if it is, or there is none."""
+    if plan.noise is None:
+        return "", ""
+    t, y = np.asarray(solution.t_end), plan.ravel.pack(solution.y_end)
+    b = _diffusion(plan, arrays, t, y)
+    row = _first(b)
+    if row is None:
+        return "", ""
+    name, state = plan.ravel.name(row), np.asarray(y).reshape(-1)[row]
+    return (
+        f"the diffusion is {_kind(np.asarray(b)[row])} at t = {float(t):.9g}, in row {name} = {state:.6g}",
+        "A step may carry y out of the domain of a root or a logarithm, however right the model is: write "
+        "jnp.sqrt(jnp.maximum(y, 0)), take shorter steps, or solve for another variable, such as log y.",
+    )
+
+
 def not_finite(plan: Plan, arrays: Arrays, solution: Any, dt: Any) -> tuple[str, str]:
     """Which of f and its derivatives is not finite, where and when, and what to do; empty if all of them are."""
     t = np.asarray(solution.t_end)

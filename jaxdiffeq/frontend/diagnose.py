@@ -51,6 +51,7 @@ ADVICE = {
 RUN_AWAY = (
     " An explicit method may run away like this on a stiff problem: use an implicit one, such as Rodas5P() or BDF()."
 )
+IMPLICIT = "ImplicitEM(), or SKenCarp() for additive noise"
 OUT_OF_DOMAIN = (
     "If the solution itself leaves there, end the solve by an `Event`, or look at f; else give a smaller `atol`, or "
     "the domain some `slack`."
@@ -87,6 +88,8 @@ def _blamed(plan: Plan, arrays: Arrays, solution: Solution) -> tuple[str, str]:
     result, why, advice = Result(int(solution.result)), "", ""
     if result is Result.nonfinite and (culprit := blame.event_not_finite(plan, arrays, solution)):
         why, advice = culprit, "Look at what it is given: the last row of `solution.events` has the state before it."
+    elif result is Result.nonfinite and (culprit := blame.diffusion_not_finite(plan, arrays, solution))[0]:
+        why, advice = culprit
     elif result is Result.nonfinite:
         why, advice = blame.not_finite(plan, arrays, solution, _moves(solution))
         explicit = int(solution.stats.jac_evals) == 0 and int(solution.stats.accepted) > 0
@@ -102,7 +105,13 @@ def _blamed(plan: Plan, arrays: Arrays, solution: Solution) -> tuple[str, str]:
     elif result is Result.event_limit_reached and solution.events is not None:
         why, advice = blame.too_many_events(solution)
     half = jnp.finfo(plan.ravel.dtype).bits <= 16
-    return why, (advice or ADVICE[result][1]) + HALF * half
+    advice = (advice or ADVICE[result][1]) + HALF * half
+    return why, advice if plan.noise is None else _for_noise(advice)
+
+
+def _for_noise(advice: str) -> str:
+    """The same with methods that take noise."""
+    return advice.replace("Rodas5P() or BDF()", IMPLICIT).replace("Vern9()", "SOSRI()")
 
 
 def _moves(solution: Solution) -> Any:

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from jaxdiffeq import errors, methods
+from jaxdiffeq.engine.control import Revisiting
 from jaxdiffeq.gradients import support
 from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.methods.choice import Recommendation, Traits, choose
@@ -54,6 +55,8 @@ class Options:
             gradient = DISCRETE if hasattr(gradient, "bind") else gradient
         controller = stepper.controller if self.controller is None else self.controller
         errors.controlled(stepper, controller, self.first_step)
+        if terms.noise is not None and terms.noise.name == "general" and not equal:
+            controller = Revisiting(controller)
         has_delays, has_noise = terms.delays is not None, terms.noise is not None
         support.check(gradient, self.dense, self.regularisers, terms.is_residual, has_delays, self.events, has_noise)
         stepper = stepper.on_equal_steps if equal else stepper

@@ -7,6 +7,7 @@ has an error estimate, what it is good for, and its source.
 from jaxdiffeq import errors
 from jaxdiffeq.algebra.newton import NEWTON, Newton
 from jaxdiffeq.steppers.reversible import ReversibleHeunStepper
+from jaxdiffeq.steppers.stabilized import SROCK2Stepper
 from jaxdiffeq.steppers.stochastic import (
     EulerHeunStepper,
     EulerMaruyamaStepper,
@@ -24,7 +25,7 @@ from jaxdiffeq.steppers.stochastic_implicit import (
 )
 from jaxdiffeq.steppers.stochastic_rk import SRA, SRI, AdditiveSRK, FosterSRK
 from jaxdiffeq.steppers.weak import PL1WMAStepper, WeakIto, WeakStratonovich
-from jaxdiffeq.tableaux import stochastic
+from jaxdiffeq.tableaux import stabilized, stochastic
 
 __all__ = [  # noqa: RUF022  by family, as below
     "EulerMaruyama",
@@ -66,6 +67,7 @@ __all__ = [  # noqa: RUF022  by family, as below
     "SplitStepBE",
     "SKenCarp",
     "ReversibleHeun",
+    "SROCK2",
 ]
 
 
@@ -262,7 +264,15 @@ def SKenCarp(*, newton: Newton = NEWTON) -> ImplicitSRA:
 
 
 def ReversibleHeun() -> ReversibleHeunStepper:
-    """Stratonovich; any noise; strong 1/2 (1 if additive), weak 1; adaptive. One call a step of drift and diffusion, and
-    steps that can be taken back, for gradients in constant memory. Not for stiff problems. Kidger et al. 2021.
+    """Stratonovich; any noise; strong 1/2 (1 if it commutes), weak 1; adaptive. One call a step of drift and diffusion
+    and steps that can be taken back, for gradients in constant memory. Not for stiff problems. Kidger et al. 2021.
     """
     return ReversibleHeunStepper()
+
+
+def SROCK2(stages: int = 10) -> SROCK2Stepper:
+    """Itô; any noise; weak 2. Explicit and stable while dt times the largest rate is below 0.43·stages²: for heat and
+    what is like it, with noise that is smooth in space, on equal steps. Stages from 4 to 200, or the next number there
+    is a table for. Abdulle, Vilmart & Zygalakis 2013.
+    """
+    return SROCK2Stepper(errors.stabilized(stages, stabilized.ROCK2))
