@@ -6,6 +6,7 @@ has an error estimate, what it is good for, and its source.
 
 from jaxdiffeq import errors
 from jaxdiffeq.algebra.newton import NEWTON, Newton
+from jaxdiffeq.steppers.langevin import ALIGNStepper, BAOABStepper, QUICSORTStepper, ShOULDStepper, UBUStepper
 from jaxdiffeq.steppers.reversible import ReversibleHeunStepper
 from jaxdiffeq.steppers.stabilized import SROCK2Stepper
 from jaxdiffeq.steppers.stochastic import (
@@ -276,3 +277,35 @@ def SROCK2(stages: int = 10) -> SROCK2Stepper:
     is a table for. Abdulle, Vilmart & Zygalakis 2013.
     """
     return SROCK2Stepper(errors.stabilized(stages, stabilized.ROCK2))
+
+
+# -------------------- motion with friction and noise ------------------------------------------------------------------
+
+LANGEVIN = ("BAOAB", "UBU", "ALIGN", "ShOULD", "QUICSORT")
+
+
+def BAOAB() -> BAOABStepper:
+    """Langevin motion; strong 1, weak 2, and the right density of positions to order 4 where friction is strong. One
+    call of the force a step, on equal steps: the first choice for sampling. Leimkuhler & Matthews 2013.
+    """
+    return BAOABStepper()
+
+
+def UBU() -> UBUStepper:
+    """Langevin motion; strong 2, weak 2. One call of the force a step, on equal steps. Zapatero 2017."""
+    return UBUStepper()
+
+
+def ALIGN() -> ALIGNStepper:
+    """Langevin motion; strong 2, weak 2; adaptive. One call of the force a step. Foster et al. 2021."""
+    return ALIGNStepper()
+
+
+def ShOULD() -> ShOULDStepper:
+    """Langevin motion; strong 3, weak 3. Two calls of the force a step, on equal steps. Foster et al. 2021."""
+    return ShOULDStepper()
+
+
+def QUICSORT() -> QUICSORTStepper:
+    """Langevin motion; strong 3, weak 3. Two calls of the force, contractive, on equal steps. Foster et al. 2021."""
+    return QUICSORTStepper()
