@@ -1,4 +1,4 @@
-"""Equations with noise: equal steps against a hand-written scan and diffrax, gradients, adaptive steps, a stiff problem."""
+"""Equations with noise: equal steps against a scan and diffrax, gradients, adaptive steps, a stiff equation."""
 
 from __future__ import annotations
 
@@ -306,10 +306,10 @@ def rows() -> Iterator[dict]:
 
 def main() -> None:
     notes = (
-        f"Forward and gradient: Euler–Maruyama, {PATHS} paths of geometric Brownian motion, {STEPS} steps, each saved; the"
-        " error is that of the mean at the end, in standard errors, and that of a gradient the relative distance to the"
+        f"Forward and gradient: Euler–Maruyama, {PATHS} paths of geometric Brownian motion, {STEPS} steps, each saved; the error"
+        " is that of the mean at the end, in standard errors, and that of a gradient the relative distance to the"
         " scan's. The scan draws the same numbers as we do; with jax.random it is what one would write.",
-        f"Adaptive: {TRIED} paths, one after the other, times of one; the error is √E|y(10) − reference|² along the path.",
+        f"Adaptive: {TRIED} paths one after the other, times of one; the error is √E|y(10) − reference|² of each path.",
         "Stiff: 256 paths at a time, times of one; the error is that of the mean of y₁(200), in standard errors."
         " EulerMaruyama takes the longest steps with which it is stable, so that it can't be had for less.",
     )
