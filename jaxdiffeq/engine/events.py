@@ -235,7 +235,7 @@ class Events:
         """When a timer acts, or where a condition is zero, where something else may act too."""
         (after, info), timer = at, member.first - (self.nothing.size - len(self.timers))
         t, acts = after.t, jnp.any(which)
-        if member.size == 0 or len(self.members) == 1 and inputs.stops.size == 0:
+        if member.size == 0 or (len(self.members) == 1 and inputs.stops.size == 0):
             return t
         if timer >= 0:
             return jnp.where(acts, after.events.timers[timer], t)

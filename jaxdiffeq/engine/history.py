@@ -33,7 +33,19 @@ from jaxdiffeq.problems.past import (
     rows_of,
     windows_at,
 )
-from jaxdiffeq.types import Inputs, PyTree, Result, Settings, Shapes, Sizing, State, Step, StepCotangents, StepView, Work
+from jaxdiffeq.types import (
+    Inputs,
+    PyTree,
+    Result,
+    Settings,
+    Shapes,
+    Sizing,
+    State,
+    Step,
+    StepCotangents,
+    StepView,
+    Work,
+)
 
 
 @dataclass(frozen=True)
