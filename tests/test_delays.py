@@ -1,7 +1,9 @@
 """Equations with delays: right values, the order of every family across breaking points, gradients, the memory."""
 
 import functools
+import itertools
 import math
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -369,25 +371,142 @@ def test_what_is_wrong_is_said(fields, message):
         jde.solve(of_decay().replace(**fields), jde.Tsit5())
 
 
-def test_events_happen_and_have_no_derivatives_yet():
-    """y′ = −y(t − 1) from 1, with 0.3 more where it comes down to a half; a lag later the jumps are known."""
-    gain = jde.Event(lambda t, y, args: y[0] - 0.5, lambda t, y, args: y + args, direction=-1)
+# -------------------- events: what jumps comes back a lag later -------------------------------------------------------
 
-    def solve(amount):
-        problem = jde.DDEProblem(
-            lambda t, y, h, args: -h(t - 1.0),
-            jnp.ones(1),
-            (0.0, 1.9),
-            amount,
-            history=lambda s, args: jnp.ones(1),
-            lags=1.0,
-        )
-        return jde.solve(problem, jde.Tsit5(), events=gain, saveat=jnp.array([0.9, 1.9]), rtol=1e-9, atol=1e-9)
 
-    sol = solve(0.3)
-    np.testing.assert_allclose(sol.events.ts[:2], [0.5, 0.8], rtol=1e-12)
-    # 0.6 at 1; from there less by the integrals of 1 − s to 0.5, 1.3 − s to 0.8, 1.6 − s to 0.9, and two gains more
-    assert int(sol.events.count) == 4
-    np.testing.assert_allclose(sol.ys[:, 0], [0.7, 0.6 - 0.375 - 0.195 - 0.075 + 0.6], rtol=1e-7, atol=1e-7)
-    with pytest.raises(NotImplementedError, match="DDEProblem with events"):
-        jax.grad(lambda a: solve(a).ys[-1, 0])(0.3)
+JUMP = jnp.array([1.0, 0.5, 2.0, 1.0, 1.1])
+"""a rate, the value at which something is added, how much, the lag, and the history"""
+
+
+def with_a_jump(p, end, **lags):
+    """y′ = −p₀·y(t − p₃) from p₄, with p₂ more where it comes down to p₁."""
+    gain = jde.Event(lambda t, y, p: y[0] - p[1], lambda t, y, p: y + p[2], direction=-1)
+    f, history = (lambda t, y, h, p: -p[0] * h(t - p[3])), (lambda s, p: p[4:])
+    problem = jde.DDEProblem(f, p[4:], (0.0, end), p, history=history, **lags)
+    return jde.solve(problem, jde.BS3(), events=gain, rtol=1e-9, atol=1e-9, saveat=END).ys[-1, 0]
+
+
+def with_a_jump_true(p, end):
+    """By the method of steps, for p₃ + T < end < 2p₃, where T is the time of the event."""
+    rate, value, gain, lag, start = p
+    since = end - lag
+    first = start * (1 - rate * lag) + gain
+    return first - rate * (start * (since - rate * since**2 / 2) + gain * (since - (1 - value / start) / rate))
+
+
+@pytest.mark.parametrize(
+    "lags",
+    [{"lags": lambda p: p[3]}, pytest.param({"dependent_lags": lambda t, y, p: p[3]}, marks=pytest.mark.slow)],
+    ids=["constant", "varying"],
+)
+def test_jumps_come_back_a_lag_later(lags):
+    """Values and derivatives in both modes, of a solution made of polynomials that the method has exactly."""
+    end = lambda p: with_a_jump(p, 1.9, **lags)
+    value, *found = jax.jit(lambda p: (end(p), jax.jacfwd(end)(p), jax.grad(end)(p)))(JUMP)
+    np.testing.assert_allclose(value, with_a_jump_true(JUMP, 1.9), rtol=1e-12)
+    for slopes in found:
+        np.testing.assert_allclose(slopes, jax.grad(with_a_jump_true)(JUMP, 1.9), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", [jde.Tsit5(), jde.Kvaerno3()], ids=str)
+def test_the_order_of_a_method_survives_jumps(method):
+    """Of y and of f by what comes back, at steps that a dose at 0.3 and lags of 1 and 0.7 have nothing to do with."""
+    f = lambda t, y, h, _: nonlinear(t, y, h, _) - 0.5 * h(t - 0.7) ** 2
+    dose = jde.PresetTimes([0.3], lambda t, y, _: y + 0.7)
+
+    def end(n, of=method, **options):
+        controller = jde.FixedSteps(dt=1 / n) if n else None
+        problem = jde.DDEProblem(f, jnp.ones(1), (0.0, 2.5), history=lambda s, _: jnp.ones(1) + s, lags=(1.0, 0.7))
+        return float(jde.solve(problem, of, events=dose, controller=controller, saveat=END, **options).ys[-1, 0])
+
+    true = end(None, jde.Vern7(), rtol=1e-12, atol=1e-12)
+    slope = math.log2(abs(end(24) - true) / abs(end(48) - true))
+    assert slope > ORDERS[method] - 0.4, slope
+
+
+def test_infusions_and_integrals():
+    """y′ = −y(t − 1) with 2 more a unit of time from 0.2 to 0.5; and ∫y."""
+    infusion = jde.Doses(0.2, 0.6, lambda y, amount: y + amount, duration=0.3)
+    integral = jde.Integrate(lambda t, y, args: y[0])
+    at = jnp.array([0.5, 1.0, 1.9])
+    sol = jde.solve(of_decay(1.9), jde.Tsit5(), events=[infusion, integral], rtol=1e-9, atol=1e-9, saveat=at)
+    until = 0.9 - 0.9**2 / 2 + 2 * (0.3**2 / 2 + 0.3 * 0.4)  # ∫y up to 0.9
+    np.testing.assert_allclose(sol.ys[:, 0], [1.1, 0.6, 0.6 - until], rtol=1e-10)
+    # up to 1, and from there 0.6 less ∫(1.9 − s)·y(s) up to 0.9
+    first = 1 - 0.5 + 2 * (0.3**2 / 2 + 0.3 * 0.5)
+    late = sum(w * (0.9 - s) * (1 - s + 2 * min(max(s - 0.2, 0), 0.3)) for s, w in in_pieces(0, 0.2, 0.5, 0.9))
+    np.testing.assert_allclose(sol.integrals[0], first + 0.6 * 0.9 - late, rtol=1e-9)
+
+
+def in_pieces(*ends):
+    """Nodes and weights of a quadrature that is exact for cubics between the ends."""
+    rule = np.stack(np.polynomial.legendre.leggauss(2), axis=1)
+    pairs = itertools.pairwise(ends)
+    return [(a + (b - a) * (x + 1) / 2, w * (b - a) / 2) for a, b in pairs for x, w in rule]
+
+
+@pytest.mark.slow
+def test_gradients_of_an_equation_of_neutral_type_with_doses():
+    """By a rate, both lags, the history, the time and the amount of a dose, which all move where the slope jumps."""
+
+    def end(p):
+        f = lambda t, y, h, p: -p[0] * h(t - p[1]) * y + 0.3 * h(t - p[2], derivative=True)
+        dose = jde.Doses(p[4:5], p[5:6], lambda y, amount: y + amount)
+        history = lambda s, p: p[3:4] * (1 + 0.5 * jnp.sin(s))
+        lags = lambda p: (p[1], p[2])
+        problem = jde.DDEProblem(f, p[3:4], (0.0, 2.2), p, history=history, lags=lags, neutral=True)
+        return jde.solve(problem, jde.BS3(), events=dose, saveat=END, rtol=1e-8, atol=1e-8).ys[-1, 0]
+
+    at, value = jnp.array([0.8, 0.7, 0.45, 1.2, 0.33, 0.5]), jax.jit(end)
+    differences = [(value(at + e) - value(at - e)) / 2e-5 for e in 1e-5 * jnp.eye(6)]
+    forward, reverse = jax.jit(lambda p: (jax.jacfwd(end)(p), jax.grad(end)(p)))(at)
+    np.testing.assert_allclose(forward, differences, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(reverse, forward, rtol=1e-9)
+
+
+# -------------------- what a solve shows ------------------------------------------------------------------------------
+
+
+def test_dense_output_has_the_history():
+    def solve(scale):
+        f = lambda t, y, h, scale: {"a": -h(t - 1.0)["a"], "b": h(t - 0.5)["a"][0]}
+        history = lambda s, scale: {"a": scale * jnp.sin(s) * jnp.ones(2), "b": s**2}
+        start = {"a": jnp.ones(2), "b": jnp.zeros(())}
+        problem = jde.DDEProblem(f, start, (0.0, 1.0), scale, history=history, lags=(1.0, 0.5))
+        return jde.solve(problem, jde.BS3(), dense=True, max_steps=100)
+
+    sol, before = solve(2.0), jnp.array([-3.0, -0.2])
+    np.testing.assert_allclose(sol(before)["a"], 2 * np.sin(before)[:, None] * np.ones(2), rtol=1e-14)
+    np.testing.assert_allclose(sol(before)["b"], before**2, rtol=1e-14)
+    np.testing.assert_allclose(sol.derivative(before)["b"], 2 * before, rtol=1e-14)
+    assert sol(0.0)["a"][0] == 1 and np.isnan(sol(1.5)["b"])
+    _, slope = jax.jvp(lambda scale: solve(scale)(-0.3)["a"][0], (2.0,), (1.0,))
+    np.testing.assert_allclose(slope, math.sin(-0.3), rtol=1e-14)
+    again = pickle.loads(pickle.dumps(sol))
+    assert np.isnan(again(-0.2)["b"])
+    np.testing.assert_allclose(again(0.7)["b"], sol(0.7)["b"], rtol=1e-12)
+
+
+@pytest.mark.parametrize("lags", [1.0, ()])
+def test_attempts_are_traced_and_taken_again(lags):
+    """With the past that they had; where a step asks for itself, with all its rounds of three stages."""
+    problem = of_decay(1.9, lags=lags)
+    seen = jde.trace(problem, jde.BS3(), rtol=1e-4, atol=1e-4)
+    sol = jde.solve(problem, jde.BS3(), rtol=1e-4, atol=1e-4, saveat=END)
+    rounds = int(np.sum(seen.f_evals)) // 3
+    assert rounds == len(seen) if lags else rounds > 2 * len(seen)
+    assert 0 <= int(sol.stats.f_evals) - 3 * rounds < 20
+    if lags:
+        last = seen.replay(len(seen) - 1)
+        np.testing.assert_allclose([last.y1[0], last.slope1[0]], [decay_true(1.9), -decay_true(0.9)], rtol=1e-6)
+
+
+@pytest.mark.parametrize("method", [jde.BDF(), jde.Adams(), jde.KenCarp4()], ids=str)
+def test_errors_follow_the_tolerance_across_breaking_points(method):
+    problem = jde.DDEProblem(nonlinear, jnp.ones(1), (0.0, 2.5), history=lambda s, _: jnp.ones(1) + s, lags=1.0)
+    errors = [
+        abs(float(jde.solve(problem, method, rtol=tol, atol=tol, saveat=END).ys[-1, 0]) - NONLINEAR)
+        for tol in (1e-4, 1e-8)
+    ]
+    slope = math.log(errors[0] / errors[1]) / math.log(1e4)
+    assert slope > 0.75 and errors[1] < 1e-6, errors
