@@ -16,9 +16,10 @@ from jaxdiffeq import clock, errors
 from jaxdiffeq.engine.control import Tolerance
 from jaxdiffeq.engine.driven import Driven, on_path
 from jaxdiffeq.engine.events import SaveEvents
-from jaxdiffeq.engine.integration import Integration
+from jaxdiffeq.engine.integration import START, Integration
 from jaxdiffeq.engine.recorders import Beyond, RecorderDefaults, SaveAtEvents, SaveSteps, SaveTimes
 from jaxdiffeq.engine.regularisers import MEANINGS, RegulariserSums
+from jaxdiffeq.engine.stops import next_stop
 from jaxdiffeq.events import suited
 from jaxdiffeq.frontend import delays as of_delays
 from jaxdiffeq.frontend import noise as of_noise
@@ -48,7 +49,7 @@ from jaxdiffeq.problems.ravel import (
 from jaxdiffeq.problems.reached import reached
 from jaxdiffeq.problems.user_functions import Arguments, Given, OnArrays, field_of, packed_mass
 from jaxdiffeq.problems.vector_field import VectorField
-from jaxdiffeq.types import Inputs, PyTree, Result, Settings
+from jaxdiffeq.types import Context, Inputs, PyTree, Result, Settings, State
 
 ROW_BYTES = 2**24  # the room for saved steps in one chunk of an eager solve
 
@@ -360,6 +361,8 @@ def _consistent(field: VectorField, inputs: Inputs, settings: Settings) -> tuple
     """Inputs that satisfy the algebraic equations, and whether there are such."""
     if not field.algebraic:
         return inputs, settings
+    if inputs.stops.size and not field.in_context:  # f may jump at t0: what counts is the side of the solve
+        _, field = next_stop(inputs, field, State(inputs.t0, inputs.y0, ()), Context(START))
     tolerance = settings.tolerance
     begins = Result.running if settings.begins is None else settings.begins
     defined = jnp.all(jnp.isfinite(field(inputs.t0, inputs.y0, inputs.args)))

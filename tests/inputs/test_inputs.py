@@ -296,3 +296,31 @@ def test_equal_steps_without_a_landing_are_a_scan():
     assert free.stats.accepted == 12
     np.testing.assert_array_equal(free.ts, np.linspace(0, 3, 13))
     assert landing.stats.accepted > 16 and near([0.35], landing.ts)
+
+
+@pytest.mark.parametrize(
+    ("method", "residual", "span"),
+    [
+        (jde.RadauIIA5(), False, (0.0, 1.8)),
+        (jde.BDF(), True, (1.0, 1.8)),
+        (jde.Rodas5P(), False, (2.0, 0.5)),
+    ],
+    ids=str,
+)
+def test_algebraic_components_jump_with_an_input(method, residual, span):
+    """z = 2u + y, from the side on which the solve lies, which at t₀ is that of what follows."""
+    u = jde.inputs.PiecewiseConstant(jnp.array([0.0, 1.0, 2.0]), jnp.array([2.0, 5.0, 3.0]))
+    f = lambda t, y, u: jnp.stack([u(t) - y[0], y[1] - 2 * u(t) - y[0]])
+    mass = jnp.array([1.0, 0.0])
+    if residual:
+        balance = lambda t, y, dy, u: mass * dy - f(t, y, u)
+        problem = jde.DAEProblem(balance, jnp.zeros(2), jnp.zeros(2), span, u)
+    else:
+        problem = jde.ODEProblem(f, jnp.zeros(2), span, u, mass_matrix=mass)
+    near = 1e-9 if span[0] < span[1] else -1e-9
+    inside = [t for t in (1 - near, 1 + near) if min(span) <= t <= max(span)]
+    sol = jde.solve(problem, method, saveat=[span[0], *inside, span[1]], rtol=1e-8, atol=1e-8)
+    sides = {(0.0, 1.8): [4.0, 4.0, 10.0, 10.0], (1.0, 1.8): [10.0, 10.0, 10.0], (2.0, 0.5): [10.0, 10.0, 4.0, 4.0]}
+    np.testing.assert_allclose(sol.ys[:, 1] - sol.ys[:, 0], sides[span], rtol=1e-7)
+    if span[0] == 0:
+        np.testing.assert_allclose(sol.ys[-1, 0], 5 + (-3 - 2 * np.exp(-1)) * np.exp(-0.8), rtol=1e-7)
