@@ -161,9 +161,14 @@ SHARDED = {
 }
 
 
+# One program of each kind on every Python and JAX: they take longest of all quick tests.
+QUICK = {"saved times", "equal steps", "Gauss"}
+
+
 @pytest.mark.skipif(jax.device_count() < 2, reason="needs two devices")
-@pytest.mark.smoke
-@pytest.mark.parametrize("options", SHARDED.values(), ids=SHARDED)
+@pytest.mark.parametrize(
+    "options", [pytest.param(o, marks=[pytest.mark.smoke] * (k in QUICK), id=k) for k, o in SHARDED.items()]
+)
 def test_gradients_of_shards(options):
     """What all devices share has one derivative, summed over them, as JAX has it for everything else."""
     if plain_path() and "stops" in options:

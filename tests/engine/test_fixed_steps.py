@@ -84,7 +84,7 @@ def test_it_is_a_scan_and_nothing_else():
     assert "cond[" not in text
 
 
-@pytest.mark.parametrize("n", [1, 3, 5, 16, 37])
+@pytest.mark.parametrize("n", [1, 5, 37])
 @pytest.mark.parametrize("memory", [None, "all", "sqrt", 5])
 def test_memory_changes_no_number(memory, n):
     ours = value_and_gradient(
@@ -211,8 +211,11 @@ def ruled(x):
 ruled.defjvp(lambda x, dx: (ruled(*x), (1 - ruled(*x) ** 2) * dx[0]))
 
 
-@pytest.mark.parametrize("method", [jde.RK4(), jde.ImplicitEuler(), jde.RadauIIA5()], ids=repr)
-@pytest.mark.parametrize("memory", [None, "all", 3])
+@pytest.mark.parametrize(
+    ("method", "memory"),
+    [(jde.RK4(), None), (jde.RK4(), "all"), (jde.RK4(), 3), (jde.ImplicitEuler(), 3), (jde.RadauIIA5(), "all")],
+    ids=repr,
+)
 def test_second_derivatives(method, memory):
     """Through rules of f, and of the stages, which a plain scan forgets."""
 

@@ -11,7 +11,6 @@ import pytest
 import jaxdiffeq as jde
 
 STRATEGIES = [jde.ReverseAD(), jde.ForwardAD(), jde.ReverseAD(memory=2)]
-ADJOINTS = [jde.InterpolatingAdjoint(), jde.QuadratureAdjoint(), jde.GaussAdjoint()]
 BOTH = pytest.mark.parametrize("strategy", [jde.ReverseAD(), jde.GaussAdjoint()], ids=str)  # discrete, continuous
 TIGHT: dict[str, Any] = {"rtol": 1e-10, "atol": 1e-10}
 G = 9.8
@@ -46,7 +45,7 @@ def ball_true(x, count=20):
 X = jnp.array([0.85, 20.0, G])
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES + ADJOINTS, ids=str)
+@pytest.mark.parametrize("strategy", [*STRATEGIES, jde.GaussAdjoint()], ids=str)
 def test_after_each_of_twenty_bounces(strategy):
     pick = jax.random.normal(jax.random.key(0), (2, 20))  # one cotangent for all: forty columns are forty programs
     gradient = jax.jit(jax.grad(lambda x: jnp.sum(pick * ball(x, strategy))))(X)
@@ -62,7 +61,9 @@ def test_each_row_has_its_own():
 
 @BOTH
 def test_second_derivatives(strategy):
-    found = jax.jit(jax.hessian(lambda x: jnp.sum(ball(x, strategy, 4))))(X)
+    gradient = jax.grad(lambda x: jnp.sum(ball(x, strategy, 4)))
+    rows = lambda x: jax.lax.map(lambda e: jax.jvp(gradient, (x,), (e,))[1], jnp.eye(3))  # one row compiles faster
+    found = jax.jit(rows)(X)
     np.testing.assert_allclose(found, jax.hessian(lambda x: jnp.sum(ball_true(x, 4)))(X), rtol=1e-7, atol=1e-9)
 
 
@@ -102,17 +103,16 @@ def test_lanes_inside_shard_map():
     np.testing.assert_allclose(slopes, [2 * first] * 2, rtol=1e-9)
 
 
-@pytest.mark.parametrize("rtol", [1e-3, 1e-8])
-@pytest.mark.parametrize(
-    "method", [jde.BS3(), jde.Tsit5(), jde.Vern7(), jde.Rodas5P(), jde.KenCarp4(), jde.BDF()], ids=str
-)
-def test_the_time_of_a_linear_crossing_is_exact(method, rtol):
+@pytest.mark.parametrize("method", [jde.Tsit5(), jde.Vern7(), jde.Rodas5P(), jde.KenCarp4(), jde.BDF()], ids=str)
+def test_the_time_of_a_linear_crossing_is_exact(method):
     """u′ = 1 crosses p at t = p, whatever the tolerance: the theorem is applied to the step that was taken."""
     problem = jde.ODEProblem(lambda t, y, args: jnp.ones(1), jnp.zeros(1), (0.0, 1.0), 0.7)
     at = jde.Event(lambda t, y, args: y[0] - args, terminate=True)
-    time = lambda p: jde.solve(problem, method, args=p, events=at, saveat=jde.SaveAt(t1=True), rtol=rtol).events.ts[0]
-    value, slope = jax.value_and_grad(time)(0.7)
-    np.testing.assert_allclose([value, slope], [0.7, 1.0], rtol=1e-11)
+    options = {"events": at, "saveat": jde.SaveAt(t1=True)}
+    time = lambda p, rtol: jde.solve(problem, method, args=p, rtol=rtol, **options).events.ts[0]
+    run = jax.jit(jax.value_and_grad(time))
+    for rtol in (1e-3, 1e-8):
+        np.testing.assert_allclose(run(0.7, rtol), [0.7, 1.0], rtol=1e-11)
 
 
 def test_parameters_that_events_change():

@@ -16,6 +16,7 @@ END = jde.SaveAt(t1=True)
 OPTIONS = {"rtol": 1e-9, "atol": 1e-9, "saveat": END, "max_steps": 4096}
 STRATEGIES = [kind() for kind in support.STRATEGIES]
 named = pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda s: type(s).__name__)
+discrete_and_continuous = pytest.mark.parametrize("strategy", [jde.ReverseAD(), jde.GaussAdjoint()], ids=str)
 
 
 def relax(t, y, args):
@@ -56,7 +57,7 @@ X = jnp.array([1.3, 2.0, 0.15, 0.4])
 TS, VALUES = jnp.array([0.0, 0.3, 0.55, 1.0]), jnp.array([1.0, -0.5, 2.0, 0.3])
 
 
-@named
+@discrete_and_continuous
 def test_the_ends_of_a_pulse(strategy):
     """Height, begin and end of it, in reverse and, where it is not the same program, in forward mode."""
     found = jax.jit(jax.value_and_grad(lambda x: of_pulse(x, strategy=strategy)))(X)
@@ -148,7 +149,7 @@ def test_every_number_of_a_wave():
             np.testing.assert_allclose(found[name], true[name], rtol=1e-7, err_msg=name)
 
 
-@named
+@discrete_and_continuous
 def test_breakpoints_at_one_time_have_derivatives_of_their_own(strategy):
     """Two jumps and a kink at 0.4, in different inputs, next to a stop there."""
     at = jnp.array([0.4, 0.4])

@@ -73,7 +73,7 @@ def test_equal_steps_have_the_published_coefficients(method):
         return method.step(field, start, jnp.asarray(0.1), None, TOLERANCE).after.y[0]
 
     at = jnp.ones((steps, 1)), jnp.zeros((steps, 1))
-    by_states, by_pushes = jax.grad(end, argnums=(0, 1))(*at)
+    by_states, by_pushes = jax.jit(jax.grad(end, argnums=(0, 1)))(*at)
     first = sum(PUBLISHED[method.name][0]) and 1 / method.tableau.alpha[0]
     np.testing.assert_allclose(by_states[: len(alpha), 0], -np.array(alpha), rtol=1e-13)
     np.testing.assert_allclose(by_pushes[:, 0], 0.1 * first * np.array(eta), rtol=1e-13)
@@ -88,10 +88,10 @@ def test_polynomials_are_exact_whatever_the_steps(method):
     f, g = (lambda t, y, args, p=p: jnp.polyval(p.coef[::-1], t) * jnp.ones_like(y) for p in (implicit, explicit))
     field = SplitField(lambda t, y, args: f(t, y, args) + g(t, y, args), implicit=f, explicit=g)
     memory = past(method, np.array([0.7, 0.31, 0.52])[: steps - 1], y, (implicit, explicit))
+    start = State(jnp.zeros(()), jnp.array([y(0.0)]), memory)
+    end = jax.jit(lambda width: method.step(field, start, width, None, TOLERANCE).after.y)
     for width in (0.05, 0.9):
-        start = State(jnp.zeros(()), jnp.array([y(0.0)]), memory)
-        after = method.step(field, start, jnp.asarray(width), None, TOLERANCE).after
-        np.testing.assert_allclose(after.y, [y(width)], rtol=1e-13)
+        np.testing.assert_allclose(end(width), [y(width)], rtol=1e-13)
 
 
 # -------------------- order -------------------------------------------------------------------------------------------

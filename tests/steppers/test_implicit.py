@@ -276,10 +276,9 @@ def test_order_of_additive_pairs(tableau):
 # ---- gradients
 
 
-DISCRETE = [jde.ReverseAD(memory=8), jde.ForwardAD()]
-ADJOINTS = [jde.InterpolatingAdjoint(), jde.QuadratureAdjoint(), jde.GaussAdjoint(), jde.BacksolveAdjoint()]
-GRADIENTS = [(name, g) for name in ("Rodas4", "TRBDF2") for g in DISCRETE + ADJOINTS]
-GRADIENTS += [("Auto", g) for g in DISCRETE + ADJOINTS[:1]]  # what it adds is a memory, which adjoints do not look at
+GRADIENTS = [("Rodas4", g) for g in (jde.ReverseAD(memory=8), jde.ForwardAD(), jde.GaussAdjoint())]
+GRADIENTS += [("TRBDF2", g) for g in (jde.ReverseAD(memory=8), jde.QuadratureAdjoint(), jde.BacksolveAdjoint())]
+GRADIENTS += [("Auto", jde.ReverseAD(memory=8)), ("Auto", jde.InterpolatingAdjoint())]
 
 
 @pytest.mark.parametrize(("name", "gradient"), GRADIENTS, ids=lambda x: x if isinstance(x, str) else type(x).__name__)
@@ -494,10 +493,9 @@ def test_auto_with_a_method_of_variable_order():
         sol = jde.solve(problem, Auto(jde.Tsit5(), jde.BDF()), args=mu, **options)
         return sol.ys[0, 0], sol.stats
 
-    value, stats = end(100.0)
+    (value, stats), slope = jax.value_and_grad(end, has_aux=True)(100.0)
     np.testing.assert_allclose(value, reference(100.0), rtol=1e-5)
     assert 0.1 * int(stats.steps) < int(stats.jac_evals) < 0.9 * int(stats.steps)
-    slope = jax.grad(lambda mu: end(mu)[0])(100.0)
     forward = jax.jvp(lambda mu: end(mu, jde.ForwardAD())[0], (100.0,), (1.0,))[1]
     np.testing.assert_allclose(slope, forward, rtol=1e-8)
     np.testing.assert_allclose(slope, (reference(100.1) - reference(99.9)) / 0.2, rtol=1e-3)
