@@ -90,12 +90,6 @@ class SmoothedPerturbation:
 
 
 STRATEGIES = ScoreFunction, CoupledFiniteDifferences, SmoothedPerturbation, Pathwise
-SERVES = {  # what it is the gradient of, on which problems
-    ScoreFunction: "rates, unbiased; over an equation sizes and the equation too, if rates are bounded",
-    CoupledFiniteDifferences: "rates, biased by O(step²); `DiscreteProblem`",
-    SmoothedPerturbation: "rates, unbiased; `DiscreteProblem`",
-    Pathwise: "jump sizes and the equation; unbiased where no jump is caused or avoided",
-}
 
 
 def expectation(
