@@ -301,14 +301,12 @@ def test_stages_there_is_no_table_for():
 
 def test_an_equation_is_solved_in_its_own_calculus():
     """dy = ½y·dW on one path by methods that know both: y = exp(W/2), and in Itô's calculus exp(W/2 − 1/8)."""
-    half = lambda t, y, args: 0.5 * y
     found, how = {}, {"controller": FixedSteps(256), "saveat": SaveAt(t1=True)}
+    drift, diffusion = lambda t, y, args: 0 * y, lambda t, y, args: 0.5 * y
     for calculus in ("ito", "stratonovich"):
-        problem = SDEProblem(lambda t, y, args: 0 * y, half, jnp.ones(1), (0.0, 1.0), key=KEY, interpretation=calculus)
+        problem = SDEProblem(drift, diffusion, jnp.ones(1), (0.0, 1.0), key=KEY, interpretation=calculus)
         for method in (methods.Milstein(), methods.ImplicitRKMil()):
-            ends[calculus, method.name] = solve(problem, method, controller=FixedSteps(256), saveat=SaveAt(t1=True)).ys[
-                0
-            ]
+            found[calculus, method.name] = solve(problem, method, **how).ys[0]
     for name in ("Milstein", "ImplicitRKMil"):
         ratio = found["ito", name] / found["stratonovich", name]
         np.testing.assert_allclose(ratio, np.exp(-0.125), rtol=0.01)
