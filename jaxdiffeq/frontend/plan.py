@@ -136,6 +136,8 @@ def prepare(terms: Terms, options: Options) -> tuple[Plan, Arrays]:
     errors.state(y0)
     errors.serves_equation(stepper, mass, terms.residual)
     noise_errors.serves(stepper, terms.noise)
+    if terms.noise is not None:
+        stepper = stepper.in_calculus(terms.noise.interpretation)
     ravel = Ravel.of(y0)
     errors.precision(stepper, ravel.dtype, mass is not None or terms.is_residual)
     errors.unknowns(ravel.size, mass is not None or terms.is_residual)

@@ -67,8 +67,10 @@ class _Stages:
 
     def slope(self, t: jax.Array, base: jax.Array) -> jax.Array:
         """k = a(t, base + dt·k), [*state]. The iteration begins at `base`: slopes that noise has made are wild."""
-        begin = Start(jnp.zeros_like(real_vector(base)), self.factors, self.scale, self.floor, self.rate)
-        operands = Operands(t, real_vector(base), self.c, self.args)
+        at = real_vector(base)
+        again = lax.stop_gradient(real_vector(self.y) - at)
+        begin = Start(jnp.zeros_like(at), self.factors, self.scale, self.floor, self.rate, again)
+        operands = Operands(t, at, self.c, self.args)
         found = solve_stage(self.method.newton, self.system, begin, operands, self.method.equal)
         self.ok &= found.ok
         self.iterations, self.renewed = self.iterations + found.iterations, self.renewed + found.renewed

@@ -10,12 +10,14 @@ import pytest
 from given_noise import Problem, coarser, ends, fine_path
 from noisy_problems import PROBLEMS
 
+from jaxdiffeq import FixedSteps, SaveAt, SDEProblem, solve
 from jaxdiffeq.engine.control import Tolerance
 from jaxdiffeq.methods import stochastic as methods
 from jaxdiffeq.noise.kinds import Kind
 from jaxdiffeq.steppers.stochastic import MilsteinStepper
 from jaxdiffeq.types import Context, State
 
+KEY = jax.random.key(3)
 FINE, PATHS, LEVELS = 1024, 200, (8, 16, 32, 64)
 METHODS = {name: getattr(methods, name)() for name in methods.__all__}
 STRONG = {name: method for name, method in METHODS.items() if method.strong_order is not None}
@@ -295,3 +297,16 @@ def test_options_out_of_range(make, message):
 
 def test_stages_there_is_no_table_for():
     assert repr(methods.SROCK2(23)) == "SROCK2(24)"
+
+
+def test_an_equation_is_solved_in_its_own_calculus():
+    """dy = ½y·dW on one path by methods that know both: y = exp(W/2), and in Itô's calculus exp(W/2 − 1/8)."""
+    found, how = {}, {"controller": FixedSteps(256), "saveat": SaveAt(t1=True)}
+    drift, diffusion = lambda t, y, args: 0 * y, lambda t, y, args: 0.5 * y
+    for calculus in ("ito", "stratonovich"):
+        problem = SDEProblem(drift, diffusion, jnp.ones(1), (0.0, 1.0), key=KEY, interpretation=calculus)
+        for method in (methods.Milstein(), methods.ImplicitRKMil()):
+            found[calculus, method.name] = solve(problem, method, **how).ys[0]
+    for name in ("Milstein", "ImplicitRKMil"):
+        ratio = found["ito", name] / found["stratonovich", name]
+        np.testing.assert_allclose(ratio, np.exp(-0.125), rtol=0.01)
