@@ -301,7 +301,7 @@ class Spectral(Process):
 
     def drawn(self, words: jax.Array, t0: jax.Array, t1: jax.Array) -> PyTree:
         power, frequencies = jnp.asarray(self.power), jnp.asarray(self.frequencies)
-        size = jnp.sqrt(power * jnp.gradient(frequencies).reshape(-1, *(1,) * (power.ndim - 1)))
+        size = jnp.sqrt(power * jnp.asarray(jnp.gradient(frequencies)).reshape(-1, *(1,) * (power.ndim - 1)))
         return [size * z for z in pair(seed_of(words, PROCESS), 0, size.shape, size.dtype)]
 
     def value(self, path: Realisation, t: jax.Array) -> jax.Array:

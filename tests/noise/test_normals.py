@@ -22,7 +22,7 @@ SEED = jnp.uint32(3), jnp.uint32(4)
     ],
 )
 def test_the_cipher(key, counter, block):
-    found = normals.threefry(tuple(map(jnp.uint32, key)), *map(jnp.uint32, counter))
+    found = normals.threefry((jnp.uint32(key[0]), jnp.uint32(key[1])), *map(jnp.uint32, counter))
     assert tuple(map(int, found)) == block
 
 

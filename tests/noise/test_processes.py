@@ -1,6 +1,7 @@
 """Random processes: their laws at any times, their gradients, and equations that they drive."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -81,8 +82,8 @@ def test_equations_that_they_drive():
     """Any method at any steps follows one path; the mean and variance are those of the linear equation."""
     noise = processes.OrnsteinUhlenbeck(1.0, 0.5, 0.8)
     problem = RODEProblem(relaxes, 1.0, (0.0, 1.0), 2.0, noise=noise)
-    fixed = {"controller": jde.FixedSteps(64)}
-    heun = jax.jit(lambda key, k: jde.solve(problem, jde.Heun(), key=key, args=k, **fixed).ys[-1])
+    fixed = jde.FixedSteps(64)
+    heun = jax.jit(lambda key, k: jde.solve(problem, jde.Heun(), key=key, args=k, controller=fixed).ys[-1])
     tight = jde.solve(problem, jde.Tsit5(), key=KEYS[0], rtol=1e-4, atol=1e-4, max_steps=10_000).ys[-1]
     assert abs(heun(KEYS[0], 2.0) - tight) < 5e-3
     slope = jax.jit(jax.grad(heun, 1))(KEYS[0], 2.0)
@@ -108,8 +109,9 @@ def test_jumps_are_landed_on():
 
 
 def test_what_raises():
+    wrong: Any = "diagonal"
     with pytest.raises(TypeError, match="`noise` must be a process"):
-        RODEProblem(relaxes, 1.0, (0.0, 1.0), noise="diagonal")
+        RODEProblem(relaxes, 1.0, (0.0, 1.0), noise=wrong)
     with pytest.raises(ValueError, match="needs a key"):
         jde.solve(RODEProblem(relaxes, 1.0, (0.0, 1.0), 2.0, noise=processes.BrownianMotion()), jde.Tsit5())
     with pytest.raises(ValueError, match="no span yet"):
