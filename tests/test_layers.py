@@ -57,6 +57,7 @@ LAYERS = (  # from the bottom; a folder without files of its own here stands for
     {"methods"},
     {"gradients.steady", "gradients.rule", "gradients.segments", "gradients.quadrature"},
     {"gradients.forward", "gradients.reverse", "gradients.packing"},
+    {"gradients.reversible", "gradients.adjoint_noise"},
     {"gradients.adjoint_equation"},
     {"gradients.adjoint_jumps"},
     {"gradients.adjoint_events"},
