@@ -195,7 +195,9 @@ def families() -> dict[str, dict[str, Any]]:
     """Every method that chooses its steps."""
     found: dict[str, dict[str, Any]] = {}
     for name, make in vars(methods).items():
-        if isinstance(make, types.FunctionType) and name[0].isupper() and make().error_order is not None:
+        if not isinstance(make, types.FunctionType) or not name[0].isupper():
+            continue
+        if make().error_order is not None and not make().takes_noise:
             found.setdefault(make.__module__.rpartition(".")[2], {})[name] = make()
     return found
 

@@ -45,6 +45,11 @@ from jaxdiffeq.gradients.reverse import ReverseAD as ReverseAD
 from jaxdiffeq.gradients.reversible import ReversibleAdjoint as ReversibleAdjoint
 from jaxdiffeq.gradients.steady import SteadyStateAdjoint as SteadyStateAdjoint
 from jaxdiffeq.integrator import Integrator as Integrator
+from jaxdiffeq.jumps import *  # noqa: F403  jump processes and their methods
+from jaxdiffeq.jumps.expectation import CoupledFiniteDifferences as CoupledFiniteDifferences
+from jaxdiffeq.jumps.expectation import ScoreFunction as ScoreFunction
+from jaxdiffeq.jumps.expectation import SmoothedPerturbation as SmoothedPerturbation
+from jaxdiffeq.jumps.expectation import expectation as expectation
 from jaxdiffeq.methods import *  # noqa: F403  every method by the name it has in the literature
 from jaxdiffeq.problems.definitions import DAEProblem as DAEProblem
 from jaxdiffeq.problems.definitions import DDEProblem as DDEProblem

@@ -307,13 +307,6 @@ def positive(value: Any, name: str) -> Any:
     return value
 
 
-def implicit_share(theta: Any) -> float:
-    """θ of a θ-method."""
-    if not real_number(theta) or isinstance(theta, bool | np.bool_) or np.ndim(theta) != 0 or not 0 < theta <= 1:
-        raise ValueError(f"`theta` must be a number above 0 and at most 1, but is {theta!r}.")
-    return float(theta)
-
-
 def positive_integer(value: Any, name: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise ValueError(f"`{name}` must be a positive integer, but is {value!r}.")
@@ -570,11 +563,6 @@ def is_dense(solution: Any) -> None:
             f"these are {np.shape(solution.result)} solutions, from a `vmap`. Evaluate them in one, too: "
             f"`jax.vmap(lambda s: s(t))(sol)`."
         )
-
-
-def has_noise(solution: Any) -> None:
-    if solution.noise is None:
-        raise ValueError("there is no Brownian path: this is the solution of an equation without noise.")
 
 
 def no_time(options: Any) -> None:

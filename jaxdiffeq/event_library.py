@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -31,6 +31,10 @@ class Doses(EventDefaults):
     nothing of doses. An infusion that lasts at t₀ is in its course, a dose at t₀ acts before the first step, one given
     at once before t₀ is part of y0. With counts=True doses are logged in `sol.events`, where an infusion begins and
     where it ends, and counted against `max_events`.
+    With steady_state=True doses have always been given, `every` so far apart: the solve starts where that has led to,
+    y(t₀) = y(t₀ + every), found by Newton's method on the solution over one interval, from y0 on, to the tolerances of
+    the solve. f must not depend on t then, or come again as often. An infusion may last longer than `every`, but not if
+    its duration is traced: that gives NaN. Other events have no part in the search.
     Derivatives: with respect to every number. That of a time that several doses at once share, to rounding, is divided
     among them as their amounts are, which is right for a linear f. That of a dose at t₀ is the one for later.
     Shapes: times [doses] or []; amounts, duration, bioavailability, lag like times, or []. Units: times, duration,
@@ -51,6 +55,7 @@ class Doses(EventDefaults):
         every: Any = None,
         count: int | None = None,
         *,
+        steady_state: bool = False,
         bioavailability: Any = 1.0,
         lag: Any = 0.0,
         counts: bool = False,
@@ -58,15 +63,30 @@ class Doses(EventDefaults):
     ):
         _reaches(into)
         numbers = _together(times=times, amounts=amounts, duration=duration, bioavailability=bioavailability, lag=lag)
-        times, amounts, duration, available, lag = _repeated(numbers, every, count)
-        lasts, known = duration > 0, errors.all_concrete(duration)
-        self.infuses = not known or bool(np.any(lasts))
-        self.starts = times + lag
-        self.ends = self.starts + duration
-        self.at_once = jnp.where(lasts, 0, available * amounts)
-        self.rates = jnp.where(lasts, available * amounts / jnp.where(lasts, duration, 1), 0)
+        course = _course(*_repeated(numbers, every, count))
+        self.infuses = not errors.all_concrete(duration) or bool(np.any(np.asarray(duration) > 0))
         self.into, self.counts, self.name = into, counts, name
+        if steady_state:
+            self.laps = _laps(duration, every)
+            self.regimen = Regimen(*_course(*numbers), jnp.asarray(every, numbers[0].dtype)).within(self.laps)
+            course = self.regimen.after_earlier(course, self.laps)
+        self._given(course)
+
+    laps = 0
+    """how many earlier intervals have infusions that may last"""
+
+    def _given(self, course: Course) -> None:
+        self.starts, self.ends, self.at_once, self.rates = course
         self.adds = self._slope if self.infuses else None
+
+    def interval(self, t0: Any) -> Doses:
+        """What is given from t₀ on, one interval long, of doses that have always been given."""
+        assert self.regimen is not None
+        one = object.__new__(Doses)
+        one.into, one.infuses, one.counts, one.name = self.into, self.infuses, False, self.name
+        now = self.regimen.from_time(t0)
+        one._given(now.after_earlier(Course(*now[:4]), self.laps))
+        return one
 
     def affect(self, t: Any, y: PyTree, args: PyTree) -> PyTree:
         """With what comes at once at t. Where an infusion begins or ends is another time than that which was landed on
@@ -121,16 +141,66 @@ class Doses(EventDefaults):
         return self
 
     def tree_flatten(self) -> tuple[tuple, tuple]:
-        static = self.into, self.infuses, self.counts, self.name
-        return (self.starts, self.ends, self.at_once, self.rates), static
+        static = self.into, self.infuses, self.counts, self.name, self.laps
+        return (self.starts, self.ends, self.at_once, self.rates, self.regimen), static
 
     @classmethod
     def tree_unflatten(cls, static: tuple, numbers: tuple) -> Doses:
         self = object.__new__(cls)
-        self.starts, self.ends, self.at_once, self.rates = numbers
-        self.into, self.infuses, self.counts, self.name = static
-        self.adds = self._slope if self.infuses else None
+        *course, self.regimen = numbers
+        self.into, self.infuses, self.counts, self.name, self.laps = static
+        self._given(Course(*course))
         return self
+
+
+class Course(NamedTuple):
+    """What arrives, dose by dose. Shapes: [doses]."""
+
+    starts: jax.Array
+    ends: jax.Array
+    at_once: jax.Array
+    rates: jax.Array
+
+
+class Regimen(NamedTuple):
+    """The doses of one interval out of a course without beginning, like `Course`, and how long it is."""
+
+    starts: jax.Array
+    ends: jax.Array
+    at_once: jax.Array
+    rates: jax.Array
+    every: jax.Array
+
+    def within(self, laps: int) -> Regimen:
+        """NaN where an infusion lasts longer than so many intervals."""
+        most = laps * self.every * (1 + 8 * jnp.finfo(self.every.dtype).eps)
+        short = (self.ends - self.starts <= most) | (self.rates == 0)
+        return self._replace(rates=jnp.where(short, self.rates, jnp.nan))
+
+    def from_time(self, t0: Any) -> Regimen:
+        """Those of the interval that begins at t₀."""
+        passed = jax.lax.stop_gradient(jnp.floor((self.starts - jnp.asarray(t0, self.starts.dtype)) / self.every))
+        return self._replace(starts=self.starts - passed * self.every, ends=self.ends - passed * self.every)
+
+    def after_earlier(self, course: Course, laps: int) -> Course:
+        """A course behind the infusions of so many earlier intervals."""
+        earlier = [self.every * j for j in range(laps, 0, -1)]
+        parts = [Course(self.starts - s, self.ends - s, jnp.zeros_like(self.at_once), self.rates) for s in earlier]
+        return Course(*(jnp.concatenate(x) for x in zip(*parts, course, strict=True)))
+
+
+def _course(times: Any, amounts: Any, duration: Any, available: Any, lag: Any) -> Course:
+    lasts, starts = duration > 0, times + lag
+    rates = jnp.where(lasts, available * amounts / jnp.where(lasts, duration, 1), 0)
+    return Course(starts, starts + duration, jnp.where(lasts, 0, available * amounts), rates)
+
+
+def _laps(duration: Any, every: Any) -> int:
+    if every is None:
+        raise ValueError("Doses(steady_state=True) needs `every`, how far apart they have always been, and `count`.")
+    if not errors.all_concrete((duration, every)):
+        return 1
+    return int(np.ceil(np.max(np.asarray(duration)) / float(every)))
 
 
 def _sum(which: jax.Array, values: jax.Array) -> jax.Array:

@@ -82,6 +82,8 @@ class EventDefaults:
     """(t, y, args) ↦ what is saved besides"""
     tells: Callable | None = None
     """called on the host with (t, y, args) after every accepted step"""
+    regimen: Any = None
+    """doses that have always been given"""
     forwards: bool = False
     """time must go so"""
     sizes: bool = False

@@ -14,8 +14,9 @@ from jaxdiffeq.engine.integration import Carry
 from jaxdiffeq.engine.log import Held, Window, WindowMarks
 from jaxdiffeq.events import listed
 from jaxdiffeq.frontend.options import Options
-from jaxdiffeq.frontend.plan import Arrays, Built, Plan, build, prepare
+from jaxdiffeq.frontend.plan import Arrays, Built, Plan, build
 from jaxdiffeq.frontend.saveat import SaveAt
+from jaxdiffeq.frontend.steady_doses import prepared
 from jaxdiffeq.primitives.row_buffer import read, rows
 from jaxdiffeq.problems.definitions import terms_of
 from jaxdiffeq.types import PyTree, Result, Sizing
@@ -61,7 +62,7 @@ class Integrator:
         steering = rtol, atol, first_step, controller, max_steps, stops
         happen = {"events": listed(events), "max_events": max_events}
         asked = Options(method, SaveAt(t1=True), False, *steering, **happen)
-        self.plan, self.arrays = prepare(terms, asked.settled(terms))
+        self.plan, self.arrays = prepared(terms, asked.settled(terms))
 
     def init(self) -> IntegratorState:
         """The state before the first step."""

@@ -133,7 +133,7 @@ class Stepper(Protocol):
     """One method for dy/dt = f(t, y, args) and, of some, for the other forms that a `VectorField` may have."""
 
     @property
-    def order(self) -> int:
+    def order(self) -> float:
         """Of y."""
         ...
 

@@ -15,6 +15,8 @@ from jaxdiffeq import errors
 from jaxdiffeq.engine import interpolant
 from jaxdiffeq.noise.realised import Realised
 from jaxdiffeq.plotting import plot_solution
+from jaxdiffeq.problems import noise_errors
+from jaxdiffeq.problems.past import Earlier
 from jaxdiffeq.problems.ravel import Ravel
 from jaxdiffeq.types import PyTree, Result
 
@@ -51,6 +53,8 @@ class Interpolant:
     ravel: Ravel = field(metadata={"static": True})
     jumps: bool = field(default=False, metadata={"static": True})
     """the state may be another one at the end of a step; there, it is that after the jump"""
+    earlier: Earlier | None = None
+    """what came before the first time, of an equation with delays"""
 
     def _locate(self, t: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
         last = self.times[self.count]
@@ -73,24 +77,35 @@ class Interpolant:
         slack = errors.rounding(t) * jnp.maximum(jnp.abs(first), jnp.abs(last))
         return t + jax.lax.stop_gradient(jnp.where(jnp.abs(inside - t) <= slack, inside - t, 0))
 
+    def _or_earlier(self, t: jax.Array, found: jax.Array, derivative: bool) -> PyTree:
+        """`found`, or what the history has at t, or its slope."""
+        if self.earlier is not None:
+            first = self.times[0]
+            t = self._snapped(t, self.times[self.count])
+            before, at = t < first, jnp.where(t < first, t, first)
+            history = lambda t: self.earlier.value(t, self.y_end)
+            told = jax.jvp(history, (at,), (jnp.ones_like(at),))[derivative]
+            found = jnp.where(before, told, found)
+        return self.ravel.unpack(found)
+
     def value(self, t: jax.Array) -> PyTree:
         if len(self.coefficients) == 0:
             t = self._snapped(t, self.times[0])
-            return self.ravel.unpack(jnp.where(t == self.times[0], self.y_end, jnp.nan))
+            return self._or_earlier(t, jnp.where(t == self.times[0], self.y_end, jnp.nan), False)
         coefficients, theta, _, inside = self._locate(t)
         at_end = self.count == 0
         if self.jumps:
             at_end |= self._snapped(t, self.times[self.count]) == self.times[self.count]
         y = jnp.where(at_end, self.y_end, interpolant.evaluate(coefficients, theta))
-        return self.ravel.unpack(jnp.where(inside, y, jnp.nan))
+        return self._or_earlier(t, jnp.where(inside, y, jnp.nan), False)
 
     def slope(self, t: jax.Array) -> PyTree:
         if len(self.coefficients) == 0:
-            return self.ravel.unpack(jnp.full_like(self.y_end, jnp.nan))
+            return self._or_earlier(t, jnp.full_like(self.y_end, jnp.nan), True)
         coefficients, theta, width, inside = self._locate(t)
         width = jnp.where(width == 0, 1, width).astype(theta.dtype)
         real = inside & (self.count > 0)
-        return self.ravel.unpack(jnp.where(real, interpolant.slope(coefficients, theta) / width, jnp.nan))
+        return self._or_earlier(t, jnp.where(real, interpolant.slope(coefficients, theta) / width, jnp.nan), True)
 
 
 @functools.partial(jax.jit, static_argnames="what")
@@ -206,13 +221,19 @@ class Solution:
         return self.mask.sum(-1)
 
     def __call__(self, t: Any) -> PyTree:
-        """The state at time t, or at an array of times, from the dense output; NaN outside of the solve."""
+        """The state at time t, or at an array of times, from the dense output; NaN outside of the solve.
+
+        Of an equation with delays, what comes before t₀ is its history, of which a pickled solution knows nothing.
+        """
         errors.is_dense(self)
         assert self.interpolant is not None
         return _sample(self.interpolant, t, what="value")
 
     def derivative(self, t: Any) -> PyTree:
-        """d/dt of the dense output, which is f(t, y) up to the error of the interpolant; NaN where t₀ = t₁."""
+        """d/dt of the dense output, which is f(t, y) up to the error of the interpolant; NaN where t₀ = t₁.
+
+        Before t₀ it is the slope of the history, of an equation with delays.
+        """
         errors.is_dense(self)
         assert self.interpolant is not None
         return _sample(self.interpolant, t, what="slope")
@@ -222,7 +243,7 @@ class Solution:
 
         Shapes: [*t, *noise]; where every number of y has its own noise, several leaves of y come one after the other.
         """
-        errors.has_noise(self)
+        noise_errors.has_path(self)
         assert self.noise is not None
         return self.noise(t)
 

@@ -9,17 +9,23 @@ from typing import Any
 from jaxdiffeq.algebra.detect import Detected
 from jaxdiffeq.events import listed
 from jaxdiffeq.frontend.assemble import Account
-from jaxdiffeq.frontend.blame import held_up
+from jaxdiffeq.frontend.blame import held_up, impatient, with_patience
 from jaxdiffeq.frontend.diagnose import raise_if_failed
 from jaxdiffeq.frontend.execute import execute
 from jaxdiffeq.frontend.options import Options
-from jaxdiffeq.frontend.plan import prepare
+from jaxdiffeq.frontend.steady_doses import prepared
 from jaxdiffeq.frontend.steady_state import solve_steady
+from jaxdiffeq.gradients.check import tell_of_events
 from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.habits import OURS
+from jaxdiffeq.jumps.definitions import JumpProblem, with_fields
+from jaxdiffeq.jumps.hybrid import lifted
+from jaxdiffeq.jumps.solve import solve_jumps
 from jaxdiffeq.problems.definitions import SteadyStateProblem, replaced, terms_of
 from jaxdiffeq.progress import watcher
 from jaxdiffeq.solution import Solution
+
+MAX_STEPS = 100_000  # where none are given, of an equation
 
 
 def solve(
@@ -32,7 +38,7 @@ def solve(
     atol: Any = 1e-6,
     first_step: Any = None,
     controller: Any = None,
-    max_steps: int = 100_000,
+    max_steps: int | None = None,
     stops: Any = (),
     events: Any = (),
     max_events: int = 100,
@@ -62,23 +68,40 @@ def solve(
     fails outside `jit`, unless `throw=False`: then, and inside `jit`, `sol.result` says what happened.
     """
     if replacements:
-        problem = replaced(problem, replacements, OURS)
-    steering = rtol, atol, first_step, controller, max_steps, stops
+        change = with_fields if isinstance(problem, JumpProblem) else replaced
+        problem = change(problem, replacements, OURS)
+    limit = MAX_STEPS if max_steps is None else max_steps
+    steering = rtol, atol, first_step, controller, limit, stops
     extra = regularisers, gradient, watcher(progress), throw, listed(events), max_events, history_steps
     asked = Options(method, saveat, dense, *steering, *extra)
     if isinstance(problem, SteadyStateProblem):
         return solve_steady(problem, asked)  # pyright: ignore[reportReturnType]
+    if isinstance(problem, JumpProblem):
+        if problem.is_discrete:
+            return solve_jumps(problem, dataclasses.replace(asked, max_steps=max_steps))
+        problem, asked, lower = lifted(problem, asked)
+        return lower(solve_terms(problem, method, controller, asked))
+    return solve_terms(problem, method, controller, asked)
+
+
+def solve_terms(problem: Any, method: Any, controller: Any, asked: Options) -> Solution:
+    """Solve an equation: `method` and `controller` as they were given."""
     terms = terms_of(problem)
     if method is None and terms.noise is not None:
         terms = terms._replace(noise=terms.noise._replace(convert=True))  # what is chosen may be of the other calculus
-    plan, arrays = prepare(terms, asked.settled(terms))
+    plan, arrays = prepared(terms, asked.settled(terms))
+    arrays = with_patience(plan, arrays) if method is None else arrays
     plan, solution = execute(plan, arrays)
+    if impatient(arrays, solution) and not held_up(plan, arrays, solution):
+        arrays = with_patience(plan, arrays, asked.max_steps)
+        plan, solution = execute(plan, arrays)
     if method is None and held_up(plan, arrays, solution):
         terms = terms._replace(structure=Detected())
-        plan, arrays = prepare(terms, asked.settled(terms))
+        plan, arrays = prepared(terms, asked.settled(terms))
         plan, solution = execute(plan, arrays)
+    tell_of_events(solution.events)
     account = Account(plan, method is not None, None if controller is None else type(controller))
     solution = dataclasses.replace(solution, account=account)
-    if throw:
+    if asked.throw:
         raise_if_failed(plan, arrays, solution)
     return solution

@@ -63,6 +63,8 @@ class Trace:
     _states: State
     _plan: Plan
     _arrays: Arrays
+    _records: dict[str, Any]
+    """what its steps read, as it was at the end"""
 
     def __len__(self) -> int:
         return len(self.rows.t)
@@ -107,11 +109,12 @@ class Trace:
             parts = build(self._plan, self._arrays, 1, traced=False)
             integration, inputs, settings = parts.integration, parts.inputs, parts.settings
             number = jnp.asarray(np.sum(self.rows.accepted[:i]), jnp.int32)
-            inputs = integration.inputs_at(inputs, start)
+            inputs = integration.inputs_at(integration.recalled(inputs, self._records, start), start)
             step = integration.advance(inputs, settings, start, Sizing(jnp.asarray(abs(self.rows.dt[i]))), number)
-            slope = functools.partial(integration.field, args=inputs.args)
+            ends = zip(integration.at_ends(inputs, start, step, number), (start, step.after), strict=True)
+            slope, slope1 = (integration.field(at.t, at.y, given.args) for given, at in ends)
             error = jnp.full_like(start.y, jnp.nan) if step.error is None else step.error
-            states = start.y, slope(start.t, start.y), step.after.y, slope(step.after.t, step.after.y), error
+            states = start.y, slope, step.after.y, slope1, error
         y, k, y1, k1, error = map(self._plan.ravel.unpack, states)
         return Attempt(start.t, y, k, step.after.t, y1, k1, error, self.rows.error[i])
 
@@ -134,7 +137,7 @@ def trace(problem: Any, method: Any = None, **options: Any) -> Trace:
         if carry.control.result != Result.running:
             break
     rows, states = jax.tree.map(lambda *xs: np.concatenate(xs), *pieces)
-    return Trace(rows, _names(plan), Result(int(carry.control.result)), states, plan, arrays)
+    return Trace(rows, _names(plan), Result(int(carry.control.result)), states, plan, arrays, carry.records)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -172,6 +172,8 @@ class Settings(NamedTuple):
     begins: jax.Array | None = None
     """how a solve begins: `Result.running`, or the code of a failure that is known before the first step; None: the
     former"""
+    patience: jax.Array | None = None
+    """attempts after which it ends as if by `max_steps`, unless a tenth of the way is done; None: without end"""
 
 
 # ---- what recorders see

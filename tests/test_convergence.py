@@ -10,23 +10,21 @@ stated by 0.2. That no order is understated, which no measurement in float64 cou
 """
 
 import functools
-import types
 from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.made import MADE
 
 import jaxdiffeq as jde
-from jaxdiffeq import methods
 from jaxdiffeq.algebra.newton import Newton
 from jaxdiffeq.engine.control import Tolerance
 from jaxdiffeq.problems.vector_field import VectorField
 from jaxdiffeq.steppers.explicit import ExplicitRK
 from jaxdiffeq.types import State
 
-MADE = {name: m() for name, m in vars(methods).items() if isinstance(m, types.FunctionType) and name[0].isupper()}
 PATIENT = {"newton": Newton(iterations=50)}  # for steps longer than anybody would take
 METHODS = {
     name: replace(m, **PATIENT) if hasattr(m, "newton") else m for name, m in MADE.items() if hasattr(m, "tableau")

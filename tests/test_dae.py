@@ -375,10 +375,11 @@ def test_the_transistor_amplifier_from_voltages_that_are_off():
         np.testing.assert_allclose(solution.ys[1], AMPLIFIED, rtol=1e-4)
 
 
-@pytest.mark.parametrize("method", [jde.BDF(), jde.TRBDF2()], ids=str)
+@pytest.mark.parametrize("method", [jde.BDF(), jde.TRBDF2(), jde.RadauIIA9(), jde.ROS34PW2()], ids=str)
 def test_the_amplifier_at_any_tolerance(method):
-    """What Newton's method left in algebraic components once made every step too large, however short, at 16 of 26."""
-    tolerances = jnp.geomspace(1e-2, 1e-6, 13)
+    """What is left in algebraic components once made every step too large, however short, at 29 of these. A method
+    without iterations is asked for those at which voltages may err by less than the diodes' 26 mV."""
+    tolerances = jnp.geomspace(1e-2, 1e-6, 13)[3 * (method.name == "ROS34PW2") :]
 
     def end(tol):
         sol = jde.solve(CIRCUIT, method, saveat=[0.2], rtol=tol, atol=tol, max_steps=40_000, throw=False)

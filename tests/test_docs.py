@@ -99,7 +99,20 @@ def test_a_file_that_is_not_there_is_seen():
 HOME = ROOT / "jaxdiffeq" / "primitives" / "jax_internals.py"
 PUBLIC = {  # modules of JAX that are documented for its users; what is no module is public under `jax` itself
     *("ad_checkpoint", "custom_batching", "custom_derivatives", "custom_transpose", "debug", "dtypes", "errors"),
-    *("experimental", "export", "image", "lax", "monitoring", "nn", "numpy", "ops", "profiler", "random", "scipy"),
+    *(
+        "experimental",
+        "export",
+        "flatten_util",
+        "image",
+        "lax",
+        "monitoring",
+        "nn",
+        "numpy",
+        "ops",
+        "profiler",
+        "random",
+        "scipy",
+    ),
     *("sharding", "stages", "tree", "tree_util", "typing"),
 }
 ATTRIBUTES = {"aval", "vma", "mat", "to_tangent_aval", "is_high", "to_lojax"}  # of tracers and of abstract values

@@ -223,6 +223,85 @@ def test_wrong_doses_are_refused(make, error, message):
         make()
 
 
+# ---- doses that have always been given
+
+
+def always(times, amounts, duration, rest):
+    """One compartment; of what was given sixty intervals ago e^(−70) is left."""
+    available, lag, every, k = rest
+    earlier = every * jnp.arange(-60.0, 4.0)
+    same = lambda x: jnp.broadcast_to(x, 64)
+    series = lambda t, a, d: superposed(t + earlier, same(a), same(d), available, lag, k)
+    return sum(series(*x) for x in zip(times, amounts, duration, strict=True))
+
+
+def test_doses_that_have_always_been_given():
+    """At once, and over most of an interval, with derivatives in every number."""
+
+    def found(x):
+        given = {"bioavailability": x["available"], "lag": x["lag"], "steady_state": True}
+        doses = jde.Doses(x["times"], x["amounts"], 0, jnp.append(0.0, x["duration"]), x["every"], 4, **given)
+        ys = dosed(doses, x["k"])
+        return ys, ys
+
+    def true(x):
+        lasts = jnp.append(0.0, x["duration"])
+        return always(x["times"], x["amounts"], lasts, (x["available"], x["lag"], x["every"], x["k"]))
+
+    x = {"times": jnp.array([0.5, 2.0]), "amounts": jnp.array([3.0, 2.0]), "available": 0.8, "lag": 0.1, "k": 0.4}
+    x = jax.tree.map(jnp.asarray, x | {"every": 3.0, "duration": 2.5})
+    slopes, values = jax.jit(jax.jacrev(found, has_aux=True))(x)
+    np.testing.assert_allclose(values, true(x), rtol=1e-9)
+    for name, expected in jax.jacobian(true)(x).items():
+        np.testing.assert_allclose(slopes[name], expected, rtol=1e-7, atol=1e-8, err_msg=name)
+
+
+def test_accumulation_has_its_closed_form():
+    """1/(1 − e^(−kτ)) of a dose just after it; an infusion that lasts for more than two intervals; NaN if nobody can
+    know that it does."""
+    peak = 2.0 / -np.expm1(-0.4 * 3.0)
+    once = jde.Doses(0.0, 2.0, 0, every=3.0, count=5, steady_state=True)
+    np.testing.assert_allclose(dosed(once)[0], peak, rtol=1e-9)
+    np.testing.assert_allclose(dosed(once, method=jde.BDF(), rtol=1e-8)[0], peak, rtol=1e-6)
+    infused = lambda lasts: jde.Doses(0.5, 2.0, 0, lasts, 3.0, 4, steady_state=True)
+    expected = always(jnp.array([0.5]), jnp.array([2.0]), jnp.array([7.0]), (1.0, 0.0, 3.0, 0.4))
+    np.testing.assert_allclose(dosed(infused(7.0)), expected, rtol=1e-9)
+    assert jnp.any(jnp.isnan(jax.jit(infused)(7.0).rates)) and jnp.all(jnp.isfinite(jax.jit(infused)(3.0).rates))
+
+
+SATURATED = jde.ODEProblem(lambda t, y, args: -args["v"] * y / (args["k"] + y), jnp.zeros(1), (0.0, 5.0))
+
+
+def test_doses_that_have_always_been_given_of_patients_in_lanes():
+    """Of y′ = −v·y/(k + y), for which ln y + y/k falls by v/k: before a dose y = dose/(e^((v·τ − dose)/k) − 1). Of one
+    patient hardly less comes than goes."""
+
+    def found(v, dose, every):
+        doses = jde.Doses(0.0, dose, 0, every=every, count=2, steady_state=True)
+        args = {"v": v, "k": jnp.asarray(1.0)}
+        return jde.solve(SATURATED, jde.Tsit5(), args=args, events=doses, saveat=jde.SaveAt(ts=[0.0]), **TIGHT).ys[0, 0]
+
+    true = lambda v, dose, every: dose + dose / jnp.expm1(v * every - dose)
+    x = jnp.array([2.0, 1.0, 3.0]), jnp.array([5.9, 0.5, 4.0]), jnp.array([3.0, 2.0, 2.0])
+    value = lambda f: jax.jit(jax.vmap(jax.value_and_grad(f, (0, 1, 2))))(*x)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), value(found), value(true))
+
+
+@pytest.mark.parametrize(
+    ("doses", "error", "message"),
+    [
+        ([jde.Doses(0.0, 6.1, 0, every=3.0, count=2, steady_state=True)], jde.SolveError, "comes again after each"),
+        ([jde.Doses(3.0, 1.0, 0, every=3.0, count=2, steady_state=True)], ValueError, "first of `times`"),
+        ([jde.Doses(0.0, 1.0, 0, every=x, count=2, steady_state=True) for x in (1.0, 2.0)], ValueError, "same `every`"),
+    ],
+)
+def test_wrong_doses_that_have_always_been_given(doses, error, message):
+    with pytest.raises(error, match=message):
+        jde.solve(SATURATED, jde.Tsit5(), args={"v": 2.0, "k": 1.0}, events=doses)
+    with pytest.raises(ValueError, match="needs `every`"):
+        jde.Doses(0.0, 1.0, 0, steady_state=True)
+
+
 # ---- manifolds
 
 ELLIPSE = jde.ODEProblem(

@@ -1,19 +1,20 @@
 """The promises of `jaxdiffeq.interfaces`, kept by every part. Pyright checks the types of these tables."""
 
-import types
 from typing import Any, cast
 
 import numpy as np
 import pytest
+from helpers.made import MADE, NOISY
 
 import jaxdiffeq as jde
-from jaxdiffeq import interfaces, methods
+from jaxdiffeq import interfaces
 from jaxdiffeq.algebra import structure
 from jaxdiffeq.algebra.krylov import Krylov
+from jaxdiffeq.engine.driven import SaveOnPath
 from jaxdiffeq.engine.events import Events, SaveEvents
 from jaxdiffeq.engine.history import Pieces
 from jaxdiffeq.engine.log import Log, Window
-from jaxdiffeq.engine.recorders import RecorderDefaults, SaveSteps, SaveTimes
+from jaxdiffeq.engine.recorders import RecorderDefaults, SaveAtEvents, SaveSteps, SaveTimes
 from jaxdiffeq.engine.regularisers import RegulariserSums
 from jaxdiffeq.frontend.plan import Calls
 from jaxdiffeq.gradients.quadrature import Integrals, Quadrature
@@ -24,7 +25,10 @@ def observe(t, y, args):
     return y
 
 
-VALUES: list[interfaces.ValueRecorder] = [SaveTimes(observe), SaveSteps(observe, 4)]
+VALUES: list[interfaces.ValueRecorder] = [
+    *(SaveTimes(observe), SaveSteps(observe, 4), SaveAtEvents(observe, 4)),
+    SaveOnPath(observe, field=None, stepper=None),
+]
 NO_EVENTS = Events((), None, np.zeros(0), None, (), lambda args: [], lambda args, new: args, 4, False)
 SAVING: list[interfaces.SavingRecorder] = [
     *VALUES,
@@ -42,6 +46,7 @@ STRATEGIES: list[interfaces.GradientStrategy] = [
 ]
 BOUND: list[interfaces.BoundStrategy] = [strategy.bind(100, 16) for strategy in STRATEGIES]
 STEPPERS: list[interfaces.Stepper] = [  # one of each family
+    *{type(m): m for m in NOISY.values()}.values(),
     *(jde.Tsit5(), jde.Rodas5P(), jde.KenCarp4(), jde.RadauIIA5(), jde.BDF(), jde.SBDF2(), jde.Adams()),
     jde.AutoTsit5(),
 ]
@@ -81,7 +86,6 @@ def test_no_interface_and_no_family_is_left_out():
     own = lambda kind: isinstance(kind, type) and kind.__module__ == interfaces.__name__
     protocols = set(filter(own, vars(interfaces).values()))
     assert protocols == set(PROMISES)
-    made = [m() for name, m in vars(methods).items() if isinstance(m, types.FunctionType) and name[0].isupper()]
-    assert {type(m) for m in made} <= {type(m) for m in STEPPERS}
+    assert {type(m) for m in (MADE | NOISY).values()} <= {type(m) for m in STEPPERS}
     kept = RecorderDefaults.__subclasses__()
     assert {*kept, *(child for kind in kept for child in kind.__subclasses__())} == {type(r) for r in RECORDERS}

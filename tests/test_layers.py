@@ -14,11 +14,13 @@ ROOT = Path(__file__).parent.parent
 MODULES = sorted((ROOT / "jaxdiffeq").rglob("*.py"))
 
 LAYERS = (  # from the bottom; a folder without files of its own here stands for all that is in it
-    {"types", "tableaux", "plotting", "noise.kinds"},
+    {"types", "tableaux", "plotting", "noise.kinds", "noise.normals"},
     {"interfaces", "progress", "habits", "primitives.jax_internals"},
     {"errors", "primitives.cpu_kernel", "primitives.dataflow", "primitives.varying_axes"},
     {"clock", "primitives.constant_matmul", "primitives.linear_call", "primitives.row_buffer", "primitives.while_loop"},
+    {"primitives.lanes", "jumps.refusals"},
     {"primitives.fused_region", "primitives.scan", "primitives.both_ways", "primitives.search"},
+    {"jumps.counters", "jumps.blocks"},
     {
         "algebra.norm",
         "algebra.order",
@@ -30,7 +32,7 @@ LAYERS = (  # from the bottom; a folder without files of its own here stands for
         "frontend.packed",
     },
     {"algebra.blocks", "algebra.bracket", "inputs", "noise"},
-    {"algebra.structure"},
+    {"algebra.structure", "noise.processes"},
     {"algebra.conserved", "algebra.detect", "algebra.krylov", "algebra.newton"},
     {"implicit.consistent"},
     {
@@ -41,24 +43,32 @@ LAYERS = (  # from the bottom; a folder without files of its own here stands for
         "problems.noise_errors",
     },
     {"problems.driven_field"},
+    {"problems.langevin_field"},
     {"problems.user_functions", "problems.definitions", "implicit.system"},
-    {"implicit.jacobian_reuse"},
-    {"engine.control", "engine.recorders", "engine.stops"},
+    {"implicit.jacobian_reuse", "problems.random", "jumps.definitions"},
+    {"engine.control", "engine.recorders", "engine.stops", "jumps.channels", "jumps.network"},
+    {"jumps.exact", "jumps.leaping", "jumps.pairs", "jumps.walk"},
     {"engine.log", "engine.outcome", "engine.regularisers", "engine.crossings"},
     {"engine.events"},
     {"steppers.stages", "steppers.base"},
     {"steppers.explicit", "steppers.rosenbrock", "steppers.dirk", "steppers.collocation", "steppers.auto"},
     {"steppers.stochastic"},
-    {"steppers.multistep", "steppers.imex", "steppers.stochastic_rk"},
-    {"steppers.adams"},
+    {
+        "steppers.multistep",
+        "steppers.imex",
+        "steppers.stochastic_rk",
+        "steppers.weak",
+        "steppers.reversible",
+        "steppers.langevin",
+    },
+    {"steppers.adams", "steppers.stochastic_implicit", "steppers.stabilized"},
     {"engine.integration"},
     {"engine.breaks"},
     {"engine.history", "engine.driven"},
     {"methods"},
     {"gradients.steady", "gradients.rule", "gradients.segments", "gradients.quadrature"},
     {"gradients.forward", "gradients.reverse", "gradients.packing"},
-    {"gradients.reversible", "gradients.adjoint_noise"},
-    {"gradients.adjoint_equation"},
+    {"gradients.adjoint_equation", "gradients.adjoint_noise", "gradients.reversible"},
     {"gradients.adjoint_jumps"},
     {"gradients.adjoint_events"},
     {"gradients.adjoint_sweep"},
@@ -68,12 +78,14 @@ LAYERS = (  # from the bottom; a folder without files of its own here stands for
     {"events"},
     {"event_library"},
     {"frontend.options", "frontend.user_events", "frontend.delays", "frontend.noise"},
-    {"frontend.plan"},
+    {"frontend.plan", "jumps.hybrid", "jumps.solve"},
+    {"jumps"},
     {"engine.fixed_steps", "frontend.steady_state", "frontend.assemble", "frontend.blame"},
     {"frontend.diagnose"},
     {"frontend.execute"},
+    {"frontend.steady_doses"},
     {"solve"},
-    {"integrator", "diffeq"},
+    {"integrator", "diffeq", "jumps.expectation"},
     {"trace"},
     {"nn"},  # written against solve() only
     {"__init__"},
@@ -190,10 +202,11 @@ def test_layers(path):
 def public_names(tree: ast.Module) -> list[str]:
     """What an `__init__` offers; it must say so in lines like `from jaxdiffeq.solve import solve as solve`.
 
-    Only the methods, too many for that, may come all at once: each of their modules has a list of its own.
+    Only the methods, too many for that, and jumps with theirs, may come all at once: these have lists of their own.
     """
+    whole = [("jaxdiffeq.methods", "*"), ("jaxdiffeq.jumps", "*")]
     lines = [n for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom)]
-    aliases = [a for n in lines for a in n.names if (getattr(n, "module", None), a.name) != ("jaxdiffeq.methods", "*")]
+    aliases = [a for n in lines for a in n.names if (getattr(n, "module", None), a.name) not in whole]
     assert all(a.asname == a.name for a in aliases), [a.name for a in aliases if a.asname != a.name]
     return [a.name for a in aliases if not a.name.startswith("_")]
 

@@ -1,11 +1,10 @@
 """Every adaptive method meets its tolerance, found by scanning `jaxdiffeq.methods`."""
 
-import types
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.made import MADE
 from scipy.integrate import solve_ivp
 
 import jaxdiffeq as jde
@@ -13,7 +12,6 @@ from jaxdiffeq import methods
 from jaxdiffeq.steppers.collocation import Collocation
 from jaxdiffeq.steppers.explicit import ExplicitRK
 
-MADE = {name: m() for name, m in vars(methods).items() if isinstance(m, types.FunctionType) and name[0].isupper()}
 METHODS = {name: m for name, m in MADE.items() if m.name == name}  # not the pairs of methods
 ADAPTIVE = {name: m for name, m in METHODS.items() if m.error_order is not None}
 END = jde.SaveAt(t1=True)

@@ -29,7 +29,7 @@ EULER = jde.EulerMaruyama()
 
 def exact(w, t, args=ARGS):
     """Geometric Brownian motion, dy = a·y dt + b·y dW."""
-    return jnp.array([1.0, 2.0]) * jnp.exp((args[0] - args[1] ** 2 / 2) * t + args[1] * w)
+    return jnp.exp((args[0] - args[1] ** 2 / 2) * t + args[1] * w) * jnp.array([[1.0, 2.0]])
 
 
 # ---- one key is one path

@@ -67,6 +67,8 @@ class Start(NamedTuple):
     """rounding, in units of `scale`"""
     rate: jax.Array
     """θ/(1 − θ) of an iteration with the same W, or infinity"""
+    again: Vector
+    """where an iteration to rounding begins again, where the first did not arrive: what stands for no change of y"""
 
 
 class Found(NamedTuple):
@@ -188,7 +190,10 @@ def _to_tolerance(newton: Newton, start: Start) -> _Rules:
 
 
 def _to_rounding(newton: Newton, chord: Callable, anew: Callable, start: Start) -> Found:
-    """With the factors of `start`, and where these do not lead there with new ones in each iteration."""
+    """With the factors of `start`, and where these do not lead there with new ones in each iteration.
+
+    Old factors may have led, slowly but far, to where no new ones lead back: then it begins again.
+    """
     eps, tiny = (getattr(jnp.finfo(start.z.dtype), name) for name in ("eps", "tiny"))
 
     def beside(dz, z):
@@ -204,9 +209,8 @@ def _to_rounding(newton: Newton, chord: Callable, anew: Callable, start: Start) 
     unknown = jnp.full_like(start.rate, jnp.inf)
     rules = _Rules(size, start.floor, start.floor, newton.iterations, FASTEST)
     first = _iterate(chord, rules, start.z, unknown)
-    z = jnp.where(jnp.isfinite(first.rate) & jnp.isfinite(first.size), first.z, start.z)
     rules = rules._replace(iterations=PATIENCE * newton.iterations, noise=noise)
-    last = _iterate(anew, rules, jnp.where(first.ok, first.z, z), unknown, first.ok)
+    last = _iterate(anew, rules, jnp.where(first.ok, first.z, start.again), unknown, first.ok)
     return Found(last.z, last.ok, first.tried + last.tried, unknown, last.tried)
 
 

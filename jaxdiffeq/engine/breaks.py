@@ -191,50 +191,48 @@ def _residual(integration: Any, call: Any, meets: Met, step: Any) -> tuple[jax.A
     return value - _time_of(past, meets.piece, call.inputs.t0), rate
 
 
-def attached(integration: Any, own: jax.Array, call: Any, meets: Met) -> Met:
-    """With the derivative of where the step meets it, by the implicit function theorem on the step's own map."""
+class End(NamedTuple):
+    """Where a step that asks for itself has to end: where a lag meets a breaking point, or at a root."""
 
-    def residual(at, own, call, meets):
-        given = meets._replace(at=at)
-        step, _ = integration._with_own(integration._own(own, call, given), call, given)
-        return jnp.where(jnp.isfinite(meets.at), _residual(integration, call, given, step)[0], 0)
-
-    return meets._replace(at=_root(residual, meets.at, own, call, meets))
+    at: jax.Array
+    """infinity: nowhere"""
+    root: Any
+    """it is a root; None: no step is aimed at one"""
 
 
-def at_root(integration: Any, own: jax.Array, call: Any, meets: Any) -> Any:
-    """The call, with the derivative of the root that the step is aimed at, if it is."""
+def end_of(integration: Any, call: Any, meets: Met | None) -> End | None:
+    """Constants; None where no step has to."""
+    rooted = bool(call.made.watch) and integration.events.conditions is not None
+    if not rooted:
+        return None if meets is None else lax.stop_gradient(End(meets.at, None))
+    aim = call.made.watch.aim.at
+    first = aim if meets is None else jnp.minimum(aim, meets.at)
+    return lax.stop_gradient(End(first, aim == first))
 
-    def aimed(call, at):
+
+def ended(call: Any, meets: Met | None, end: End | None) -> tuple[Any, Met | None]:
+    """Both, with the end in its place."""
+    if end is None:
+        return call, meets
+    if end.root is not None:
         watch = call.made.watch
-        return call._replace(made=call.made._replace(watch=watch._replace(aim=watch.aim._replace(at=at))))
-
-    def residual(at, own, call, meets):
-        given, lands = aimed(call, at), jnp.isfinite(at)
-        step, coefficients = integration._with_own(integration._own(own, given, meets), given, meets)
-        end = given.inputs, step, given.start, given.made, given.number, coefficients
-        return jnp.where(lands, integration.condition(*end), 0).astype(at.dtype)
-
-    return aimed(call, _root(residual, call.made.watch.aim.at, own, call, meets))
+        aim = watch.aim._replace(at=jnp.where(end.root, end.at, watch.aim.at))
+        call = call._replace(made=call.made._replace(watch=watch._replace(aim=aim)))
+    if meets is not None:
+        here = True if end.root is None else ~end.root
+        meets = meets._replace(at=jnp.where(here, end.at, meets.at))
+    return call, meets
 
 
-def _root(residual: Callable, at: jax.Array, own: jax.Array, call: Any, meets: Any) -> jax.Array:
-    """`at`, with the derivative of residual(at, own, call, meets) = 0 along the call; infinity has none."""
-
-    @jax.custom_jvp
-    def place(call, at, own, meets):
-        return at
-
-    @place.defjvp
-    def _(primals, tangents):
-        call, at, own, meets = primals
-        there = jnp.isfinite(at)
-        _, rate = jax.jvp(lambda at: residual(at, own, call, meets), (at,), (jnp.ones_like(at),))
-        _, d = jax.jvp(lambda call: residual(at, own, call, meets), (call,), (tangents[0],))
-        rate = jnp.where(there & (rate != 0), rate, 1)
-        return place(*primals), jnp.where(there, -d / rate, 0)
-
-    return place(call, *lax.stop_gradient((at, own, meets)))
+def missed(integration: Any, call: Any, meets: Met | None, end: End, step: Any, own: jax.Array) -> jax.Array:
+    """What is left at the end of a step of what is zero there; zero if it has to end nowhere."""
+    left = jnp.zeros_like(end.at)
+    if meets is not None:
+        left = _residual(integration, call, meets, step)[0]
+    if end.root is not None:
+        value = integration.condition(call.inputs, step, call.start, call.made, call.number, own)
+        left = jnp.where(end.root, value.astype(left.dtype), left)
+    return jnp.where(jnp.isfinite(end.at), left, 0)
 
 
 def level_of(integration: Any, inputs: Inputs, t: jax.Array, meets: Met) -> jax.Array:

@@ -237,3 +237,61 @@ def starting_step(f: Callable, inputs: Any, tolerance: Tolerance, order: int, no
     size = jnp.maximum(span * jnp.where(jnp.isfinite(fraction), fraction, 1e-6).astype(span.dtype), 4 * ulp)
     # at an infinite f0 the probe is NaN; where only its norm overflows it is none, and f1 is f0
     return jnp.where(~jnp.isfinite(d1) & jnp.isnan(d2), jnp.nan, size)
+
+
+ENDS = 24
+"""refused ends that are remembered at once; each lies in the first half of the way to the one before it"""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Revisiting(ControllerDefaults):
+    """A controller for noise that does not commute: after a refusal half the step is tried, and its end is visited
+    later on.
+
+    Where a step is refused because of what W does in it, and its end then left out, the steps know something of W that
+    the method does not, and the law of y is another one.
+    Source: Foster 2023, arXiv:2311.14201 (steps that do not skip).
+    """
+
+    inner: Any
+
+    needs_error = True
+
+    @property
+    def algebraic(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.inner.algebraic
+
+    @property
+    def norm(self) -> Any:
+        return self.inner.norm
+
+    @property
+    def max_step(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.inner.max_step
+
+    @property
+    def min_step(self) -> Any:
+        return self.inner.min_step
+
+    def measured(self, around: Callable[[Callable], Callable]) -> Any:
+        return replace(self, inner=self.inner.measured(around))
+
+    def bound(self, dt: jax.Array) -> jax.Array:
+        return self.inner.bound(dt)
+
+    def log_ratio(self, y: jax.Array, step: Step, tolerance: Tolerance) -> jax.Array:
+        return self.inner.log_ratio(y, step, tolerance)
+
+    def init(self, dtype: Any) -> Any:
+        """The inner memory, and the refused ends, the nearest first, infinity where there is none."""
+        return self.inner.init(dtype), jnp.full(ENDS, jnp.inf, dtype)
+
+    def judge(self, before: State, step: Step, dt: jax.Array, memory: Any, tolerance: Tolerance, order: int) -> Verdict:
+        (of_inner, ends), t1 = memory, step.after.t
+        verdict = self.inner.judge(before, step, dt, of_inner, tolerance, order)
+        passed = jnp.sort(jnp.where(ends - t1 < 1e-3 * dt, jnp.inf, ends))  # several may lie at one place
+        ends = jnp.where(verdict.accept, passed, jnp.append(t1, ends[:-1]))
+        left = jnp.where(verdict.accept, ends[0] - t1, dt / 2)
+        least = jnp.where(verdict.accept, jnp.minimum(verdict.dt, left), left)
+        return verdict._replace(dt=least.astype(verdict.dt.dtype), memory=(verdict.memory, ends))

@@ -9,21 +9,19 @@ method computed, whose derivative the implicit function theorem gives.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax import lax
 
 from jaxdiffeq.algebra.bracket import root
 from jaxdiffeq.engine.interpolant import evaluate, slope
 from jaxdiffeq.primitives.row_buffer import read
-from jaxdiffeq.primitives.varying_axes import vary_like
+from jaxdiffeq.primitives.varying_axes import cond, vary_like
 from jaxdiffeq.types import Inputs, StepView
 
-WHERE = np.linspace(0, 1, 6)  # in a step: conditions are asked for at its ends and at four points inside
+WHERE = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # in a step: conditions are asked for at its ends and at four points inside
 ULPS = 4  # of t, to which a root is landed on
 TRIES = 20  # to land
 STALLED = 0.5  # of the last correction: one larger than this is rounding of the condition, after four of them
@@ -115,12 +113,13 @@ class Look:
 
     conditions: Callable
     """(t, y, args, info) ↦ [n]"""
-    directions: np.ndarray
+    directions: Any
     """[n]: 1 for those that act where they rise along the way, −1 where they fall, 0 for both"""
     inputs: Inputs
     step: StepView
     count: jax.Array
     """events so far"""
+    where: Any = WHERE
 
     @property
     def width(self) -> jax.Array:
@@ -149,7 +148,7 @@ class Look:
 
     def values(self) -> jax.Array:
         """Shapes: [6, n]."""
-        theta = jnp.asarray(WHERE, self.width.dtype)
+        theta = jnp.asarray(self.where, self.width.dtype)
         first, last = self.at(theta[0], self.step.before.y), self.at(theta[-1], self.step.end)
         return jnp.concatenate([first[None], jax.vmap(self.at)(theta[1:-1]), last[None]])
 
@@ -157,7 +156,7 @@ class Look:
         """Of the values, with those of neighbours in place of zeros inside, and of what was left at the start."""
         zero = jnp.abs(values[0]) <= left.floor
         turns = zero & (left.side == 0)
-        rates = lax.cond(jnp.any(turns), lambda: jnp.sign(self.rate(0.0)), lambda: jnp.zeros_like(values[0]))
+        rates = cond(jnp.any(turns), lambda: jnp.sign(self.rate(0.0)), lambda: jnp.zeros_like(values[0]))
         signs = [jnp.where(zero, jnp.where(turns, rates, left.side), jnp.sign(values[0]))]
         for value in values[1:]:  # what is no more than rounding of the root that was left has not left it yet
             signs.append(jnp.where(jnp.abs(value) <= left.floor, signs[-1], jnp.sign(value)))
@@ -172,6 +171,11 @@ class Look:
 
     def find(self, aim: Aim, left: Left, accepted: jax.Array) -> Found:
         """The first root in the step; nothing, if the step is not accepted."""
+        # constants too vary, for the branch; see `cond`
+        known = vary_like((jnp.asarray(self.where), jnp.asarray(self.directions)), self.step.end)
+        return replace(self, where=known[0], directions=known[1])._find(aim, left, accepted)
+
+    def _find(self, aim: Aim, left: Left, accepted: jax.Array) -> Found:
         values = self.values()
         signs = self.signs(values, left)
         wanted = self._wanted(signs[1:])
@@ -182,7 +186,7 @@ class Look:
         nothing = vary_like(nothing, self.step.end)  # out of the branch: under vmap, JAX forgets there what varies
         looks = accepted & (landed | jnp.any(crossed))
         found = lambda: self._found(aim, landed, values, signs, crossed)
-        return lax.cond(looks, found, lambda: nothing)
+        return cond(looks, found, lambda: nothing)
 
     def _found(self, aim: Aim, landed: jax.Array, values: jax.Array, signs: jax.Array, crossed: jax.Array) -> Found:
         """Whether a step in which something crosses, or that was to land, is at the root; and if not, where to aim."""
@@ -241,7 +245,7 @@ class Look:
     def _first(self, signs: jax.Array, crossed: jax.Array, unit: jax.Array) -> tuple[jax.Array, jax.Array, Aim]:
         """Whether anything crosses, the first root as a share of the step, and what its aim says of it."""
         crosses = jnp.any(crossed)
-        k, where = first_true(jnp.any(crossed, 1)), jnp.asarray(WHERE, unit.dtype)
+        k, where = first_true(jnp.any(crossed, 1)), jnp.asarray(self.where, unit.dtype)
         mine, sign, low = read((crossed, signs, where), k)
         high = jnp.where(crosses, where[k + 1], low)
         least = -jnp.finfo(signs.dtype).tiny

@@ -14,7 +14,7 @@ from jax import lax
 from jaxdiffeq.engine.crossings import Aim, Found, Info, Left, Look, no_aim, nothing_left, pick
 from jaxdiffeq.engine.recorders import RecorderDefaults
 from jaxdiffeq.primitives.row_buffer import read, rows, write
-from jaxdiffeq.primitives.varying_axes import vary_like
+from jaxdiffeq.primitives.varying_axes import axes_of, cond, vary_like
 from jaxdiffeq.types import Ahead, Inputs, PyTree, Result, Shapes, State, Step, StepCotangents, StepView
 
 
@@ -99,8 +99,6 @@ class Events:
     """(t, y, args, info) ↦ how long the next step may be, any of them"""
     integrands: Callable | None = None
     """(t, y, args) ↦ what is integrated along the solution, a list"""
-    changes: bool = False
-    """there are parameters that events change"""
 
     def any_logged(self, fired: jax.Array) -> jax.Array:
         """Whether anything acts that counts."""
@@ -261,7 +259,7 @@ class Events:
             at, state, args, told = _only_if(acts, (t, y, self.changed(inputs.args, changed), info))
             return affect(at, state, args, which, told)
 
-        return lax.cond(acts, acted, lambda: (y, changed))
+        return cond(acts, acted, lambda: (y, changed))
 
 
 def _root_near(conditions: Callable, f: Any, at: tuple, rest: tuple) -> jax.Array:
@@ -310,7 +308,8 @@ def _only_if(acts: jax.Array, given: PyTree) -> PyTree:
 
     def guard(x):
         real = jnp.issubdtype(jnp.result_type(x), jnp.inexact)
-        return jnp.where(acts, x, lax.stop_gradient(x)) if real else x
+        alike = axes_of(acts) <= axes_of(x)  # else it would vary as `acts` does, and a constant of a program must not
+        return jnp.where(acts, x, lax.stop_gradient(x)) if real and alike else x
 
     return jax.tree.map(guard, given)
 

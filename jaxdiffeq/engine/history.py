@@ -33,7 +33,19 @@ from jaxdiffeq.problems.past import (
     rows_of,
     windows_at,
 )
-from jaxdiffeq.types import Inputs, PyTree, Result, Settings, Shapes, Sizing, State, Step, StepCotangents, StepView
+from jaxdiffeq.types import (
+    Inputs,
+    PyTree,
+    Result,
+    Settings,
+    Shapes,
+    Sizing,
+    State,
+    Step,
+    StepCotangents,
+    StepView,
+    Work,
+)
 
 
 @dataclass(frozen=True)
@@ -69,6 +81,7 @@ class Pieces(RecorderDefaults):
         return bars.add(piece.start, after, piece.coefficients, leaves), cursor
 
 
+NO_WORK = Work(*[np.int32(0)] * len(Work._fields))
 KAPPA, TRIPS = 1e-3, 20
 """of the tolerance, to which a step that asks for itself is solved; and in how many rounds at most"""
 FAR = 2
@@ -107,6 +120,8 @@ class _Round(NamedTuple):
     tries: jax.Array
     going: jax.Array
     ok: jax.Array
+    work: Work
+    """of all rounds so far"""
     meets: Any = None
     """where the step ends early, if it does"""
 
@@ -164,6 +179,19 @@ class Remembering(Integration):
 
     def recollecting(self, inputs: Inputs, records: Mapping[str, Any]) -> Inputs:
         return self.recalling(inputs, records[PAST]) if PAST in records else inputs
+
+    def recalled(self, inputs: Inputs, records: Mapping[str, Any], start: State) -> Inputs:
+        """Of rows that later steps have written over, there is NaN."""
+        ring = records[PAST]
+        later = ring.start >= start.t
+        return self.recalling(inputs, jax.tree.map(lambda x: jnp.where(_like(later, x), jnp.nan, x), ring))
+
+    def at_ends(self, inputs: Inputs, start: State, step: Step, number: Any) -> tuple[Inputs, Inputs]:
+        own = constant(start.t, start.y, self.stepper.degree)
+        if step.dense.coefficients is not None:
+            own = Piece(start.t, step.after.t, step.dense.coefficients)
+        right = jnp.full_like(start.t, jnp.inf)
+        return self._seen(inputs, number, own, right), self._seen(inputs, number, own, -right)
 
     def _past(self, inputs: Inputs) -> Past:
         past = self.got(inputs.args)
@@ -276,29 +304,41 @@ class Remembering(Integration):
         if self.varying is not None:
             meets = breaks.nothing_met(end)
             going = reaches | breaks.may_meet(self.varying, self._past(fixed.inputs), fixed, end, guess)
-        begin = _Round(guess, zero, never, none, going, ~going, meets)
+        begin = _Round(guess, zero, never, none, going, ~going, NO_WORK, meets)
 
         def one(_, at):
             step, new = self._with_own(at.own, fixed, at.meets)
-            after = self._judged(at, step, new, fixed, reaches)
+            after = self._judged(at, step, new, fixed, reaches)._replace(work=self._worked(at.work, step))
             if self.varying is not None:
                 after = breaks.met(self, fixed, at, after, step, new)
             return (), jax.tree.map(lambda a, b: jnp.where(at.going, a, b), after, at)
 
         _, found = frozen_while(lambda _, at: at.going, one, (), begin)
-        if call.made.watch and self.events.conditions is not None:
-            call = breaks.at_root(self, found.own, call, found.meets)
-        meets = found.meets if meets is None else breaks.attached(self, found.own, call, found.meets)
-        own = self._own(found.own, call, meets)
+        own, end = attached(self._onwards, found.own, breaks.end_of(self, call, found.meets), (call, found.meets))
+        call, meets = breaks.ended(call, found.meets, end)
         step, coefficients = self._with_own(own, call, meets)
         cut = breaks.sooner(meets, self._past(call.inputs).cut)
         level = None if cut is None else breaks.level_of(self, call.inputs, step.after.t, cut)
         dense = Dense(call.start.t, call.start.y, step.dense, coefficients, level)
-        return step._replace(dense=dense, ok=step.ok & found.ok)
+        work = jax.tree.map(jnp.add, found.work, step.work or NO_WORK)
+        return step._replace(dense=dense, ok=step.ok & found.ok, work=work)
 
-    def _own(self, found: jax.Array, call: _Call, meets: Any) -> jax.Array:
-        """The interpolant that was found, with its derivative."""
-        return attached(lambda own, at: self._with_own(own, *at)[1], found, (call, meets))
+    @property
+    def work(self) -> Any:
+        return NO_WORK if self.asks_itself else super().work
+
+    def _worked(self, work: Work, step: Step) -> Work:
+        """With that of a round."""
+        _, once, polynomial = self.stepper.evaluations
+        parts = work, self.stepper.costs, step.work or NO_WORK
+        total = Work(*(jnp.asarray(sum(numbers), jnp.int32) for numbers in zip(*parts, strict=True)))
+        return total._replace(f_evals=total.f_evals + once + polynomial)
+
+    def _onwards(self, own: jax.Array, end: Any, given: tuple) -> tuple[jax.Array, jax.Array]:
+        """The interpolant of the step that finds this one and ends there, and what is left of what is zero there."""
+        call, meets = breaks.ended(*given, end)
+        step, new = self._with_own(own, call, meets)
+        return new, jnp.zeros(()) if end is None else breaks.missed(self, call, meets, end, step, new)
 
     def _with_own(self, own: jax.Array, call: _Call, meets: Any) -> tuple[Step, jax.Array]:
         """The step whose f finds this of itself, and its interpolant."""
@@ -354,7 +394,8 @@ class Remembering(Integration):
         enough = jnp.maximum(KAPPA, 10 * jnp.finfo(scale.dtype).eps / jnp.max(call.settings.tolerance.rtol))
         done = (rate * size <= enough) | (size <= enough) | ~reaches
         lost = ~jnp.isfinite(size) | (at.tries >= TRIPS - 1) | (seen & (theta >= 2))
-        return _Round(new, size, rate, at.tries + 1, ~(done | lost), done & jnp.isfinite(size), at.meets)
+        going, ok = ~(done | lost), done & jnp.isfinite(size)
+        return _Round(new, size, rate, at.tries + 1, going, ok, at.work, at.meets)
 
     # ---- after a step
 
@@ -406,6 +447,11 @@ class Remembering(Integration):
         return moving, control._replace(result=jnp.where(lost, Result.history_too_short, control.result))
 
 
+def _like(flags: jax.Array, x: jax.Array) -> jax.Array:
+    """Flags of rows, that can be put beside those of x."""
+    return flags.reshape(-1, *[1] * (x.ndim - 1))
+
+
 def shifted(coefficients: jax.Array, longer: jax.Array) -> jax.Array:
     """Of p(1 + longer·θ), from those of p(θ). Shapes: [degree + 1, *state]."""
     degree = coefficients.shape[0] - 1
@@ -414,31 +460,52 @@ def shifted(coefficients: jax.Array, longer: jax.Array) -> jax.Array:
     return constant_matmul(taylor, coefficients) * powers.reshape(-1, *[1] * (coefficients.ndim - 1))
 
 
-def attached(onwards: Callable[[jax.Array, Any], jax.Array], x: jax.Array, operands: Any) -> jax.Array:
-    """The fixed point x of x = onwards(x, operands), with its derivative: dx = (1 − ∂onwards/∂x)⁻¹ d(onwards).
+def attached(onwards: Callable, own: jax.Array, end: Any, given: Any) -> tuple[jax.Array, Any]:
+    """own and the time `end.at`, with their derivatives along `given`, where own = P and r = 0 for P, r = onwards(own,
+    end, given):
 
-    `onwards` contracts, so that the inverse is a geometric series; it may close over nothing that is differentiated.
+    d own = v + u·d at,  v = (1 − ∂P/∂own)⁻¹ d P,  u = (1 − ∂P/∂own)⁻¹ ∂P/∂at,  d at = −(d r + ∂r/∂own·v)/(∂r/∂at +
+    ∂r/∂own·u), with d P and d r along `given` alone.
+
+    P contracts, so that the inverse is a geometric series. It is linearized once: what is not linear, as the search for
+    a piece of the past, is there once.
     """
 
     @jax.custom_jvp
-    def point(x, operands):
-        return x
+    def point(given, own, end):
+        return own, () if end is None else end.at
 
-    @point.defjvp
-    def _(primals, tangents):
-        (x, operands), (_, d_operands) = (point(*primals), primals[1]), tangents
-        _, d = jax.jvp(lambda operands: onwards(x, operands), (operands,), (d_operands,))
-        there = lambda v: jax.jvp(lambda x: onwards(x, operands), (x,), (v,))[1]
-        back = lambda v: jax.vjp(lambda x: onwards(x, operands), x)[1](v)[0]
-        return x, lax.custom_linear_solve(
-            lambda v: v - there(v), d, lambda _, d: series(there, d), lambda _, d: series(back, d)
-        )
+    def rule(primals, tangents):
+        given, own, end = primals
+        at = jnp.zeros(()) if end is None else end.at
+        of = lambda own, at, given: onwards(own, end if end is None else end._replace(at=at), given)
+        _, moved = jax.linearize(of, own, at, given)
+        nothing = jnp.zeros_like(own), jnp.zeros_like(at), jax.tree.map(_no_move, given)
+        by_own = lambda v: moved(v, *nothing[1:])
+        solve = lambda d: lax.custom_linear_solve(lambda v: v - by_own(v)[0], d, series, series)
+        d, left = moved(*nothing[:2], tangents[0])
+        v = solve(d)
+        if end is None:
+            return point(*primals), (v, ())
+        along, rate = moved(nothing[0], jnp.ones_like(at), nothing[2])
+        u = solve(along)
+        left, rate = left + by_own(v)[1], rate + by_own(u)[1]
+        there = jnp.isfinite(at) & (rate != 0)
+        d_at = jnp.where(there, -left / jnp.where(there, rate, 1), 0)
+        return point(*primals), (v + u * d_at.astype(u.dtype), d_at)
 
-    return point(x, operands)
+    point.defjvp(rule)
+    own, at = point(given, *lax.stop_gradient((own, end)))
+    return own, end if end is None else end._replace(at=at)
 
 
-def series(of: Callable[[jax.Array], jax.Array], d: jax.Array) -> jax.Array:
-    """Σ Aᵏ·d, to rounding."""
+def _no_move(x: Any) -> Any:
+    real = jnp.issubdtype(jnp.result_type(x), jnp.inexact)
+    return jnp.zeros_like(x) if real else np.zeros(jnp.shape(x), jax.dtypes.float0)
+
+
+def series(less: Callable[[jax.Array], jax.Array], d: jax.Array) -> jax.Array:
+    """Σ Aᵏ·d, to rounding, where `less` is 1 − A."""
     least = jnp.finfo(d.dtype).eps
 
     def goes_on(moving, count):
@@ -447,7 +514,7 @@ def series(of: Callable[[jax.Array], jax.Array], d: jax.Array) -> jax.Array:
 
     def add(moving, count):
         total, term = moving
-        term, live = of(term), goes_on(moving, count)
+        term, live = term - less(term), goes_on(moving, count)
         new = total + term, term
         return jax.tree.map(lambda a, b: jnp.where(live, a, b), new, moving), count + live.astype(count.dtype)
 

@@ -17,7 +17,7 @@ from jaxdiffeq.engine.control import starting_step
 from jaxdiffeq.engine.log import Held
 from jaxdiffeq.engine.stops import asked_for, direction_of, next_stop, nothing_asked, reach
 from jaxdiffeq.implicit.system import make_consistent
-from jaxdiffeq.primitives.varying_axes import vary_like
+from jaxdiffeq.primitives.varying_axes import cond, vary_like
 from jaxdiffeq.primitives.while_loop import frozen_while
 from jaxdiffeq.types import (
     Context,
@@ -93,6 +93,11 @@ class Integration:
         return replace(self, stepper=self.stepper.compact)
 
     @property
+    def work(self) -> Any:
+        """What varies from step to step of the work that they take: a `Work`, or ()."""
+        return self.stepper.work
+
+    @property
     def moves_clock(self) -> bool:
         """Times that are landed on may move with the inputs, whichever of these do."""
         return self.room_for_stops > 0 or self.events is not None
@@ -105,6 +110,14 @@ class Integration:
     def recollecting(self, inputs: Inputs, records: Mapping[str, Any]) -> Inputs:
         """The inputs of a step, in which f finds what the recorders have of the past."""
         return inputs
+
+    def recalled(self, inputs: Inputs, records: Mapping[str, Any], start: State) -> Inputs:
+        """The inputs of a step from `start`, once more, with what the recorders had when the solve was done."""
+        return inputs
+
+    def at_ends(self, inputs: Inputs, start: State, step: Step, number: Any) -> tuple[Inputs, Inputs]:
+        """The inputs with which f can be asked at the beginning of a step, and at its end."""
+        return inputs, inputs
 
     def restarts(self, inputs: Inputs) -> bool:
         """Whether f, or the state, may be another one after some step."""
@@ -188,7 +201,7 @@ class Integration:
                 return (-along / jnp.where(lands, rate, 1)).astype(t1.dtype)
 
             lands = t1 == given[3].watch.aim.at
-            return t1, lax.cond(lands, moved, lambda: dt1)
+            return t1, cond(lands, moved, lambda: dt1)
 
         landed.defjvp(rule)
         return landed(t1, (inputs, settings, start, made, number))
@@ -240,7 +253,7 @@ class Integration:
             still = None if self.events is None else jnp.stack([after.y] * (len(self.events.members) + 1))
             return after, still
 
-        return lax.cond(view.taken & step.restart, begun_again, as_it_is)
+        return cond(view.taken & step.restart, begun_again, as_it_is)
 
     def acted(self, inputs: Inputs, settings: Settings, view: StepView, after: State) -> tuple[State, Any, Any]:
         """The state at the end of a step once events have acted, with the memory it had; y before and after each; and
@@ -265,7 +278,7 @@ class Integration:
         if self.stepper.evaluations[2] == 0:
             return compute()
         room = self.room(inputs)
-        return lax.cond(wanted, compute, lambda: vary_like(jnp.zeros(room.shape, room.dtype), inputs.y0))
+        return cond(wanted, compute, lambda: vary_like(jnp.zeros(room.shape, room.dtype), inputs.y0))
 
     def room(self, inputs: Inputs) -> jax.ShapeDtypeStruct:
         """The shape of an interpolant, known without tracing a step."""
@@ -295,7 +308,7 @@ class Integration:
         result = jnp.where(inputs.t0 == inputs.t1, Result.success, Result.running)
         if settings.begins is not None:
             result = jnp.where(settings.begins == Result.running, result, settings.begins)
-        counts = outcome.nothing_yet(self.stepper.work, self.restarts(inputs), self.events is not None)
+        counts = outcome.nothing_yet(self.work, self.restarts(inputs), self.events is not None)
         control = LoopControl(made.dt, controller, counts, result.astype(jnp.int32), held.marks, watch)
         return Carry(start, held.records, control)
 
@@ -339,7 +352,7 @@ class Integration:
     def replay(self, inputs: Inputs, settings: Settings, state: State, made: Sizing, span: tuple, held: Held) -> Held:
         """Take again the steps numbered from span[0] up to span[1], the first of them as it was `made`."""
         first, end = span
-        counts = outcome.nothing_yet(self.stepper.work, self.restarts(inputs), self.events is not None)
+        counts = outcome.nothing_yet(self.work, self.restarts(inputs), self.events is not None)
         result = jnp.where(first < end, Result.running, Result.success).astype(jnp.int32)
         counts = counts._replace(steps=first)
         control = LoopControl(made.dt, made.controller, counts, result, held.marks, made.watch)

@@ -50,7 +50,11 @@ def result(
     """The code after an attempt that has led to t, with `dt` to come next."""
     moves = jnp.abs(t + direction_of(inputs) * dt - t) > 0  # not by NaN, the size where f is undefined at the start
     stuck = ~moves | (counts.streak >= STAGNATION) | verdict.stop
-    result = jnp.where(tries(counts) >= settings.max_steps, Result.max_steps_reached, Result.running)
+    enough = tries(counts) >= settings.max_steps
+    if settings.patience is not None:
+        slow = jnp.abs(t - inputs.t0) < jnp.abs(inputs.t1 - inputs.t0) / 10
+        enough |= slow & (tries(counts) >= settings.patience)
+    result = jnp.where(enough, Result.max_steps_reached, Result.running)
     blame = jnp.where(verdict.accept, Result.step_size_too_small, verdict.cause)
     result = jnp.where(stuck, blame, result)
     result = jnp.where(verdict.accept & (t == inputs.t1), Result.success, result)

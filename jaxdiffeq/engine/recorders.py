@@ -56,18 +56,41 @@ class RecorderDefaults:
 
 
 @dataclass(frozen=True)
-class Parameters:
-    """What a recorder knows of the parameters that events change: those that a value at an event's time is given."""
+class Beyond:
+    """What a recorder knows of what holds after an event: that is what a value at its time is of."""
 
     changing: Callable
     """args ↦ the parameters that events change"""
     changed: Callable
     """(args, these) ↦ args with these"""
+    slope: Callable | None
+    """(t, y, args) ↦ dy/dt; None: not known"""
 
-    def after(self, args: PyTree, state: State, here: Any = True) -> PyTree:
+    def args(self, args: PyTree, state: State, here: Any = True) -> PyTree:
         """args as they are in this state, where `here`."""
+        if not state.events.changed:
+            return args
         pairs = zip(state.events.changed, self.changing(args), strict=True)
         return self.changed(args, [jnp.where(here, new, old) for new, old in pairs])
+
+    def y(self, state: State, at: jax.Array, args: PyTree) -> jax.Array:
+        """y of this state, `at` its time, of which one may move without the other: y + (at − t)·dy/dt."""
+        return state.y if self.slope is None else _moved(self.slope, state.y, at - state.t, (state.t, args))
+
+
+def _moved(f: Callable, y: jax.Array, apart: jax.Array, given: tuple) -> jax.Array:
+    """y, with the derivative of y + apart·f(t, y, args), for `apart` that is zero."""
+
+    @jax.custom_jvp
+    def moved(y, apart, given):
+        return y
+
+    def rule(primals, tangents):
+        (y, _, (t, args)), (dy, d_apart, _) = primals, tangents
+        return moved(*primals), dy + d_apart.astype(dy.dtype) * f(t, y, args)
+
+    moved.defjvp(rule)
+    return moved(y, apart, given)
 
 
 def _real(state: State) -> list[jax.Array]:
@@ -99,7 +122,7 @@ class SaveTimes(RecorderDefaults):
     """
 
     observe: Observe
-    parameters: Parameters | None = None
+    beyond: Beyond | None = None
     first: int = 0
     count: int | None = None
     """how many, from the `first` on; None: all"""
@@ -149,8 +172,11 @@ class SaveTimes(RecorderDefaults):
         """What is saved of `y`, or at a time equal to that of an event of the state after it."""
         if len(step.made.fired):
             here = jnp.any(step.made.fired) & (at == step.after.t)
-            y = jnp.where(here, step.after.y, y)
-            args = args if self.parameters is None else self.parameters.after(args, step.after, here)
+            after = step.after.y
+            if self.beyond is not None:
+                args = self.beyond.args(args, step.after, here)
+                after = self.beyond.y(step.after, at, args)
+            y = jnp.where(here, after, y)
         return self.observe(at, y, args)
 
     def reached(self, fixed: jax.Array, count: int, inputs: Inputs) -> jax.Array:
@@ -213,7 +239,7 @@ class SaveSteps(RecorderDefaults):
     capacity: int
     every: int = 1
     reads_interpolant: bool = False
-    parameters: Parameters | None = None
+    beyond: Beyond | None = None
 
     def init(self, inputs: Inputs, start: State, shapes: Shapes) -> tuple[PyTree, PyTree]:
         row = jax.eval_shape(self.row, start.t, start.y, shapes.coefficients, inputs.args)
@@ -231,7 +257,7 @@ class SaveSteps(RecorderDefaults):
         return step.taken & ((step.number + 1) % self.every == 0)
 
     def args(self, args: PyTree, after: State) -> PyTree:
-        return args if self.parameters is None else self.parameters.after(args, after)
+        return args if self.beyond is None else self.beyond.args(args, after)
 
     def between_chunks(self, fixed: jax.Array) -> tuple[jax.Array | None, jax.Array]:
         return fixed, jnp.zeros_like(fixed)

@@ -33,6 +33,8 @@ class Ends(NamedTuple):
     """the times to save at, in the order of travel"""
     backs: tuple
     """how to put those of each in the order given, or None"""
+    earlier: Any
+    """see `Interpolant`"""
     noise: Any = None
     """the path"""
 
@@ -43,7 +45,7 @@ def ends_of(parts: Built, outputs: Outputs, constants: Constants) -> Ends:
         args = events.changed(args, joined(events.changing(args), outputs.changed, constants.changed))
     first = tuple(observe(inputs.t0, inputs.y0, inputs.args) for observe in parts.observes)
     last = tuple(observe(outputs.t, outputs.y, args) for observe in parts.observes)
-    return Ends(inputs.t0, outputs.t, first, last, outputs.y, inputs.ts, parts.backs, _realised(parts))
+    return Ends(inputs.t0, outputs.t, first, last, outputs.y, inputs.ts, parts.backs, parts.earlier, _realised(parts))
 
 
 def _realised(parts: Built) -> Realised | None:
@@ -166,7 +168,8 @@ def _if_good(xp: Any, good: Any, x: Any) -> Any:
 
 def _interpolant(xp: Any, plan: Plan, ends: Ends, rows: Any, count: Any) -> Interpolant:
     times = xp.concatenate([xp.reshape(ends.t0, 1), rows.t])
-    return Interpolant(times, rows.coefficients, ends.y, count, plan.ravel, jumps=plan.max_events > 0)
+    jumps = plan.max_events > 0
+    return Interpolant(times, rows.coefficients, ends.y, count, plan.ravel, jumps, ends.earlier)
 
 
 def _stats(plan: Plan, constants: Constants) -> Stats:

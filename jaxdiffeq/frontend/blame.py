@@ -17,12 +17,16 @@ from jaxdiffeq.algebra.vectors import real_vector
 from jaxdiffeq.frontend.plan import Arrays, Plan, build
 from jaxdiffeq.implicit.consistent import onto
 from jaxdiffeq.implicit.system import make_consistent
+from jaxdiffeq.methods.choice import LARGE
 from jaxdiffeq.solution import Solution
+from jaxdiffeq.steppers.explicit import ExplicitRK
 from jaxdiffeq.types import PyTree, Result, Sizing
 
 FEW = 512  # unknowns up to which each is looked at by itself
 ROUNDS = 30  # of the power iteration
 HELD_UP = 0.5  # dt·|λ| of an explicit method, above which stability and not the error sizes its steps
+AT_LIMIT = 2.0  # the same, of one that has not given up yet
+PATIENCE = 1000  # attempts after which a large system that nobody chose a method for is looked at, if far from its end
 NO_DERIVATIVE = (
     "A power, a root, a norm or the other side of a `where` has no derivative there: write it without, such as x*x for "
     "x**2.0, start off that point, or give `jac`."
@@ -69,6 +73,32 @@ def _rows_without(plan: Plan, arrays: Arrays, t: Any, y: jax.Array, row: Any) ->
         return jnp.isfinite(along.reshape(-1)[row])
 
     return jax.lax.map(finite, jnp.arange(n))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _diffusion(plan: Plan, arrays: Arrays, t: Any, y: jax.Array) -> jax.Array:
+    """One number of each row of the diffusion, the worst. Shapes: [n]."""
+    parts = build(plan, arrays, 1)
+    field = parts.integration.field
+    b = field.diffusion(t, y, parts.inputs.args)
+    return jnp.sum(b.reshape(y.size, -1), axis=1)
+
+
+def diffusion_not_finite(plan: Plan, arrays: Arrays, solution: Any) -> tuple[str, str]:
+    """Where the diffusion is not finite at the last state, and what to do; empty if it is, or there is none."""
+    if plan.noise is None:
+        return "", ""
+    t, y = np.asarray(solution.t_end), plan.ravel.pack(solution.y_end)
+    b = _diffusion(plan, arrays, t, y)
+    row = _first(b)
+    if row is None:
+        return "", ""
+    name, state = plan.ravel.name(row), np.asarray(y).reshape(-1)[row]
+    return (
+        f"the diffusion is {_kind(np.asarray(b)[row])} at t = {float(t):.9g}, in row {name} = {state:.6g}",
+        "A step may carry y out of the domain of a root or a logarithm, however right the model is: write "
+        "jnp.sqrt(jnp.maximum(y, 0)), take shorter steps, or solve for another variable, such as log y.",
+    )
 
 
 def not_finite(plan: Plan, arrays: Arrays, solution: Any, dt: Any) -> tuple[str, str]:
@@ -192,14 +222,40 @@ def _held(plan: Plan, arrays: Arrays, solution: Any) -> float:
     return float(solution.next_step) * float(_radius(plan, arrays, solution.t_end, solution.y_end))
 
 
+def with_patience(plan: Plan, arrays: Arrays, attempts: Any = PATIENCE) -> Arrays:
+    """Ends early where `held_up` might say so, which can be asked outside of `jit` alone; else as it was."""
+    size, stepper = plan.ravel.size, plan.stepper
+    explicit = isinstance(stepper, ExplicitRK) and not stepper.equal and plan.structure is None
+    if not explicit or not isinstance(size, int) or size <= LARGE or not errors.all_concrete(arrays):
+        return arrays
+    patience = np.asarray(attempts, arrays.settings.max_steps.dtype)
+    return arrays._replace(settings=arrays.settings._replace(patience=patience))
+
+
 def held_up(plan: Plan, arrays: Arrays, solution: Any) -> bool:
     """Whether an explicit method gave up on a large stiff system whose Jacobian was not known to be sparse, and is."""
     ended = solution.result, solution.t_end, solution.y_end, solution.next_step
-    if plan.stepper.takes_mass or plan.structure is not None or not errors.all_concrete(ended):
+    if (
+        plan.noise is not None
+        or plan.stepper.takes_mass
+        or plan.structure is not None
+        or not errors.all_concrete(ended)
+    ):
         return False
     if np.ndim(solution.result) or solution.result != Result.max_steps_reached or int(solution.stats.jac_evals) > 0:
         return False
-    return _held(plan, arrays, solution) > HELD_UP and bool(_structure(plan, arrays, solution))
+    least = AT_LIMIT if impatient(arrays, solution) else HELD_UP
+    return _held(plan, arrays, solution) > least and bool(_structure(plan, arrays, solution))
+
+
+def impatient(arrays: Arrays, solution: Any) -> bool:
+    """Whether a solve ended early, or may have, which shows outside of `jit` alone."""
+    if arrays.settings.patience is None:
+        return False
+    if not errors.concrete(solution.result):
+        return True
+    tried = solution.stats.steps < arrays.settings.max_steps
+    return bool(solution.result == Result.max_steps_reached and tried)
 
 
 def too_many_steps(plan: Plan, arrays: Arrays, solution: Any) -> str:
@@ -218,6 +274,8 @@ def too_many_steps(plan: Plan, arrays: Arrays, solution: Any) -> str:
     stiff = f"The problem is stiff: its steps are held up by stability (dt·|λ| = {held:.2g})."
     if plan.stepper.takes_mass or plan.stepper.takes_residual:
         return f"{stiff} Give a method with wider stability, such as BDF(), or a larger max_steps."
+    if plan.noise is not None:
+        return f"{stiff} Give an implicit method, ImplicitEM(), or SKenCarp() for additive noise."
     chosen = solution.account is not None and not solution.account.method_given
     why = f" `solve` took {plan.stepper.name}, as {plan.ravel.size} unknowns had no `jac_structure`." if chosen else ""
     structure = _structure(plan, arrays, solution)

@@ -48,12 +48,22 @@ ADVICE = {
     ),
 }
 
+NO_STAGE = (
+    "the equations of a stage were not solved: over so long a step they may have no solution near the state, or none",
+    "Take more steps, or leave `FixedSteps` out, so that a step that fails is made shorter.",
+)
 RUN_AWAY = (
     " An explicit method may run away like this on a stiff problem: use an implicit one, such as Rodas5P() or BDF()."
 )
+IMPLICIT = "ImplicitEM(), or SKenCarp() for additive noise"
 OUT_OF_DOMAIN = (
     "If the solution itself leaves there, end the solve by an `Event`, or look at f; else give a smaller `atol`, or "
     "the domain some `slack`."
+)
+ALWAYS_GIVEN = (
+    "no state was found that comes again after each interval of doses that have always been given",
+    "What is given must be removed as fast, and what nothing removes, such as the amount excreted so far, has no such "
+    "state: leave it out and take `Integrate`. Give a `y0` closer to it, or smaller tolerances.",
 )
 HALF = " Half precision is coarse: a `y0` of float32 has more."
 
@@ -87,6 +97,8 @@ def _blamed(plan: Plan, arrays: Arrays, solution: Solution) -> tuple[str, str]:
     result, why, advice = Result(int(solution.result)), "", ""
     if result is Result.nonfinite and (culprit := blame.event_not_finite(plan, arrays, solution)):
         why, advice = culprit, "Look at what it is given: the last row of `solution.events` has the state before it."
+    elif result is Result.nonfinite and (culprit := blame.diffusion_not_finite(plan, arrays, solution))[0]:
+        why, advice = culprit
     elif result is Result.nonfinite:
         why, advice = blame.not_finite(plan, arrays, solution, _moves(solution))
         explicit = int(solution.stats.jac_evals) == 0 and int(solution.stats.accepted) > 0
@@ -95,14 +107,30 @@ def _blamed(plan: Plan, arrays: Arrays, solution: Solution) -> tuple[str, str]:
     elif result is Result.step_size_too_small:
         why = blame.out_of_domain(plan, arrays, solution, _moves(solution))
         advice = OUT_OF_DOMAIN if why else ""
+    elif result is Result.initialisation_failed and _looked_for(arrays):
+        why, advice = ALWAYS_GIVEN
     elif result is Result.initialisation_failed:
         why = f"{ADVICE[result][0]}: {text}" if (text := blame.inconsistent(plan, arrays)) else ""
     elif result is Result.max_steps_reached:
         advice = blame.too_many_steps(plan, arrays, solution)
+    elif result is Result.nonlinear_solve_failed and getattr(plan.stepper, "equal", False):
+        why, advice = NO_STAGE
     elif result is Result.event_limit_reached and solution.events is not None:
         why, advice = blame.too_many_events(solution)
     half = jnp.finfo(plan.ravel.dtype).bits <= 16
-    return why, (advice or ADVICE[result][1]) + HALF * half
+    advice = (advice or ADVICE[result][1]) + HALF * half
+    return why, advice if plan.noise is None else _for_noise(advice)
+
+
+def _for_noise(advice: str) -> str:
+    """The same with methods that take noise."""
+    return advice.replace("Rodas5P() or BDF()", IMPLICIT).replace("Vern9()", "SOSRI()")
+
+
+def _looked_for(arrays: Arrays) -> bool:
+    """Whether the solve began with what was not found, before its own start was made consistent."""
+    begins = arrays.settings.begins
+    return begins is not None and int(begins) == Result.initialisation_failed
 
 
 def _moves(solution: Solution) -> Any:

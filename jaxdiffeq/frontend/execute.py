@@ -76,6 +76,11 @@ def _once(plan: Plan, arrays: Arrays) -> Solution:
     return left_to_xla(functools.partial(_whole, plan), arrays).open() if solution is None else solution
 
 
+def whole(plan: Plan, arrays: Arrays) -> Solution:
+    """All of it as one program, for another one that it is a part of."""
+    return _whole(plan, arrays).open()
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def _whole(plan: Plan, arrays: Arrays) -> Packed:
     n, room = plan.equal_steps, plan.room

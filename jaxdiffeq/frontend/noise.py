@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -33,9 +32,9 @@ class Source(NamedTuple):
     """the drift is one of Itô's calculus, once it has been corrected"""
 
 
-def source(noise: Noise, stepper: Any, equal: bool, looks: bool) -> tuple[Source, Any]:
+def source(noise: Noise, stepper: Any, controller: Any, looks: bool) -> tuple[Source, Any]:
     """How the path is made, and the key's data; `looks`: steps may be refused to land on events."""
-    how = noise.brownian
+    how, equal = noise.brownian, controller.equal
     if how is None:
         how = "counter" if equal and not looks else "tree"
     elif isinstance(how, str):
@@ -43,25 +42,36 @@ def source(noise: Noise, stepper: Any, equal: bool, looks: bool) -> tuple[Source
         if how == "counter" and not (equal and not looks):
             noise_errors.counter()
     else:
+        how.follows(controller.n if equal and not looks else None)
         how = "given"
-    impl, data = ("", ()) if how == "given" else noise_errors.key_data(noise.key)
+    impl, data = ("", ()) if how == "given" and noise.key is None else noise_errors.key_data(noise.key)
     own = noise.interpretation in stepper.interpretations or noise.name == "additive"
     given = noise.interpretation == ITO
     sign = 0 if own else -1 if given else 1
     return Source(noise.name, impl, how, sign, how == "tree" and not equal, given == own), data
 
 
-@dataclass(frozen=True)
-class PathOf:
-    """The path for a Brownian motion of some shape."""
+def given(noise: Noise) -> Any:
+    """The user's own path."""
+    return None if isinstance(noise.brownian, str) else noise.brownian
+
+
+class PathOf(NamedTuple):
+    """The path for a Brownian motion of some shape, and what of it is not static."""
 
     source: Source
     dtype: Any
+    brownian: Any
+    span: tuple[jax.Array, jax.Array]
+    data: Any
 
-    def __call__(self, shape: tuple[int, ...]) -> Any:
-        kind = {"counter": Counted, "tree": Tree}[self.source.how]
-        return kind(shape, self.dtype, self.source.impl)
+    def __call__(self, shape: tuple[int, ...]) -> tuple[Any, Any]:
+        impl = self.source.impl
+        if self.source.how == "given":
+            return self.brownian.bound(shape, self.dtype, self.span, (impl, self.data) if impl else None)
+        return {"counter": Counted, "tree": Tree}[self.source.how](shape, self.dtype, impl), jnp.asarray(self.data)
 
 
-def driving(source: Source, y: jax.Array) -> Driving:
-    return Driving(source.name, PathOf(source, jnp.dtype(real_dtype(y.dtype))), source.sign, source.ito)
+def driving(source: Source, y: jax.Array, brownian: Any, span: tuple[jax.Array, jax.Array], data: Any) -> Driving:
+    path = PathOf(source, jnp.dtype(real_dtype(y.dtype)), brownian, span, data)
+    return Driving(source.name, path, source.sign, source.ito)

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from jaxdiffeq import errors, methods
+from jaxdiffeq.engine.control import Revisiting
 from jaxdiffeq.gradients import support
 from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.methods.choice import Recommendation, Traits, choose
@@ -32,7 +33,7 @@ class Options:
     atol: Any
     first_step: Any
     controller: Any
-    max_steps: int
+    max_steps: Any
     stops: Any
     regularisers: Sequence[str] = ()
     gradient: Any = DISCRETE
@@ -55,6 +56,8 @@ class Options:
             gradient = DISCRETE if hasattr(gradient, "bind") else gradient
         controller = stepper.controller if self.controller is None else self.controller
         errors.controlled(stepper, controller, self.first_step)
+        if terms.noise is not None and terms.noise.name == "general" and not equal:
+            controller = Revisiting(controller)
         has_delays, has_noise = terms.delays is not None, terms.noise is not None
         support.check(gradient, self.dense, self.regularisers, terms.is_residual, has_delays, self.events, has_noise)
         if has_noise:

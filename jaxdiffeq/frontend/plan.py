@@ -17,7 +17,7 @@ from jaxdiffeq.engine.control import Tolerance
 from jaxdiffeq.engine.driven import Driven, on_path
 from jaxdiffeq.engine.events import SaveEvents
 from jaxdiffeq.engine.integration import Integration
-from jaxdiffeq.engine.recorders import Parameters, RecorderDefaults, SaveAtEvents, SaveSteps, SaveTimes
+from jaxdiffeq.engine.recorders import Beyond, RecorderDefaults, SaveAtEvents, SaveSteps, SaveTimes
 from jaxdiffeq.engine.regularisers import MEANINGS, RegulariserSums
 from jaxdiffeq.events import suited
 from jaxdiffeq.frontend import delays as of_delays
@@ -33,6 +33,7 @@ from jaxdiffeq.primitives.jax_internals import plain_path
 from jaxdiffeq.primitives.varying_axes import match_varying_axes, vary_like
 from jaxdiffeq.problems import delay_errors, noise_errors
 from jaxdiffeq.problems.definitions import Terms
+from jaxdiffeq.problems.past import Earlier
 from jaxdiffeq.problems.ravel import (
     Ravel,
     Split,
@@ -123,6 +124,8 @@ class Built(NamedTuple):
     """(t, y, inputs.args) ↦ what is saved, for each of `Plan.keeps`"""
     backs: tuple
     """how to put the times of each, which are in the order of travel, in the order given, or None"""
+    earlier: Any
+    """what dense output knows of the time before t₀"""
 
 
 def prepare(terms: Terms, options: Options) -> tuple[Plan, Arrays]:
@@ -146,11 +149,7 @@ def prepare(terms: Terms, options: Options) -> tuple[Plan, Arrays]:
     keeps, ts = all_times((saveat, *besides), t0, t1, dtype)
     driven = prepare_all((_given(terms), args, events), t0, t1)
     given, args, events = driven.taken
-    if driven.jumps or driven.kinks:
-        stops = sorted_stops(with_breakpoints(stops, driven, dtype), t0, t1, dtype)
-    if terms.noise is not None and terms.delays is not None:  # between two steps the past is no path
-        xp = np if errors.all_concrete((stops, ts)) else jnp
-        stops = sorted_stops(xp.concatenate([stops, ts]), t0, t1, dtype)
+    stops = _landed(terms, driven, stops, ts, (t0, t1, dtype))
     parts, arrays = split((given, args, events), at_least_float32(ravel.dtype))
     if not hashable(parts.static):
         errors.static(args, "args")
@@ -173,12 +172,23 @@ def prepare(terms: Terms, options: Options) -> tuple[Plan, Arrays]:
     return plan, Arrays(arrays, leaves, t0, t1, ts, stops, settings, matrix, _guess(terms, ravel), lags, key)
 
 
+def _landed(terms: Terms, driven: Any, stops: Any, ts: Any, span: tuple) -> Any:
+    """The stops with the breakpoints of inputs; and with times to save at where the past is no path between steps."""
+    if driven.jumps or driven.kinks:
+        stops = sorted_stops(with_breakpoints(stops, driven, span[2]), *span)
+    if terms.noise is not None and terms.delays is not None:
+        xp = np if errors.all_concrete((stops, ts)) else jnp
+        stops = sorted_stops(xp.concatenate([stops, ts]), *span)
+    return stops
+
+
 def _given(terms: Terms) -> Given:
     """The user's functions."""
     mass, delays, noise = terms.mass, terms.delays, terms.noise
     past = (None, ()) if delays is None else (delays.history, delays.dependent_lags)
     varying = mass if callable(mass) else None
-    return Given(terms.f, terms.explicit, terms.jac, terms.residual, varying, *past, noise and noise.diffusion)
+    driven = (None, None) if noise is None else (noise.diffusion, of_noise.given(noise))
+    return Given(terms.f, terms.explicit, terms.jac, terms.residual, varying, *past, *driven)
 
 
 def _noise(noise: Any, options: Options, span: tuple[Any, Any]) -> tuple:
@@ -187,7 +197,7 @@ def _noise(noise: Any, options: Options, span: tuple[Any, Any]) -> tuple:
         return None, ()
     noise_errors.forwards(*span)
     looks = any(event.trigger.crosses or event.trigger.stays for event in options.events)
-    return of_noise.source(noise, options.method, options.controller.equal, looks)
+    return of_noise.source(noise, options.method, options.controller, looks)
 
 
 def _delayed(terms: Terms, options: Options, ravel: Ravel, span: tuple[Any, Any], stops: Any) -> tuple:
@@ -313,11 +323,12 @@ def build(plan: Plan, arrays: Arrays, capacity: int, traced: bool = True) -> Bui
     at, on = (t0, y0, leaves), OnArrays(ravel, rest, traced, len(added))
     mass = None if arrays.mass is None else jnp.asarray(arrays.mass)
     pasts = () if plan.memory is None else of_delays.pasts(plan.memory, plan.stepper.degree, (t0, y0))
-    noise = None if plan.noise is None else of_noise.driving(plan.noise, y0)
+    noise = plan.noise and of_noise.driving(plan.noise, y0, given.brownian, (t0, t1), arrays.noise)
     field, (of_f, of_explicit, of_jac, *of_noisy) = field_of(given, on, plan.structure, mass, at, pasts, noise)
     observes, of_fn = _observed(on, (plan.keep.fn, *(e.saved for e in events if e.saved is not None)), at)
     happens, of_events = bound(events, on, at, plan.max_events) if plan.max_events else (None, ())
-    recorders = _recorders(plan, observes, capacity, happens, field)
+    slope = None if field.algebraic or field.in_context else field
+    recorders = _recorders(plan, observes, capacity, happens, (field, slope))
     if happens is not None:
         support.check_info(plan.gradient, happens.asks)
         recorders["events"] = SaveEvents(happens)
@@ -331,16 +342,18 @@ def build(plan: Plan, arrays: Arrays, capacity: int, traced: bool = True) -> Bui
         integration, of_lags = of_delays.remembering(plan.memory, on, given.dependent_lags, at, *made, happens)
     ts, backs = sorted_times(plan.keeps, jnp.asarray(arrays.ts), jnp.sign(t1 - t0))
     lags = None if arrays.lags is None else jnp.asarray(arrays.lags)
-    noisy = {"of_diffusion": of_noisy[0], "of_path": jnp.asarray(arrays.noise)} if of_noisy else {}
+    noisy = {"of_diffusion": of_noisy[0], "of_path": of_noisy[1]} if of_noisy else {}
     arguments = Arguments(of_f, of_explicit, of_jac, of_fn, leaves, mass, dy0, of_events, lags, of_lags, **noisy)
     inputs = Inputs(y0, arguments, t0, t1, ts, jnp.asarray(arrays.stops))
-    slope = None if field.algebraic or field.in_context else field
     inputs = inputs if happens is None else happens.begun(inputs, slope)
     if happens is not None and happens.integrands is not None:
         integrals = _integrals(happens.integrands, inputs, plan.stepper.order)
         integration = integration.with_recorders(**integration.recorders, integrals=integrals)
     inputs, settings = _consistent(field, inputs, _bounded(arrays.settings, inputs, plan.span_known))
-    return Built(integration, inputs, settings, observes, backs)
+    earlier = None
+    if plan.dense and plan.memory is not None:
+        earlier = Earlier.of(lambda s: on.earlier(given.history, s, rest.join(leaves), ravel.unpack(y0)), t0)
+    return Built(integration, inputs, settings, observes, backs, earlier)
 
 
 def _consistent(field: VectorField, inputs: Inputs, settings: Settings) -> tuple[Inputs, Settings]:
@@ -392,21 +405,20 @@ def _observed(on: OnArrays, functions: tuple, at: tuple) -> tuple[tuple, list]:
     return tuple(observe(i, program) for i, (program, _) in enumerate(closed)), [consts for _, consts in closed]
 
 
-def _recorders(plan: Plan, observes: tuple, capacity: int, events: Any, field: Any) -> dict[str, Any]:
+def _recorders(plan: Plan, observes: tuple, capacity: int, events: Any, fields: tuple) -> dict[str, Any]:
+    field, slope = fields
     recorders: dict[str, Any] = {}
-    parameters = None
-    if events is not None and events.changes:
-        parameters = Parameters(events.changing, events.changed)
+    beyond = None if events is None else Beyond(events.changing, events.changed, slope)
     for keep, observe in zip(plan.keeps, observes, strict=True):
         if keep.count:
             own = () if len(plan.keeps) == 1 else (keep.first, keep.count)
-            saves = SaveTimes(observe, parameters, *own)
+            saves = SaveTimes(observe, beyond, *own)
             recorders[keep.name("times")] = on_path(saves, field, plan.stepper) if field.noisy else saves
         if keep.steps:
-            recorders[keep.name("steps")] = SaveSteps(observe, capacity, keep.steps, parameters=parameters)
+            recorders[keep.name("steps")] = SaveSteps(observe, capacity, keep.steps, beyond=beyond)
         if keep.events and keep.number and events is not None:
             room, logged = plan.max_events, events.any_logged
-            recorders[keep.name("instants")] = SaveAtEvents(observe, room, parameters=parameters, logged=logged)
+            recorders[keep.name("instants")] = SaveAtEvents(observe, room, beyond=beyond, logged=logged)
     if plan.regularisers:
         recorders["regularisers"] = RegulariserSums(plan.regularisers)
     if plan.dense:

@@ -89,7 +89,6 @@ class _Binding:
             changing=lambda args: [args.leaves[j] for j in carried],
             changed=lambda args, new: args._replace(leaves=put(args.leaves, carried, new)),
             limit=limit,
-            changes=bool(carried),
             domains=domains,
             integrands=self.integrands(),
             caps=caps,

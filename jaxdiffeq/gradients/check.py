@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import contextlib
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,9 +43,11 @@ class GradientReport:
     rows: tuple[Comparison, ...]
     noise: float
     """relative uncertainty of the finite differences themselves"""
+    smooth: str = ""
+    """why there is no derivative here, if events say so"""
 
     def __bool__(self) -> bool:
-        return all(row.agrees for row in self.rows)
+        return not self.smooth and all(row.agrees for row in self.rows)
 
     def __getitem__(self, strategy: type) -> Comparison:
         return next(row for row in self.rows if isinstance(row.strategy, strategy))
@@ -56,7 +60,57 @@ class GradientReport:
             verdict = "yes" if row.agrees else "NO"
             lines.append(f"{name:<{width}}  {row.grad:8.1e}  {row.jvp:8.1e}  {verdict:<6}  {row.note}".rstrip())
         lines.append(f"relative differences from central differences, which are uncertain by {self.noise:.1e}")
-        return "\n".join(lines)
+        return "\n".join([*lines, self.smooth] if self.smooth else lines)
+
+
+class _Seen(threading.local):
+    """What the solves of a loss say of their events while it is checked: (one hardly crosses zero, how many)."""
+
+    events: list[tuple[bool, int]] | None = None
+
+
+SEEN = _Seen()
+GRAZES = "an event hardly crosses zero here (`sol.events.grazing`): a little less and nothing happens. No derivative."
+COME_AND_GO = "as x moves a little, another number of events happens: there may be no derivative here."
+
+
+def tell_of_events(log: Any) -> None:
+    """Let a solve's log of events be seen, if a loss is being checked."""
+    if SEEN.events is None or log is None:
+        return
+    grazing = jnp.any(log.grazing & log.mask)
+    jax.debug.callback(lambda grazes, count: _see(bool(np.any(grazes)), int(np.sum(count))), grazing, log.count)
+
+
+def _see(grazes: bool, count: int) -> None:
+    if SEEN.events is not None:
+        SEEN.events.append((grazes, count))
+
+
+@contextlib.contextmanager
+def _seeing() -> Iterator[list]:
+    before, SEEN.events = SEEN.events, []
+    try:
+        yield SEEN.events
+    finally:
+        SEEN.events = before
+
+
+def _smooth(value: Callable, x: PyTree, differences: Callable) -> tuple[Any, str]:
+    """The differences, and what events say of the derivative: at x, and whether there are as many beside it."""
+    with _seeing() as here:
+        jax.block_until_ready(value(x))
+        jax.effects_barrier()
+        at_x = sorted(count for _, count in here)
+        grazes = any(touches for touches, _ in here)
+        here.clear()
+        found = differences()
+        jax.effects_barrier()
+        beside = sorted(count for _, count in here)
+    times = len(beside) // max(len(at_x), 1)
+    if grazes:
+        return found, GRAZES
+    return found, "" if beside == sorted(at_x * times) else COME_AND_GO
 
 
 def check_gradients(
@@ -68,6 +122,8 @@ def check_gradients(
     differences of four widths, Richardson-extrapolated; of these the one that is least uncertain counts. A strategy
     agrees if both are within `rtol`, or within three times the uncertainty. Small tolerances in `solve` make finite
     differences, and so the comparison, sharper; use float64.
+    Where an event of a solve in the loss hardly crosses zero, or as many events do not happen beside x as at x, there
+    may be no derivative: the report says so, and is false.
     Errors: `TypeError` for a loss that takes no `gradient`; a strategy that cannot serve this loss gets a row that
     says why.
     Source: Ridders 1982, doi:10.1016/S0141-1195(82)80057-0.
@@ -78,11 +134,13 @@ def check_gradients(
     value = jax.jit(lambda x: loss(x, gradient=strategies[0]))
     rng = np.random.default_rng(seed)
     directions = [jax.tree.map(lambda leaf: _direction(rng, leaf), x) for _ in range(DIRECTIONS)]
-    wanted, doubt = zip(*(_difference(value, x, d) for d in directions), strict=True)
+    differences = lambda: [_difference(value, x, d) for d in directions]
+    found, smooth = _smooth(value, x, differences)
+    wanted, doubt = zip(*found, strict=True)
     scale = max(np.linalg.norm(wanted), np.finfo(float).tiny)
     noise = float(np.linalg.norm(doubt) / scale)
     rows = [_compare(loss, s, x, directions, (np.asarray(wanted), scale, max(rtol, 3 * noise))) for s in strategies]
-    return GradientReport(tuple(rows), noise)
+    return GradientReport(tuple(rows), noise, smooth)
 
 
 def _direction(rng: np.random.Generator, leaf: jax.Array) -> jax.Array:

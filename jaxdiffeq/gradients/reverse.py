@@ -27,7 +27,7 @@ from jaxdiffeq.gradients.rule import (
 from jaxdiffeq.primitives.fused_region import fused_region
 from jaxdiffeq.primitives.row_buffer import read, rows
 from jaxdiffeq.primitives.scan import scan
-from jaxdiffeq.primitives.varying_axes import vary_like
+from jaxdiffeq.primitives.varying_axes import vary_each, vary_like
 from jaxdiffeq.primitives.while_loop import frozen_while
 from jaxdiffeq.problems.past import PAST, Felt, Piece, add_windows, any_of
 from jaxdiffeq.types import Estimates, Inputs, PyTree, Result, Settings, Sizing, State, StepCotangents, StepView
@@ -315,9 +315,8 @@ class _Backward(_Pull):
             out = self._moves(after), step.dense if self.dense else None, estimates, view.chain
             return out, (after, view.end)
 
-        (_, dense, estimates, chain), pull, (after, end) = jax.vjp(
-            forward, self._moves(start), self.active.leaves(), has_aux=True
-        )
+        out, pull, (after, end) = jax.vjp(forward, self._moves(start), self.active.leaves(), has_aux=True)
+        _, dense, estimates, chain = out
         passage = StepView(start, after, end, None, made, live, n, estimates, chain)
         here, changed = self._here(start)
         mine, kept, there, so_far = len(self.active.where), len(here.where) - len(changed), bars.inputs, {}
@@ -328,7 +327,7 @@ class _Backward(_Pull):
         around, d_dense, cursors = self._pull_records(bars._replace(inputs=there), cursors, passage, dense, here)
         after, inputs = around.after, around.inputs
         d_after = (after.t, after.y, after.memory) if self.time else (after.y, after.memory)
-        d_moves, more = pull((d_after, d_dense, around.estimates, around.chain))
+        d_moves, more = pull(vary_each((d_after, d_dense, around.estimates, around.chain), out))
         d_start = State(*(d_moves if self.time else (bars.state.t, *d_moves)))
         if changed:  # the last of what is real in the state
             after, rest = inputs[kept : len(here.where)], inputs[len(here.where) :]

@@ -4,9 +4,11 @@ A docstring gives the calculus, the kinds of noise that a method serves, its str
 has an error estimate, what it is good for, and its source.
 """
 
-from jaxdiffeq import errors
 from jaxdiffeq.algebra.newton import NEWTON, Newton
+from jaxdiffeq.problems import noise_errors
+from jaxdiffeq.steppers.langevin import ALIGNStepper, BAOABStepper, QUICSORTStepper, ShOULDStepper, UBUStepper
 from jaxdiffeq.steppers.reversible import ReversibleHeunStepper
+from jaxdiffeq.steppers.stabilized import SROCK2Stepper
 from jaxdiffeq.steppers.stochastic import (
     EulerHeunStepper,
     EulerMaruyamaStepper,
@@ -24,7 +26,7 @@ from jaxdiffeq.steppers.stochastic_implicit import (
 )
 from jaxdiffeq.steppers.stochastic_rk import SRA, SRI, AdditiveSRK, FosterSRK
 from jaxdiffeq.steppers.weak import PL1WMAStepper, WeakIto, WeakStratonovich
-from jaxdiffeq.tableaux import stochastic
+from jaxdiffeq.tableaux import stabilized, stochastic
 
 __all__ = [  # noqa: RUF022  by family, as below
     "EulerMaruyama",
@@ -66,6 +68,7 @@ __all__ = [  # noqa: RUF022  by family, as below
     "SplitStepBE",
     "SKenCarp",
     "ReversibleHeun",
+    "SROCK2",
 ]
 
 
@@ -93,7 +96,7 @@ def Milstein(*, terms: int = 8) -> MilsteinStepper:
     """Both calculi; any noise; strong 1, weak 1; adaptive. By derivatives of the diffusion; Lévy areas by `terms` terms
     of a series, where the noise does not commute. Milstein 1974.
     """
-    return MilsteinStepper(terms=terms)
+    return MilsteinStepper(terms=noise_errors.terms(terms))
 
 
 def RKMil() -> RKMilStepper:
@@ -238,17 +241,17 @@ def RS2() -> WeakStratonovich:
 
 def ImplicitEM(*, theta: float = 1.0, newton: Newton = NEWTON) -> ImplicitEMStepper:
     """Itô; any noise; strong 1/2 (1 if additive), weak 1. For stiff drifts, on equal steps. Kloeden, Platen 1992."""
-    return ImplicitEMStepper(newton, theta=errors.implicit_share(theta))
+    return ImplicitEMStepper(newton, theta=noise_errors.implicit_share(theta))
 
 
 def ImplicitEulerHeun(*, theta: float = 1.0, newton: Newton = NEWTON) -> ImplicitEulerHeunStepper:
     """Stratonovich; any noise; strong 1/2 (1 if it commutes), weak 1. For stiff drifts, on equal steps."""
-    return ImplicitEulerHeunStepper(newton, theta=errors.implicit_share(theta))
+    return ImplicitEulerHeunStepper(newton, theta=noise_errors.implicit_share(theta))
 
 
 def ImplicitRKMil(*, theta: float = 1.0, newton: Newton = NEWTON) -> ImplicitRKMilStepper:
     """Both calculi; diagonal or scalar noise; strong 1, weak 1. For stiff drifts, on equal steps."""
-    return ImplicitRKMilStepper(newton, theta=errors.implicit_share(theta))
+    return ImplicitRKMilStepper(newton, theta=noise_errors.implicit_share(theta))
 
 
 def SplitStepBE(*, newton: Newton = NEWTON) -> SplitStepBEStepper:
@@ -262,7 +265,47 @@ def SKenCarp(*, newton: Newton = NEWTON) -> ImplicitSRA:
 
 
 def ReversibleHeun() -> ReversibleHeunStepper:
-    """Stratonovich; any noise; strong 1/2 (1 if additive), weak 1; adaptive. One call a step of drift and diffusion, and
-    steps that can be taken back, for gradients in constant memory. Not for stiff problems. Kidger et al. 2021.
+    """Stratonovich; any noise; strong 1/2 (1 if it commutes), weak 1; adaptive. One call a step of drift and diffusion
+    and steps that can be taken back, for gradients in constant memory. Not for stiff problems. Kidger et al. 2021.
     """
     return ReversibleHeunStepper()
+
+
+def SROCK2(stages: int = 10) -> SROCK2Stepper:
+    """Itô; any noise; weak 2. Explicit and stable while dt times the largest rate is below 0.43·stages²: for heat and
+    what is like it, with noise that is smooth in space, on equal steps. Stages from 4 to 200, or the next number there
+    is a table for. Abdulle, Vilmart & Zygalakis 2013.
+    """
+    return SROCK2Stepper(noise_errors.stabilized(stages, stabilized.ROCK2))
+
+
+# -------------------- motion with friction and noise ------------------------------------------------------------------
+
+LANGEVIN = ("BAOAB", "UBU", "ALIGN", "ShOULD", "QUICSORT")
+
+
+def BAOAB() -> BAOABStepper:
+    """Langevin motion; strong 1, weak 2, and the right density of positions to order 4 where friction is strong. One
+    call of the force a step, on equal steps: the first choice for sampling. Leimkuhler & Matthews 2013.
+    """
+    return BAOABStepper()
+
+
+def UBU() -> UBUStepper:
+    """Langevin motion; strong 2, weak 2. One call of the force a step, on equal steps. Zapatero 2017."""
+    return UBUStepper()
+
+
+def ALIGN() -> ALIGNStepper:
+    """Langevin motion; strong 2, weak 2; adaptive. One call of the force a step. Foster et al. 2021."""
+    return ALIGNStepper()
+
+
+def ShOULD() -> ShOULDStepper:
+    """Langevin motion; strong 3, weak 3. Two calls of the force a step, on equal steps. Foster et al. 2021."""
+    return ShOULDStepper()
+
+
+def QUICSORT() -> QUICSORTStepper:
+    """Langevin motion; strong 3, weak 3. Two calls of the force, contractive, on equal steps. Foster et al. 2021."""
+    return QUICSORTStepper()

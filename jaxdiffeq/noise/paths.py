@@ -79,18 +79,21 @@ class Counted:
 class Tree:
     """One path for one key, wherever it is asked: increments between places on a grid over the span of the solve.
 
-    Shapes: those of W; the key's data in `known`. Times are constants to differentiation but for the length of the
-    span: with t₀ or t₁ a path is stretched, W(t) = √(t₁ − t₀)·B((t − t₀)/(t₁ − t₀)).
+    Shapes: those of W; the key's data in `known`, with the span if it is the path's own. Times are constants to
+    differentiation but for the length of the span: with t₀ or t₁ a path is stretched, W(t) = √(t₁ − t₀)·B(u) at
+    u = (t − t₀)/(t₁ − t₀).
     """
 
     shape: tuple[int, ...]
     dtype: Any
     impl: str
+    own_span: bool = False
 
     def over(self, where: Context, t0: jax.Array, t1: jax.Array, known: Any) -> Increment:
         """Also from a later time to an earlier one."""
-        w, area, places = self._between(where.span, t0, t1, known)
-        key = jax.random.wrap_key_data(known, impl=self.impl)
+        words, span = known if self.own_span else (known, where.span)
+        w, area, places = self._between(span, t0, t1, words)
+        key = jax.random.wrap_key_data(words, impl=self.impl)
         for place in places:
             for word in (place >> 31 >> 1, place):
                 key = jax.random.fold_in(key, word.astype(jnp.uint32))
@@ -104,14 +107,15 @@ class Tree:
         return tree.snap(t, dt, where.span) - t
 
     def at(self, span: tuple[jax.Array, jax.Array], size: Any, t: jax.Array, known: Any) -> jax.Array:
-        """W(t)."""
-        return self._between(span, span[0], t, known)[0]
+        """W(t) − W(t₀)."""
+        words, own = known if self.own_span else (known, span)
+        return self._between(own, span[0], t, words)[0]
 
-    def _between(self, span: Any, t0: jax.Array, t1: jax.Array, known: Any) -> tuple[Any, Any, Any]:
+    def _between(self, span: Any, t0: jax.Array, t1: jax.Array, words: Any) -> tuple[Any, Any, Any]:
         a, b = (tree.position(t, span, tree.depth_of(t.dtype)) for t in (t0, t1))
         low, high = jnp.minimum(a, b), jnp.maximum(a, b)
         size = safe_sqrt(jnp.abs(span[1] - span[0])).astype(self.dtype)
         like = jax.ShapeDtypeStruct(self.shape, self.dtype)
-        unit = tree.increment(seed_of(known, TREE), low, jnp.maximum(high, low + 1), like)
+        unit = tree.increment(seed_of(words, TREE), low, jnp.maximum(high, low + 1), like)
         size = jnp.where(a == b, jnp.zeros_like(size), size)
         return jnp.where(a > b, -size, size) * unit.w, size * unit.h, (low, high)

@@ -66,7 +66,7 @@ def drawn(seed: Seed, level: Any, index: jax.Array, shape: tuple[int, ...], dtyp
     """The two normals of a node, [*shape] each."""
     high, low = (index >> 31 >> 1).astype(jnp.uint32), index.astype(jnp.uint32)
     level = jnp.asarray(level).astype(jnp.uint32)
-    return pair((seed[0] ^ level, seed[1] ^ high), low, shape, dtype)
+    return lax.optimization_barrier(pair((seed[0] ^ level, seed[1] ^ high), low, shape, dtype))
 
 
 def top(z: jax.Array, n: jax.Array) -> Piece:

@@ -46,6 +46,25 @@ def vary_like(tree: PyTree, y: jax.Array) -> PyTree:
     return jax.tree.map(lambda x: vary(x, axes_of(y)), tree)
 
 
+def vary_each(tree: PyTree, like: PyTree) -> PyTree:
+    """The tree with every leaf varying where the same leaf of another one does."""
+    return jax.tree.map(lambda x, y: vary(x, axes_of(y)), tree, like)
+
+
+def cond(flag: Any, true: Callable, false: Callable) -> Any:
+    """`lax.cond(flag, true, false)`, which inside `shard_map` may be under a `vmap` too.
+
+    There JAX makes all that the branches close over vary as the flag does, and then trips over what they make vary by
+    themselves. Where they close over such, both are taken, as a `vmap` would have it, and one is chosen.
+    """
+    axes = axes_of(flag)
+    if axes:
+        closed = [x for branch in (true, false) for x in jax.make_jaxpr(branch)().consts]
+        if not all(axes <= axes_of(x) for x in closed):
+            return jax.tree.map(lambda a, b: jnp.where(flag, a, b), true(), false())
+    return lax.cond(flag, true, false)
+
+
 def zeros_of(aval: Any) -> jax.Array:
     return vary(jnp.zeros(aval.shape, aval.dtype), axes_of(aval))
 

@@ -41,6 +41,11 @@ def key_data(key: Any) -> tuple[str, Any]:
     return str(jax.random.key_impl(key)), jax.random.key_data(key)
 
 
+def has_path(solution: Any) -> None:
+    if solution.noise is None:
+        _refuse("there is no Brownian path: this is the solution of an equation without noise.")
+
+
 def counter() -> NoReturn:
     _refuse(
         'brownian="counter" draws by the number of the step, which is one path only where every step has the same size '
@@ -107,3 +112,30 @@ def depends_on_state(name: str) -> NoReturn:
         f'noise="{name}" is for a diffusion that does not depend on y, but this one computes with y. Give '
         'noise="diagonal", "commutative" or "general"; or take its shape alone, as jnp.full_like(y, 0.1) does.'
     )
+
+
+# -------------------- options of methods ------------------------------------------------------------------------------
+
+
+def implicit_share(theta: Any) -> float:
+    """θ of a θ-method."""
+    number = isinstance(theta, int | float | np.number) and not isinstance(theta, bool)
+    if not (number and 0 < theta <= 1):
+        raise ValueError(f"`theta` must be a number above 0 and at most 1, but is {theta!r}.")
+    return float(theta)
+
+
+def stabilized(stages: Any, tables: tuple) -> Any:
+    """The first of the tables with as many stages."""
+    fewest, most = tables[0].stages, tables[-1].stages
+    whole = isinstance(stages, int | np.integer) and not isinstance(stages, bool)
+    if not (whole and fewest <= stages <= most):
+        raise ValueError(f"`stages` must be an integer from {fewest} to {most}, but is {stages!r}.")
+    return next(table for table in tables if table.stages >= stages)
+
+
+def terms(count: Any) -> int:
+    """Of a series for Lévy areas."""
+    if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 0:
+        raise ValueError(f"`terms` must be an integer of at least 0, but is {count!r}.")
+    return int(count)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +13,7 @@ from jax import lax
 from jaxdiffeq.engine import interpolant
 from jaxdiffeq.primitives.row_buffer import read, write
 from jaxdiffeq.primitives.while_loop import frozen_while
+from jaxdiffeq.problems.ravel import close
 
 ULPS = 16
 """units of rounding within which two times are one: on which side of it a step lies is known otherwise"""
@@ -83,6 +85,42 @@ class Past(NamedTuple):
     felt: Felt | None = None
     cut: Any = None
     """where the step has to end, since a lag meets a breaking point there: a `jaxdiffeq.engine.breaks.Met`"""
+
+
+class Text:
+    """A program that is equal to those that read the same. It is not pickled."""
+
+    def __init__(self, program: Any = None):
+        self.program = program
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Text) or (self.program is None) != (other.program is None):
+            return False
+        return self.program is other.program or str(self.program.jaxpr) == str(other.program.jaxpr)
+
+    def __hash__(self) -> int:
+        return hash(Text)
+
+    def __reduce__(self) -> tuple:
+        return Text, ()
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Earlier:
+    """The history of a solution, as data: a program of time, and what that closes over."""
+
+    consts: list
+    text: Text = field(metadata={"static": True})
+
+    @staticmethod
+    def of(history: Callable, t: jax.Array) -> Earlier:
+        program, consts = close(history, t)
+        return Earlier(consts, Text(program))
+
+    def value(self, t: jax.Array, like: jax.Array) -> jax.Array:
+        """At t; NaN where the program is no longer there."""
+        return jnp.full_like(like, jnp.nan) if self.text.program is None else self.text.program(self.consts, t)
 
 
 def rows_of(ring: Piece) -> int:

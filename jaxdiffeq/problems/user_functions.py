@@ -38,6 +38,8 @@ class Given(NamedTuple):
     """of a delay equation: a function (s, args) ↦ y, or numbers"""
     dependent_lags: tuple = ()
     diffusion: Callable | None = None
+    brownian: Any = None
+    """a path of the user's"""
 
 
 class Arguments(NamedTuple):
@@ -222,7 +224,8 @@ class Driving(NamedTuple):
     corrects the drift; `ito`: after that it is one of Itô's calculus."""
 
     name: str
-    path: Callable[[tuple[int, ...]], Any]
+    path: Callable[[tuple[int, ...]], tuple[Any, Any]]
+    """the path, and what of it is not static"""
     sign: int
     ito: bool = False
 
@@ -343,16 +346,23 @@ def _of_noise(given: Given, on: OnArrays, structure: Any, at: tuple, pasts: tupl
             return found
         return found + noise.sign / 2 * self_induced(lambda y: kind.matrix(diffusion(t, y, args)), y)
 
+    path, known = noise.path(kind.shape(y.shape))
     field = DrivenField(
         drift,
         _bound(structure, on, slope.without, at),
         diffusion=diffusion,
         kind=kind,
-        path=noise.path(kind.shape(y.shape)),
+        path=path,
         of_path=lambda args: args.of_path,
         ito=noise.ito,
     )
-    return replace(field, crosses_lanes=_crosses_lanes(slope.program, program)), (slope.consts, [], [], second.consts)
+    return replace(field, crosses_lanes=_crosses_lanes(slope.program, program)), (
+        slope.consts,
+        [],
+        [],
+        second.consts,
+        known,
+    )
 
 
 def _driving(on: OnArrays, mass: Any, y: jax.Array, args: Arguments) -> jax.Array:

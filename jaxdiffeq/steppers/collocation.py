@@ -235,7 +235,8 @@ class _CollocationStages:
         ahead, times = self._ahead(), jnp.stack(self._times()[form.inner])
         guess = self._guess() - ahead
         scale = jnp.broadcast_to(self.scale, guess.shape).reshape(-1)
-        begin = Start(guess.reshape(-1), factors, scale, self.floor, jnp.array(jnp.inf, guess.dtype))
+        never = jnp.array(jnp.inf, guess.dtype)
+        begin = Start(guess.reshape(-1), factors, scale, self.floor, never, -ahead.reshape(-1))
         at = _Operands(times, self.y[None] + ahead, 1 / self.dt, self.args)
         return root(
             self.method.newton,
@@ -245,6 +246,7 @@ class _CollocationStages:
             begin,
             at,
             to_rounding=self.method.equal,
+            algebraic=system.algebraic,
         )
 
     def _guess(self) -> jax.Array:

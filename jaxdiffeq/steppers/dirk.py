@@ -279,7 +279,8 @@ class _DirkStages:
         guess = so_far.last
         if row.predictor is not None:
             guess = jnp.where(row.predicted, combined(row.predictor, so_far.slopes), guess)
-        begin = Start(guess * (diagonal * self.dt), self.factors[diagonal], self.scale, self.floor, so_far.rate)
+        z, factors = guess * (diagonal * self.dt), self.factors[diagonal]
+        begin = Start(z, factors, self.scale, self.floor, so_far.rate, self.y - base)
         shift = 1 / (diagonal * self.dt)
         operands = Operands(t, base, shift, self.args)
         found = solve_stage(self.newton, self.system, begin, operands, self.method.equal)

@@ -121,7 +121,7 @@ class IMEXMultistep(OfTableau):
         matrix = self._matrix(system, fixed, lax.stop_gradient(shift))
         used, made = jacobian_reuse.renewed(memory.chord, matrix, lax.stop_gradient(shift), width)
         scale, floor = judged(tolerance, start.y, self.equal)
-        begin = Start(guess, used.factors, scale, floor, memory.rate)
+        begin = Start(guess, used.factors, scale, floor, memory.rate, y - base)
         found = solve_stage(self.newton, system, begin, Operands(t1, base, shift, args), self.equal)
 
         y1 = like(base + found.z, start.y)

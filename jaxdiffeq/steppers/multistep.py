@@ -143,7 +143,8 @@ class MultistepBDF(StepperDefaults):
         fixed = lax.stop_gradient(at)
         matrix, of_step = self._matrix(system, fixed), system.at_slope
         used, work = jacobian_reuse.renewed(memory.chord, matrix, fixed.c, width, of_step=of_step)
-        found = self._solve(system, at, Start(jnp.zeros_like(base), used.factors, scale, floor, memory.rate))
+        begin = Start(jnp.zeros_like(base), used.factors, scale, floor, memory.rate, y - base)
+        found = self._solve(system, at, begin)
 
         y1 = like(base + found.z, start.y)
         differences = self._differences(memory.differences, past, found.z, k)

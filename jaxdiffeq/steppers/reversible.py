@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 
 from jaxdiffeq.problems.driven_field import DrivenField
-from jaxdiffeq.steppers.stochastic import ADDITIVE, STRATONOVICH, StochasticDefaults, sizes
+from jaxdiffeq.steppers.stochastic import COMMUTATIVE, STRATONOVICH, StochasticDefaults, sizes
 from jaxdiffeq.types import State, Step
 
 
@@ -31,7 +31,7 @@ class ReversibleHeunStepper(StochasticDefaults):
     name: ClassVar[Any] = "ReversibleHeun"
     interpretations: ClassVar[tuple[str, ...]] = (STRATONOVICH,)
     strong_order: ClassVar[Any] = 0.5
-    strong_orders: ClassVar[Any] = ADDITIVE
+    strong_orders: ClassVar[Any] = COMMUTATIVE
     weak_order: ClassVar[Any] = 1
     directions: ClassVar[int] = 1
     error_order: ClassVar[Any] = 1.0

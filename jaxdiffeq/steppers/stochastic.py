@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from jaxdiffeq.algebra.norm import safe_sqrt
 from jaxdiffeq.engine.control import PIController
+from jaxdiffeq.noise.areas import levy_areas
 from jaxdiffeq.noise.kinds import NAMES
 from jaxdiffeq.problems.driven_field import DrivenField
 from jaxdiffeq.steppers.base import StepperDefaults
@@ -262,13 +263,6 @@ class OfOrderOne(StochasticDefaults):
         return finished(y, y1, t1, jnp.abs(0.5 * dt * (f(t1, y1, args) - a)) + jnp.abs(beyond))
 
 
-def areas(inc: Increment, h: jax.Array, terms: int) -> jax.Array:
-    """Jⱼₖ, [m, m]."""
-    from jaxdiffeq.noise.areas import levy_areas
-
-    return levy_areas(inc, h, terms)
-
-
 @dataclass(frozen=True, repr=False)
 class MilsteinStepper(OfOrderOne):
     """y₁ = y + a·dt + b·W + Σⱼₖ Lʲbᵏ Iⱼₖ with derivatives by forward mode.
@@ -278,7 +272,7 @@ class MilsteinStepper(OfOrderOne):
     Source: Milstein 1974; Kloeden, Platen, 10.3.
     """
 
-    areas: Callable[..., jax.Array] = areas
+    areas: Callable[..., jax.Array] = levy_areas
     terms: int = 8
 
     name: ClassVar[Any] = "Milstein"

@@ -72,7 +72,7 @@ class WeakDefaults(StochasticDefaults):
         numbers = three_point(inc, size.root)
         if f.kind.additive:
             return finished(start.y, self.of_times(f, size, numbers, args), t1)
-        return finished(start.y, self.of_columns(_Columns(f, size, args), numbers.reshape(-1), inc.key), t1)
+        return finished(start.y, self.of_columns(Columns(f, size, args), numbers.reshape(-1), inc.key), t1)
 
     def of_times(self, f: DrivenField, size: Sizes, numbers: jax.Array, args: Any) -> jax.Array:
         """y₁ with a diffusion that depends on t alone: all columns at once, none moved by another."""
@@ -93,13 +93,13 @@ class WeakDefaults(StochasticDefaults):
             return f(size.t + self.tableau.c0[i] * size.width, at, args)
         return before[same] if same >= 0 else None
 
-    def of_columns(self, columns: _Columns, numbers: jax.Array, key: jax.Array) -> jax.Array:
+    def of_columns(self, columns: Columns, numbers: jax.Array, key: jax.Array) -> jax.Array:
         """y₁. Shapes: numbers [m]."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class _Columns:
+class Columns:
     """The columns of b, [m, *state], each at an argument of its own."""
 
     f: DrivenField
@@ -141,7 +141,7 @@ class WeakIto(WeakDefaults):
 
     tableau: WeakItoTableau
 
-    def of_columns(self, columns: _Columns, numbers: jax.Array, key: jax.Array) -> jax.Array:
+    def of_columns(self, columns: Columns, numbers: jax.Array, key: jax.Array) -> jax.Array:
         tableau, (_, y, _, dt, root, over_root) = self.tableau, columns.size
         where = columns.f, columns.size, columns.args
         a: list[Any] = []
@@ -163,7 +163,7 @@ class WeakIto(WeakDefaults):
         pairs = 0.5 * (jnp.outer(numbers, numbers) - h * signs(key, numbers.size, numbers.dtype)) * shrink
         return added(y1, *self.mixed(columns, b, numbers, pairs))
 
-    def mixed(self, columns: _Columns, b: Sequence[jax.Array], numbers: jax.Array, pairs: jax.Array) -> list:
+    def mixed(self, columns: Columns, b: Sequence[jax.Array], numbers: jax.Array, pairs: jax.Array) -> list:
         """Σₖ Σₗ≠ₖ bᵏ(t, Vˡᵢ) (β3ᵢ Iₖ + β4ᵢ Iₖₗ/√dt) for each i; Iₖₗ/√dt is in `pairs`."""
         tableau, (_, y, _, _, root, _) = self.tableau, columns.size
         found = []
@@ -190,7 +190,7 @@ class WeakStratonovich(WeakDefaults):
 
     interpretations: ClassVar[tuple[str, ...]] = (STRATONOVICH,)
 
-    def of_columns(self, columns: _Columns, numbers: jax.Array, key: jax.Array) -> jax.Array:
+    def of_columns(self, columns: Columns, numbers: jax.Array, key: jax.Array) -> jax.Array:
         tableau, (_, y, _, dt, root, _) = self.tableau, columns.size
         where = columns.f, columns.size, columns.args
         a: list[Any] = []

@@ -16,15 +16,17 @@ IMPLICIT = [jde.Rodas5P(), jde.KenCarp4(), jde.BDF(), jde.RadauIIA5()]
 
 
 def failure(problem, method=None, **options):
-    """The message and the solution; the code is the same under `jit` and `vmap`."""
-    options = {"saveat": END, **options}
+    """The message and the solution."""
     with pytest.raises(jde.SolveError) as caught:
-        jde.solve(problem, method, **options)
-    problem = problem.replace(args=options.pop("args", problem.args))
-    two = jax.tree.map(lambda x: jnp.stack([jnp.asarray(x)] * 2), problem.y0)
-    lanes = jax.vmap(lambda y0: jde.solve(problem, method, y0=y0, **options))
-    assert lanes(two).result.tolist() == [int(caught.value.solution.result)] * 2
+        jde.solve(problem, method, **{"saveat": END, **options})
     return str(caught.value), caught.value.solution
+
+
+def same_in_lanes(result, problem, method):
+    """The code is the same under `jit` and `vmap`."""
+    two = jax.tree.map(lambda x: jnp.stack([jnp.asarray(x)] * 2), problem.y0)
+    lanes = jax.vmap(lambda y0: jde.solve(problem, method, y0=y0, saveat=END))
+    return lanes(two).result.tolist() == [int(result)] * 2
 
 
 def kinetics(t, y, k):
@@ -63,6 +65,7 @@ def test_f_that_turns_nan(method):
     problem = jde.ODEProblem(late, {"a": 1.0, "b": jnp.ones(2)}, (0.0, 1.0))
     message, sol = failure(problem, method)
     assert sol.status == "nonfinite"
+    assert same_in_lanes(sol.result, problem, method)
     assert re.search(r"f is NaN at t = 0.5\d*, in row y0\['b'\]\[1\], the derivative of y0\['b'\]\[1\] = 0.60", message)
 
 
@@ -102,6 +105,7 @@ def test_initial_values_name_the_component():
     problem = jde.ODEProblem(circle, {"x": 1.0, "z": jnp.ones(2)}, (0.0, 1.0), 1.0, mass_matrix=MASS)
     message, sol = failure(problem)
     assert sol.status == "initialisation_failed"
+    assert same_in_lanes(sol.result, problem, None)
     assert re.search(r"row y0\['z'\]\[0\] is left at [\d.e+]+, whatever y0\['z'\]\[0\] is", message)
     flat = jde.ODEProblem(
         lambda t, y, args: jnp.stack([y[1], y[0] - 1.0]), jnp.ones(2), (0.0, 1.0), mass_matrix=np.diag([1.0, 0.0])
@@ -129,12 +133,38 @@ def heat(n):
     return jde.ODEProblem(f, jnp.asarray(np.sin(np.pi * dx * np.arange(1, n + 1))), (0.0, 1.0))
 
 
+RING = np.sin(2 * np.pi * np.arange(300) / 300)
+
+
 def test_a_large_stiff_problem_is_begun_again():
     for n in (300, 600):
         sol = jde.solve(heat(n), saveat=END, max_steps=500)
         assert int(sol.stats.jac_evals) > 0
         np.testing.assert_allclose(sol.ys[0].max(), np.exp(-(np.pi**2)), rtol=0.05)
         assert "Auto(Tsit5, Rodas5P)" in sol.explain()
+
+
+def test_it_is_noticed_long_before_the_end():
+    """Of the 50 000 steps that stability allows Tsit5, a thousand are tried; in a `jit` nobody can look."""
+    calls, problem = [], heat(300)
+
+    def counted(t, u, _):
+        jax.debug.callback(lambda: calls.append(1))
+        return problem.f(t, u, _)
+
+    sol = jde.solve(problem.replace(f=counted), saveat=END)
+    jax.effects_barrier()
+    np.testing.assert_allclose(sol.ys[0].max(), np.exp(-(np.pi**2)), rtol=0.05)
+    assert int(sol.stats.jac_evals) > 0 and 6000 < len(calls) < 20_000
+
+
+def test_one_that_takes_many_steps_and_is_not_stiff_goes_on():
+    ring = jde.ODEProblem(lambda t, y, args: jnp.roll(y, 1) - jnp.roll(y, -1), RING, (0.0, 4e4))
+    exact = np.real(np.fft.ifft(np.fft.fft(RING) * np.exp(-2j * 4e4 * np.sin(2 * np.pi * np.arange(300) / 300))))
+    run = lambda: jde.solve(ring, saveat=END, rtol=1e-8, atol=1e-8)
+    for sol in (run(), jax.jit(run)()):
+        assert int(sol.stats.steps) > 10_000 and int(sol.stats.jac_evals) == 0
+        np.testing.assert_allclose(sol.ys[0], exact, atol=1e-3)
 
 
 def test_one_that_is_full_is_not_and_one_that_is_not_stiff_is_not():

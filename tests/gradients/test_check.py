@@ -151,3 +151,19 @@ def test_one_character_changes_the_method(solve, kind):
     f = lambda p: solve(problem, jde.Tsit5(), args=p, saveat=jde.SaveAt(t1=True), rtol=1e-9, atol=1e-9).ys[0, 0]
     assert np.allclose(jax.grad(f)(jnp.array(0.5)), np.exp(0.5), rtol=1e-7)
     assert kind.__name__ in solve(problem, args=jnp.array(0.5)).explain()
+
+
+@pytest.mark.parametrize(
+    ("level", "power", "said"), [(0.3, 1, ""), (0.3, 3, "grazing"), (1.0 - 1e-6, 1, "another number")]
+)
+def test_events_that_hardly_happen_have_no_derivative(level, power, said):
+    """y = sin t meets a level, but hardly where that is its top, and a cube has no slope where it meets zero."""
+    problem = jde.ODEProblem(lambda t, y, args: jnp.cos(t) + 0 * y, jnp.zeros(1), (0.0, 2.0))
+    events = jde.Event(lambda t, y, level: (y[0] - level) ** power, lambda t, y, level: y + 0.1 * t, direction=1)
+
+    def loss(level, gradient):
+        options = {"events": events, "gradient": gradient, "saveat": jnp.array([2.0]), "max_events": 3}
+        return jde.solve(problem, jde.Tsit5(), args=level, rtol=1e-11, atol=1e-12, **options).ys[0, 0]
+
+    report = jde.check_gradients(loss, level, [jde.ReverseAD()])
+    assert bool(report) == (not said) and said in report.smooth and report.smooth in str(report)

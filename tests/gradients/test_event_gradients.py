@@ -83,6 +83,25 @@ def test_inside_shard_map(strategy):
     np.testing.assert_allclose(found[0], jax.grad(lambda x: jnp.sum(ball_true(x, 5)))(X), rtol=1e-8)
 
 
+def test_lanes_inside_shard_map():
+    """With arrays in the user's functions, which do not vary over the mesh as all the rest does."""
+    mesh = jax.make_mesh((1,), ("here",), axis_types=(jax.sharding.AxisType.Auto,))
+    falls = jde.ODEProblem(
+        lambda t, y, e: jnp.array([0.0, -9.8]) + y[::-1] * np.array([1.0, 0.0]), jnp.array([5.0, 0.0]), (0.0, 3.0)
+    )
+    floor, back = np.array([1.0, 0.0]), np.array([0.0, -1.0])
+    bounce = jde.Event(lambda t, y, e: jnp.sum(y * floor), lambda t, y, e: e * y * back, direction=-1)
+    second = lambda e: jde.solve(
+        falls, jde.Tsit5(), args=e, events=bounce, saveat=jnp.array([3.0]), max_events=9
+    ).events.ts[1]
+    spec = jax.sharding.PartitionSpec("here")
+    lanes = jax.shard_map(jax.vmap(jax.value_and_grad(second)), mesh=mesh, in_specs=spec, out_specs=spec)
+    first, e = np.sqrt(10 / 9.8), jnp.array([0.5, 0.6])
+    times, slopes = jax.jit(lanes)(e)
+    np.testing.assert_allclose(times, first * (1 + 2 * e), rtol=1e-9)
+    np.testing.assert_allclose(slopes, [2 * first] * 2, rtol=1e-9)
+
+
 @pytest.mark.parametrize("rtol", [1e-3, 1e-8])
 @pytest.mark.parametrize(
     "method", [jde.BS3(), jde.Tsit5(), jde.Vern7(), jde.Rodas5P(), jde.KenCarp4(), jde.BDF()], ids=str
@@ -178,3 +197,23 @@ def test_what_does_not_act_has_no_part(strategy):
     value, slope = jax.jit(jax.vmap(jax.value_and_grad(end)))(jnp.array([1.0, 3.0]))
     np.testing.assert_allclose(value, [1.0, 1e-3**0.5 + 1.0], rtol=1e-9)
     np.testing.assert_allclose(slope, [1.0, 1.0], rtol=1e-9)
+
+
+@BOTH
+def test_a_value_at_the_time_of_an_event_has_the_derivative_of_what_is_after_it(strategy):
+    """y after a dose at T, e^(−k·t) + 2e^(−k·(t − T)), saved at t = T: by T alone, by t alone, and at a root."""
+    decay = jde.ODEProblem(lambda t, y, k: -k * y, jnp.ones(1), (0.0, 3.0), 0.4)
+
+    def saved(x):
+        add = lambda t, y, args: y + 2.0
+        events = [jde.PresetTimes(x[:1], add), jde.Event(lambda t, y, k: t - x[2], add)]
+        options = {"events": events, "saveat": jnp.stack([x[1], x[3]]), "gradient": strategy}
+        return jde.solve(decay, jde.Tsit5(), rtol=1e-10, atol=1e-10, **options).ys[:, 0]
+
+    def after(x):
+        late = jnp.exp(-0.4 * x[3]) + 2 * jnp.exp(-0.4 * (x[3] - x[0])) + 2 * jnp.exp(-0.4 * (x[3] - x[2]))
+        return jnp.stack([jnp.exp(-0.4 * x[1]) + 2 * jnp.exp(-0.4 * (x[1] - x[0])), late])
+
+    x = jnp.array([1.0, 1.0, 2.0, 2.0])
+    np.testing.assert_allclose(saved(x), after(x), rtol=1e-9)
+    np.testing.assert_allclose(jax.jit(jax.jacrev(saved))(x), jax.jacfwd(after)(x), rtol=1e-7, atol=1e-9)

@@ -19,10 +19,11 @@ class GivenPath:
     """Increments by the number of the step; what is known are those of w and area, and a key for each step."""
 
     def over(self, where: Context, t0: jax.Array, t1: jax.Array, known: Any) -> Increment:
-        return Increment(*(x[where.number] for x in known))
+        return Increment(*(x[where.number] for x in known[:3]))
 
     def within(self, where: Context, ends: Any, t: jax.Array, known: Any) -> Increment:
-        raise AssertionError
+        """Over the first half of a step, where that is known too."""
+        return Increment(*(x[where.number] for x in known[3:]), known[2][where.number])
 
 
 class Problem(NamedTuple):
@@ -36,7 +37,7 @@ class Problem(NamedTuple):
     def field(self, calculus: str = "stratonovich") -> DrivenField:
         drift = self.drift if calculus == "stratonovich" else self.ito
         return DrivenField(
-            drift, diffusion=self.diffusion, kind=self.kind, path=GivenPath(), of_noise=lambda args: args["noise"]
+            drift, diffusion=self.diffusion, kind=self.kind, path=GivenPath(), of_path=lambda args: args["noise"]
         )
 
     def ito(self, t: jax.Array, y: jax.Array, args: Any) -> jax.Array:
@@ -70,32 +71,27 @@ def padded(x: np.ndarray, steps: int) -> np.ndarray:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _ends(stepper: Any, problem: Problem, calculus: str, n: jax.Array, noise: Any, dtype_like: jax.Array) -> jax.Array:
-    field = problem.field(calculus)
-    y0 = jnp.asarray(problem.y0).astype(dtype_like.dtype)
-    real = jnp.finfo(y0.dtype).dtype
-    h = (1 / n).astype(real)
+def _ends(stepper: Any, problem: Problem, calculus: str, n: jax.Array, noise: Any, h: jax.Array) -> jax.Array:
+    field, y0 = problem.field(calculus), jnp.asarray(problem.y0)
 
     def one(noise):
         args = {"noise": noise}
 
         def trip(i, state):
             here = field.at(None, Context(i))
-            t1 = (i + 1).astype(real) * h
+            t1 = (i + 1).astype(h.dtype) * h
             return stepper.step(here, state, t1, args, None).after
 
-        start = jnp.zeros((), real)
+        start = jnp.zeros((), h.dtype)
         state = State(start, y0, stepper.init(field, start, y0, args))
         return lax.fori_loop(0, n, trip, state).y
 
     return jax.vmap(one, 1)(noise)
 
 
-def ends(stepper: Any, problem: Problem, path: Any, calculus: str, dtype: Any = None, room: int | None = None):
-    """y(1) on every path. Shapes: [paths, *state]."""
+def ends(stepper: Any, problem: Problem, path: Any, calculus: str, *, room: int | None = None, span: float = 1.0):
+    """y at the end of the span on every path. Shapes: [paths, *state]."""
     n = len(path[0])
-    like = jnp.zeros((), np.asarray(problem.y0).dtype if dtype is None else dtype)
-    real = jnp.finfo(like.dtype).dtype
-    noise = tuple(jnp.asarray(padded(x, room or n), real) for x in path)
+    noise = tuple(jnp.asarray(padded(x, room or n)) for x in path)
     keys = path[2] if len(path) > 2 else jnp.zeros((room or n, noise[0].shape[1]))
-    return np.asarray(_ends(stepper, problem, calculus, jnp.asarray(n), (*noise[:2], keys), like))
+    return np.asarray(_ends(stepper, problem, calculus, jnp.asarray(n), (*noise[:2], keys), span / n))

@@ -1,11 +1,10 @@
 """What an error estimate does not see at all: measured for every method of one step, and said where it is so."""
 
-import types
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.made import MADE
 from scipy.integrate import solve_ivp
 
 import jaxdiffeq as jde
@@ -14,7 +13,6 @@ from jaxdiffeq.engine.control import Tolerance
 from jaxdiffeq.problems.vector_field import VectorField
 from jaxdiffeq.types import State
 
-MADE = {name: m() for name, m in vars(methods).items() if isinstance(m, types.FunctionType) and name[0].isupper()}
 METHODS = {name: m for name, m in MADE.items() if hasattr(m, "tableau") and m.error_order is not None}
 MATRIX = np.array([[0.0, 1.0], [-1.0, -0.3]])
 CASES = {"quadrature": (0.0, 1.0), "linear": (1.0, 0.0), "forced": (1.0, 1.0)}

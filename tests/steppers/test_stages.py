@@ -1,14 +1,12 @@
 """Stages as a loop: the same steps as those written out, and one program for all stages where that pays."""
 
-import types
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.made import MADE
 
 import jaxdiffeq as jde
-from jaxdiffeq import methods
 from jaxdiffeq.engine.control import Tolerance
 from jaxdiffeq.problems.vector_field import VectorField
 from jaxdiffeq.steppers import stages
@@ -17,9 +15,7 @@ from jaxdiffeq.steppers.explicit import ExplicitRK
 from jaxdiffeq.steppers.rosenbrock import Rosenbrock
 from jaxdiffeq.types import State
 
-MADE = [m() for name, m in vars(methods).items() if isinstance(m, types.FunctionType) and name[0].isupper()]
-METHODS = {m.name: m for m in MADE if isinstance(m, ExplicitRK | DIRK | Rosenbrock)}
-ALL = {m.name: m for m in MADE}
+METHODS = {m.name: m for m in MADE.values() if isinstance(m, ExplicitRK | DIRK | Rosenbrock)}
 EPS = np.finfo(float).eps
 END = jde.SaveAt(t1=True)
 
@@ -76,7 +72,7 @@ ONE_FORM = ["Adams", "BDF", "KenCarp4", "RadauIIA5", "SBDF4"]
 @pytest.mark.parametrize("name", [*TWO_FORMS, *ONE_FORM])
 @pytest.mark.parametrize("dtype", [float, complex])
 def test_compact_steps_are_the_same_to_four_roundings(name, dtype):
-    method, y, t1 = ALL[name], jnp.array([0.4, -0.3], dtype), jnp.array(0.3)
+    method, y, t1 = MADE[name], jnp.array([0.4, -0.3], dtype), jnp.array(0.3)
     field, args, t = VectorField(swing), jnp.array(1.3, dtype), jnp.array(0.1)
 
     def step(method):

@@ -7,10 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from given_noise import Problem, ends, fine_path
 from noisy_problems import COUPLED, PROBLEMS
 
 from jaxdiffeq.methods import stochastic as methods
+from jaxdiffeq.noise.kinds import Kind
 from jaxdiffeq.steppers import weak
+from jaxdiffeq.steppers.stabilized import SROCK2Stepper
 from jaxdiffeq.types import Context, State
 
 METHODS = {
@@ -21,9 +24,11 @@ METHODS = {
 CASES = {**PROBLEMS, "coupled": COUPLED}
 # one path through the code for all tableaux: of each family one method sees every kind of noise
 EVERY = ("scalar", "additive", "coupled", "general")
-KINDS = {"DRI1": EVERY, "RS2": EVERY, "PL1WMA": ("additive",)}
+OWN = ("scalar", "additive", "diagonal", "general")  # of each component's noise the size depends on itself alone
+KINDS = {"DRI1": EVERY, "RS2": EVERY, "PL1WMA": ("additive",), "SROCK2": OWN}
 PAIRS = [(name, kind) for name in METHODS for kind in KINDS.get(name, ("additive", "general"))]
 TIME, WIDTHS = 0.2, (2.0**-6, 2.0**-7)
+PATHS = 400
 
 
 def moments(t, y):
@@ -57,7 +62,7 @@ def expansion(kind):
 @functools.cache
 def keys(draw, m):
     """One for each value of what is drawn from it."""
-    many = jax.random.split(jax.random.key(1), 200)
+    many = jax.random.split(jax.random.key(1), 1000)
     drawn = np.asarray(jax.vmap(lambda key: draw(key, m))(many))
     return jnp.stack(list({value.tobytes(): key for value, key in zip(drawn, many, strict=True)}.values()))
 
@@ -68,6 +73,13 @@ def two_point(key, m):
 
 def pairwise(key, m):
     return weak.signs(key, m, jnp.float64)
+
+
+def pairwise_and_more(key, m):
+    return jnp.append(pairwise(key, m), two_point(jax.random.fold_in(key, 1), m))
+
+
+DRAWS = {weak.WeakIto: pairwise, weak.WeakStratonovich: two_point, SROCK2Stepper: pairwise_and_more}
 
 
 def mean(method, kind, width):
@@ -84,7 +96,7 @@ def mean(method, kind, width):
         args = {"noise": (w, jnp.zeros_like(w), key[None])}
         return moments(t + width, method.step(field, State(t, y, ()), t + width, args).after.y)
 
-    drawn = keys(two_point if isinstance(method, weak.WeakStratonovich) else pairwise, m)
+    drawn = keys(DRAWS.get(type(method), pairwise), m)
     each = jax.vmap(jax.vmap(after, (None, 0)), (0, None))(jnp.array(values), drawn)
     return odds @ np.mean(each, 1)
 
@@ -112,3 +124,19 @@ def test_three_noises_need_a_sign_for_each_pair(monkeypatch):
     keys.cache_clear()
     assert order(METHODS["DRI1"], "general") == pytest.approx(1, abs=0.15)
     keys.cache_clear()
+
+
+def test_many_stages_are_stable():
+    """Heat on a rod that noise warms as a whole, with steps three hundred times those of an explicit method."""
+    n, method = 40, methods.SROCK2(40)
+    rate = 0.42 * method.tableau.stages**2 * 10  # dt is 1/10
+    heat = lambda t, y, args: 0.25 * rate * (jnp.roll(y, 1) - 2 * y + jnp.roll(y, -1))
+    problem = Problem(Kind("scalar"), heat, lambda t, y, args: 0.2 * y, tuple(np.sin(np.arange(n)) + 1))
+    path = fine_path((), 10, PATHS)
+    y = ends(method, problem, path, "ito")
+    assert np.max(np.abs(y - y.mean(1, keepdims=True))) < 1e-6
+    middle = y.mean(
+        1
+    )  # with the drift of Stratonovich's calculus: E = y₀·exp(0.02), and its logarithm has variance 0.04
+    deviation = np.exp(0.04) * np.sqrt(np.expm1(0.04)) / np.sqrt(PATHS)
+    assert abs(middle.mean() / np.mean(problem.y0) - np.exp(0.02)) < 4 * deviation

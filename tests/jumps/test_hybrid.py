@@ -1,0 +1,138 @@
+"""Jumps of states that move in between: their laws in closed form, and the derivative of a path."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxdiffeq as jde
+
+KEY = jax.random.key(0)
+T, RATE = 2.0, 3.0
+DECAY = jde.ODEProblem(lambda t, y, args: -args["k"] * y, jnp.array([0.0]), (0.0, T), {"k": 1.0, "rate": RATE})
+SOLVE = {"rtol": 1e-6, "atol": 1e-8, "saveat": jde.SaveAt(t1=True)}
+of_args = lambda t, y, args: args["rate"]
+CLOCKS = {
+    "hazard": jde.VariableRateJump(of_args, lambda t, y, args: y + 1.0),
+    "thinning": jde.VariableRateJump(of_args, [1.0], bound=5.0),
+    "constant": jde.ConstantRateJump(of_args, jnp.array([1.0])),
+}
+
+
+def ensemble(problem, paths=1000, method=None, **options):
+    method = jde.Tsit5() if method is None else method
+    run = jax.jit(jax.vmap(lambda key: jde.solve(problem, method, key=key, **{**SOLVE, **options})))
+    sol = run(jax.random.split(jax.random.key(1), paths))
+    assert (sol.result == jde.Result.success).all()
+    return sol
+
+
+def close_to(x, mean, variance=None):
+    """Within four standard errors."""
+    x = np.asarray(x)
+    spread = x.var() if variance is None else variance
+    assert abs(x.mean() - mean) < 4 * np.sqrt(spread / len(x)), (x.mean(), mean, np.sqrt(spread / len(x)))
+    if variance is not None:
+        assert abs(x.var() / variance - 1) < 4 * np.sqrt(4 / len(x))
+
+
+@pytest.mark.parametrize("name", CLOCKS)
+def test_shot_noise(name):
+    """dy/dt = −y, and y + 1 at the rate λ: the mean is λ·(1 − e^(−t)), the variance λ/2·(1 − e^(−2t))."""
+    sol = ensemble(jde.JumpProblem(DECAY, CLOCKS[name], key=KEY))
+    close_to(sol.y_end[:, 0], RATE * (1 - np.exp(-T)), RATE / 2 * (1 - np.exp(-2 * T)))
+    close_to(sol.stats.events, RATE * T, RATE * T)
+
+
+def test_a_process_that_excites_itself():
+    """Hawkes: dλ/dt = −2·(λ − 1), λ + 1 at the rate λ; E N = 2t − (1 − e^(−t))."""
+    base = jde.ODEProblem(lambda t, y, args: jnp.stack([-2 * (y[0] - 1), 0 * y[1]]), jnp.array([1.0, 0.0]), (0.0, 3.0))
+    problem = jde.JumpProblem(base, jde.VariableRateJump(lambda t, y, args: y[0], [1.0, 1.0]), key=KEY)
+    sol = ensemble(problem)
+    close_to(sol.y_end[:, 1], 6 - (1 - np.exp(-3.0)))
+
+
+def test_two_jumps_that_take_turns():
+    """Telegraph noise: s changes between ±1 at the rates 1 and 2, dy/dt = s; the mean of s tends to 1/3."""
+    base = jde.ODEProblem(lambda t, y, args: {"y": y["s"], "s": 0 * y["s"]}, {"y": 0.0, "s": 1.0}, (0.0, 2.0))
+    up = jde.VariableRateJump(
+        lambda t, y, args: jnp.where(y["s"] < 0, 2.0, 0), lambda t, y, args: {**y, "s": jnp.ones(())}
+    )
+    down = jde.VariableRateJump(
+        lambda t, y, args: jnp.where(y["s"] > 0, 1.0, 0), lambda t, y, args: {**y, "s": -jnp.ones(())}
+    )
+    sol = ensemble(jde.JumpProblem(base, [up, down], key=KEY))
+    mean = lambda t: 1 / 3 + 2 / 3 * np.exp(-3 * t)
+    close_to(sol.y_end["s"], mean(2.0), 1 - mean(2.0) ** 2)
+    close_to(sol.y_end["y"], 2 / 3 + 2 / 9 * (1 - np.exp(-6.0)))
+
+
+def test_reactions_over_an_equation():
+    """Mass action whose state moves by itself: molecules flow in at a steady rate and die one by one."""
+    base = jde.ODEProblem(lambda t, y, args: 0 * y + 10.0, jnp.array([20.0]), (0.0, 1.0))
+    problem = jde.JumpProblem(base, jde.MassActionJumps([2.0], [[1]], [[-1]]), key=KEY)
+    close_to(ensemble(problem, 400).y_end[:, 0], 5 + 15 * np.exp(-2.0))
+
+
+def test_jumps_of_an_equation_with_delays():
+    """dy/dt = −y(t − 1) from 1, kicked by ½ twice in a unit of time: the mean stays where it is."""
+    f = lambda t, y, h, args: -h(t - 1.0)
+    base = jde.DDEProblem(f, jnp.array([1.0]), (0.0, 2.0), history=lambda s, args: jnp.array([1.0]), lags=[1.0])
+    problem = jde.JumpProblem(base, jde.VariableRateJump(lambda t, y, args: 2.0, [0.5], bound=2.5), key=KEY)
+    close_to(ensemble(problem, 300).y_end[:, 0], 1.0)
+
+
+def test_a_path_depends_on_its_key_alone_and_goes_through_its_jumps():
+    problem = jde.JumpProblem(DECAY, CLOCKS["hazard"], key=KEY)
+    keys = jax.random.split(KEY, 2)
+    solve = lambda key: jde.solve(problem, jde.Tsit5(), key=key, rtol=1e-8, atol=1e-10, saveat=[0.7, T], dense=True)
+    lanes = jax.jit(jax.vmap(lambda key: solve(key).ys))(keys)
+    sol = solve(keys[0])
+    np.testing.assert_allclose(sol.ys, lanes[0], rtol=1e-12)
+    np.testing.assert_allclose(sol(0.7), sol.ys[0], rtol=1e-6)
+    reset = jde.PresetTimes([1.0], lambda t, y, args: 0 * y)
+    again = jde.solve(problem, jde.Tsit5(), key=keys[0], events=[reset], saveat=[0.7, 1.0], rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(again.ys[0], sol.ys[0], rtol=1e-7)
+    assert (again.ys[1] == 0).all() and again.events.after.shape[1:] == (1,) and int(again.events.count) == 1
+
+
+# ---- derivatives
+
+
+def end(problem, **options):
+    """Of one path, with the derivative of it."""
+    options = {**SOLVE, "rtol": 1e-9, "atol": 1e-11, "gradient": jde.Pathwise(), **options}
+    return jde.solve(problem, jde.Tsit5(), **options).y_end[0]
+
+
+def test_the_derivative_of_a_path():
+    """With respect to a size, to the equation in between, and to when the jumps come."""
+    sized = jde.VariableRateJump(of_args, lambda t, y, args: y + args["size"])
+    problem = jde.JumpProblem(DECAY, sized, key=jax.random.key(3))
+    run = jax.jit(jax.value_and_grad(lambda args: end(problem, args=args)))
+    args = {"k": 1.0, "rate": RATE, "size": 2.0}
+    value, slope = run(args)
+    np.testing.assert_allclose(2 * slope["size"], value, rtol=1e-9)
+    for name in ("k", "rate"):
+        high, low = (run({**args, name: args[name] + h})[0] for h in (1e-5, -1e-5))
+        np.testing.assert_allclose(slope[name], (high - low) / 2e-5, rtol=1e-5)
+
+
+def test_what_has_no_derivative_says_so():
+    problem = jde.JumpProblem(DECAY, CLOCKS["constant"], key=KEY)
+    plain = lambda k: jde.solve(problem, jde.Tsit5(), args={"k": k, "rate": RATE}, **SOLVE).y_end[0]
+    with pytest.raises(NotImplementedError, match="Pathwise"):
+        jax.grad(plain)(1.0)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (lambda p: jde.solve(p, jde.SSA()), "SSA"),
+        (lambda p: jde.solve(p, events=[jde.PositiveDomain()]), "does not serve a JumpProblem"),
+        (lambda p: p.replace(y0=1.0, speed=2), "has no field 'speed'"),
+    ],
+)
+def test_what_is_refused(asked, message):
+    with pytest.raises(TypeError, match=message):
+        asked(jde.JumpProblem(DECAY, CLOCKS["hazard"], key=KEY))
