@@ -37,7 +37,9 @@ def geometric(x, key, method, interpretation="stratonovich", **options):
 def reversed_loss(x, gradient, n):
     """With times that move, and a parameter that drift and diffusion share."""
     tilted = lambda t, y, x: x[1] * jnp.sin(y + t)
-    problem = jde.SDEProblem(grows, tilted, jnp.stack([x[2], 0.5 * x[0]]), (0.0, x[3]), x, key=KEY, interpretation="stratonovich")
+    problem = jde.SDEProblem(
+        grows, tilted, jnp.stack([x[2], 0.5 * x[0]]), (0.0, x[3]), x, key=KEY, interpretation="stratonovich"
+    )
     how = {"controller": jde.FixedSteps(n), "saveat": jnp.stack([0.3 * x[3], x[2] / 2]), "gradient": gradient}
     return jnp.sum(jde.solve(problem, jde.ReversibleHeun(), **how).ys ** 2)
 
