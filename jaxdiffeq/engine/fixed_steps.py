@@ -184,7 +184,7 @@ class EqualSteps:
         good, again = jnp.all(jnp.isfinite(at.y)), (inputs, settings, first)
         if self.differentiates_itself:
             again = lax.stop_gradient(again)  # a loop has no reverse mode, and if all went well no trip
-        done, (last, remembered), solved = self._failure(*again, good)
+        done, last, solved = self._failure(*again, good)
         blame = jnp.where(solved, Result.nonfinite, Result.nonlinear_solve_failed)
         result = jnp.where(good, Result.success, blame)
         if settings.begins is not None:
@@ -198,36 +198,32 @@ class EqualSteps:
             result=result.astype(jnp.int32),
             marks=at.held.marks,
         )
-        y, memory = at.y, at.memory
-        if not self.differentiates_itself:
-            y, memory = jax.tree.map(lambda a, b: jnp.where(good, a, b), (y, memory), (last, remembered))
-        return Carry(State(self.end(inputs, done), y, memory), at.held.records, control)
+        y = at.y if self.differentiates_itself else jnp.where(good, at.y, last)
+        return Carry(State(self.end(inputs, done), y, at.memory), at.held.records, control)
 
     def _failure(
         self, inputs: Inputs, settings: Settings, first: State, good: jax.Array
-    ) -> tuple[jax.Array, tuple[jax.Array, PyTree], jax.Array]:
-        """m, y_m with the memory there, and whether inner solves succeeded: m steps are finite, the next one is not.
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """m, y_m and whether inner solves succeeded: m steps are finite, y_m follows them, the next one is not finite.
 
         All n where the end is finite, without a trip; else the steps are taken again, since to look at every state on
         the way would slow down every solve.
         """
 
         def goes_on(moving, fixed):
-            return ~good & (fixed[0] < self.n) & jnp.all(jnp.isfinite(moving[1][0]))
+            return ~good & (fixed[0] < self.n) & jnp.all(jnp.isfinite(moving[1]))
 
         def again(moving, fixed):
-            (_, at), (i, _) = moving, fixed
-            after = self.step(inputs, settings, *at, i.astype(inputs.t0.dtype))[1]
-            new = (at, (after.after.y, after.after.memory)), (i + 1, jnp.asarray(after.ok))
+            (_, y, memory), (i, _) = moving, fixed
+            _, step = self.step(inputs, settings, y, memory, i.astype(inputs.t0.dtype))
+            new = (y, step.after.y, step.after.memory), (i + 1, jnp.asarray(step.ok))
             live = goes_on(moving, fixed)
             return jax.tree.map(lambda a, b: jnp.where(live, a, b), new, (moving, fixed))
 
-        at = first.y, first.memory
-        start = (at, at), (jnp.zeros((), jnp.int32), jnp.array(True))
-        (last, at), (i, ok) = frozen_while(goes_on, again, *vary_like(start, first.y))
-        lost = ~jnp.all(jnp.isfinite(at[0]))
-        found = jax.tree.map(lambda a, b: jnp.where(lost, a, b), last, at)
-        return jnp.where(good, self.n, i - lost.astype(i.dtype)), found, ok
+        start = (first.y, first.y, first.memory), (jnp.zeros((), jnp.int32), jnp.array(True))
+        (last, y, _), (i, ok) = frozen_while(goes_on, again, *vary_like(start, first.y))
+        lost = ~jnp.all(jnp.isfinite(y))
+        return jnp.where(good, self.n, i - lost.astype(i.dtype)), jnp.where(lost, last, y), ok
 
 
 def _filled(x: Any) -> jax.Array:

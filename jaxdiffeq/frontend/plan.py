@@ -168,7 +168,6 @@ def prepare(terms: Terms, options: Options) -> tuple[Plan, Arrays]:
     sized = settings.first_step is not None or options.controller.equal
     probes = not (sized or terms.is_residual or mass is not None)
     equal, found = _equal(options, stops, memory, source), reached((*parts.static, saveat.fn))
-    support.check_path(options.gradient, source is not None, equal is not None)
     room = options.max_events if any(event.saved is None for event in events) else 0
     known = terms.structure, errors.all_concrete((t0, t1)), equal, found, room, memory, source
     plan = Plan(parts, ravel, stepper, keeps, *asked, not probes, plain_path(), options.watch, *known)
@@ -244,10 +243,11 @@ def _equal(options: Options, stops: Any, memory: Any, noise: Any) -> int | None:
     """How many equal steps a solve takes that lands nowhere between them, if the gradient can do with a scan."""
     controller, gradient = options.controller, options.gradient
     listed = np.size(stops) or options.events or memory is not None
-    if not controller.equal or controller.n is None or listed:
-        return None
+    n = controller.n if controller.equal and not listed else None
     scans = gradient.differentiates_scans if noise is None else hasattr(gradient, "on_equal_steps")
-    return controller.n if scans and controller.n <= options.max_steps else None
+    equal = n if n is not None and scans and n <= options.max_steps else None
+    support.check_path(gradient, noise is not None, equal is not None)
+    return equal
 
 
 def _guess(terms: Terms, ravel: Ravel) -> list | None:

@@ -6,6 +6,7 @@ which W moves by w with the space-time area H, time runs from 1 to 0: the drift 
 as from two Brownian motions, of which the first moves by −1 and the second has the area 1. So a step costs one vector–
 Jacobian product for each, whatever the number of Brownian motions; and ends of the span, through h, w and H, are
 parameters as all others. A value saved within a step is a function of the state before it, by a step of the method.
+Of a solve that fails every gradient is NaN.
 Source: Li, Wong, Chen, Duvenaud 2020, arXiv:2001.01328; Foster, dos Reis, Strange 2024, arXiv:2210.17543 (for H).
 """
 
@@ -88,15 +89,13 @@ class _Backward(EqualPull):
     def sweep(self) -> list[jax.Array]:
         def trip(carry, _):
             (bars, cursors), y1, i = carry
-            live = self.live(i)
-            new, cursors, y = self._back(bars, cursors, y1, i)
-            bars, y = jax.tree.map(lambda a, b: jnp.where(live, a, b), (new, y), (bars, y1))
+            bars, cursors, y = self._back(bars, cursors, y1, i)
             return ((bars, cursors), y, i - 1), None
 
         n = self.integration.n
         carry = (self.at_end(), self.last_rows), self.y1, jnp.full_like(self.active.inputs.t0, n - 1)
         (pulled, *_), _ = scan(trip, carry, jnp.zeros((n, 0), bool), forward_only=True)
-        return self._pull_start(pulled[0])
+        return self.of_start(pulled[0])
 
     def _back(self, bars: Any, cursors: dict, y1: jax.Array, i: jax.Array) -> tuple:
         """The cotangents, cursors and y before step `i`."""

@@ -30,7 +30,7 @@ from jaxdiffeq.primitives.scan import scan
 from jaxdiffeq.primitives.varying_axes import vary_each, vary_like
 from jaxdiffeq.primitives.while_loop import frozen_while
 from jaxdiffeq.problems.past import PAST, Felt, Piece, add_windows, any_of
-from jaxdiffeq.types import Estimates, Inputs, PyTree, Settings, Sizing, State, StepCotangents, StepView
+from jaxdiffeq.types import Estimates, Inputs, PyTree, Result, Settings, Sizing, State, StepCotangents, StepView
 
 
 @dataclass(frozen=True)
@@ -459,6 +459,10 @@ class EqualPull(_Pull):
         end = lambda leaves: self.integration.end(self.active.fill(leaves), self.constants.counts.steps)
         (more,) = jax.vjp(end, self.active.leaves())[1](self.bars.t)
         return _Cotangents(start, more)
+
+    def of_start(self, bars: _Cotangents) -> list[jax.Array]:
+        """From those before the first step of a sweep without a log: of a solve that failed it has no end to go by."""
+        return [jnp.where(self.constants.result == Result.success, x, jnp.nan) for x in self._pull_start(bars)]
 
     def live(self, i: jax.Array) -> jax.Array:
         """Whether step `i` was taken."""

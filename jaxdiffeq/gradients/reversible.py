@@ -16,8 +16,8 @@ from jaxdiffeq.primitives.scan import scan
 from jaxdiffeq.types import Inputs, PyTree, Settings
 
 ONLY_EQUAL = (
-    "{name} does not serve SDEProblem on steps that are not equal, nor with stops or events: it goes back along the path "
-    "step by step, without a log of them. Give controller=FixedSteps(n) with n ≤ max_steps, or gradient=ReverseAD()."
+    "{name} does not serve SDEProblem on steps that are not equal, nor with stops or events: it goes back along the "
+    "path step by step, without a log of them. Give controller=FixedSteps(n) with n ≤ max_steps, or gradient=ReverseAD()."
 )
 
 
@@ -28,8 +28,8 @@ class ReversibleAdjoint:
     For `ReversibleHeun()` on equal steps, where a step is undone in closed form and its noise drawn again: the state
     that a step is reversed from is the one of the forward solve up to rounding, and so the gradient is that of
     `ReverseAD`. Rounding errors grow on the way back as small changes of the solution would: compare with `ReverseAD`
-    where the equation contracts strongly over a long span. About two calls more a step than `ReverseAD` with all states
-    kept. Memory: two states, whatever the number of steps.
+    where the equation contracts strongly over a long span. Of a solve that fails every gradient is NaN. Memory: two
+    states, whatever the number of steps, for one more call of drift and diffusion in each.
     Source: Kidger, Foster, Li, Lyons 2021, arXiv:2105.13493, Algorithm 2.
     """
 
@@ -78,11 +78,10 @@ class _Backward(EqualPull):
         def trip(carry, _):
             pulled, after, i = carry
             before = integration.back(inputs, *after, i)
-            before = jax.tree.map(lambda a, b: jnp.where(self.live(i), a, b), before, after)
             return (self.pull_step(*pulled, before, i), before, i - 1), None
 
         last = jnp.full_like(inputs.t0, integration.n - 1)
         carry = (self.at_end(), self.last_rows), end, last
         counted = jnp.zeros((integration.n, 0), bool)
         (pulled, *_), _ = scan(trip, carry, counted, forward_only=True)
-        return self._pull_start(pulled[0])
+        return self.of_start(pulled[0])

@@ -100,12 +100,12 @@ NO_NOISE = (
     "its Brownian path. Give gradient=ReverseAD(), ForwardAD() or, on equal steps, BacksolveAdjoint()."
 )
 ONLY_REVERSIBLE = (
-    "{name} does not serve {what}: it takes back the steps of ReversibleHeun(), of an SDEProblem on equal steps without "
-    "stops and events. Give gradient=ReverseAD()."
+    "{name} does not serve {what}: it takes back the steps of ReversibleHeun(), of an SDEProblem on equal steps "
+    "without stops and events. Give gradient=ReverseAD()."
 )
 NO_DIRECTIONS = (
-    "BacksolveAdjoint needs a method of Stratonovich's calculus whose noise is b·W and b·H in a step, to go back along a "
-    "path, but method={method}. Give StochasticHeun(), StochasticMidpoint(), EulerHeun(), SPaRK() or SlowRK()."
+    "BacksolveAdjoint needs a method of Stratonovich's calculus whose noise is b·W and b·H in a step, to go back along "
+    "a path, but method={method}. Give StochasticHeun(), StochasticMidpoint(), EulerHeun(), SPaRK() or SlowRK()."
 )
 NOT_REVERSIBLE = ("ODEProblem", "mass_matrix", "DAEProblem", "DDEProblem", "stops", "regularisers", "events")
 UNSUPPORTED: dict[tuple[type, str], str] = {
