@@ -51,6 +51,10 @@ from jaxdiffeq.jumps.expectation import ScoreFunction as ScoreFunction
 from jaxdiffeq.jumps.expectation import SmoothedPerturbation as SmoothedPerturbation
 from jaxdiffeq.jumps.expectation import expectation as expectation
 from jaxdiffeq.methods import *  # noqa: F403  every method by the name it has in the literature
+from jaxdiffeq.noise import processes as processes
+from jaxdiffeq.noise.given import BrownianIncrements as BrownianIncrements
+from jaxdiffeq.noise.given import BrownianPath as BrownianPath
+from jaxdiffeq.noise.given import BrownianTree as BrownianTree
 from jaxdiffeq.problems.definitions import DAEProblem as DAEProblem
 from jaxdiffeq.problems.definitions import DDEProblem as DDEProblem
 from jaxdiffeq.problems.definitions import ODEProblem as ODEProblem
@@ -58,6 +62,8 @@ from jaxdiffeq.problems.definitions import SDDEProblem as SDDEProblem
 from jaxdiffeq.problems.definitions import SDEProblem as SDEProblem
 from jaxdiffeq.problems.definitions import SplitODEProblem as SplitODEProblem
 from jaxdiffeq.problems.definitions import SteadyStateProblem as SteadyStateProblem
+from jaxdiffeq.problems.langevin import LangevinProblem as LangevinProblem
+from jaxdiffeq.problems.random import RODEProblem as RODEProblem
 from jaxdiffeq.solution import Solution as Solution
 from jaxdiffeq.solution import Stats as Stats
 from jaxdiffeq.solve import solve as solve

@@ -45,7 +45,7 @@ LAYERS = (  # from the bottom; a folder without files of its own here stands for
     {"problems.driven_field"},
     {"problems.langevin_field"},
     {"problems.user_functions", "problems.definitions", "implicit.system"},
-    {"implicit.jacobian_reuse", "problems.random", "jumps.definitions"},
+    {"implicit.jacobian_reuse", "problems.random", "problems.langevin", "jumps.definitions"},
     {"engine.control", "engine.recorders", "engine.stops", "jumps.channels", "jumps.network"},
     {"jumps.exact", "jumps.leaping", "jumps.pairs", "jumps.walk"},
     {"engine.log", "engine.outcome", "engine.regularisers", "engine.crossings"},

@@ -190,7 +190,7 @@ def _given(terms: Terms) -> Given:
     mass, delays, noise = terms.mass, terms.delays, terms.noise
     past = (None, ()) if delays is None else (delays.history, delays.dependent_lags)
     varying = mass if callable(mass) else None
-    driven = (None, None) if noise is None else (noise.diffusion, of_noise.given(noise))
+    driven = () if noise is None else (noise.diffusion, of_noise.given(noise), noise.langevin)
     return Given(terms.f, terms.explicit, terms.jac, terms.residual, varying, *past, *driven)
 
 

@@ -18,7 +18,7 @@ from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.jumps.channels import channels_of
 from jaxdiffeq.jumps.counters import words_of
 from jaxdiffeq.jumps.definitions import JumpProblem, MassActionJumps
-from jaxdiffeq.jumps.exact import RSSA, SSA
+from jaxdiffeq.jumps.exact import RSSA, SSA, NextReaction
 from jaxdiffeq.jumps.refusals import refusing
 from jaxdiffeq.jumps.walk import Walk, Walker
 from jaxdiffeq.primitives.jax_internals import plain_path

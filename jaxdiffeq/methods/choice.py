@@ -13,7 +13,7 @@ from jaxdiffeq.methods.dirk import KenCarp3, KenCarp4, KenCarp58
 from jaxdiffeq.methods.explicit import BS3, Tsit5, Vern7, Vern9
 from jaxdiffeq.methods.multistep import BDF
 from jaxdiffeq.methods.rosenbrock import Rodas5P, Rosenbrock23
-from jaxdiffeq.methods.stochastic import SOSRA, SOSRI, SPaRK
+from jaxdiffeq.methods.stochastic import ALIGN, SOSRA, SOSRI, UBU, SPaRK
 from jaxdiffeq.primitives.jax_internals import Tracer
 
 LARGE = 200  # unknowns: from here on a dense Jacobian costs more than it is worth to be ready for it
@@ -42,6 +42,7 @@ class Traits(NamedTuple):
     noise: str | None = None
     """of which kind there is some"""
     interpretation: str = "ito"
+    langevin: bool = False
 
 
 def choose(rtol: Any, traits: Traits) -> Recommendation:
@@ -81,6 +82,10 @@ def _choose(rtol: float, traits: Traits) -> Recommendation:
 
 
 def _for_noise(traits: Traits) -> Recommendation:
+    if traits.langevin:
+        return Recommendation(
+            UBU() if traits.equal_steps else ALIGN(), "friction and a force: strong order 2, one call"
+        )
     if traits.noise == "additive":
         return Recommendation(SOSRA(), "additive noise: strong order 3/2 in three stages")
     if traits.interpretation == "ito" and traits.noise in ("diagonal", "scalar"):

@@ -69,6 +69,11 @@ __all__ = [  # noqa: RUF022  by family, as below
     "SKenCarp",
     "ReversibleHeun",
     "SROCK2",
+    "BAOAB",
+    "UBU",
+    "ALIGN",
+    "ShOULD",
+    "QUICSORT",
 ]
 
 

@@ -289,12 +289,14 @@ class Delays(NamedTuple):
 class Noise(NamedTuple):
     """What makes an equation one with noise: see `SDEProblem`."""
 
-    diffusion: Slope
+    diffusion: Slope | None
     name: str
     interpretation: str
     key: Any
     brownian: Any
     convert: bool
+    langevin: Any = None
+    """args ↦ friction and inverse mass, in place of a diffusion: then f is a force"""
 
 
 class Terms(NamedTuple):

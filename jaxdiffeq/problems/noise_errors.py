@@ -25,7 +25,7 @@ def forwards(t0: Any, t1: Any) -> None:
 def key_data(key: Any) -> tuple[str, Any]:
     """The name of a key's generator, and its data."""
     if key is None:
-        raise ValueError(f"an SDEProblem needs a key for its noise: {KEY}.")
+        raise ValueError(f"a problem with noise needs a key: {KEY}.")
     if isinstance(key, int) or not hasattr(key, "dtype"):
         raise TypeError(f"`key` must be a key of jax.random, but is {key!r}: {KEY}.")
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
@@ -63,6 +63,8 @@ def serves(stepper: Any, noise: Any) -> None:
         return
     if not stepper.takes_noise:
         _refuse(f"{stepper} has no place for noise. Give SOSRI(), SOSRA() or EulerMaruyama(), say, or no method.")
+    if stepper.takes_langevin and noise.langevin is None:
+        _refuse(f"{stepper} is made for a LangevinProblem, of friction and a force. Give SOSRA(), say, or no method.")
     if noise.name not in stepper.serves:
         served = ", ".join(f'"{name}"' for name in stepper.serves)
         more = f' It takes {served}. `recommend(problem)` names one that takes "{noise.name}" noise.'

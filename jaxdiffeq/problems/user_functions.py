@@ -20,6 +20,7 @@ from jaxdiffeq.primitives.dataflow import dependencies
 from jaxdiffeq.primitives.jax_internals import axes_crossed
 from jaxdiffeq.problems import delay_errors, noise_errors
 from jaxdiffeq.problems.driven_field import DrivenField, self_induced
+from jaxdiffeq.problems.langevin_field import langevin
 from jaxdiffeq.problems.past import Past, blank, look_up
 from jaxdiffeq.problems.ravel import Program, Ravel, Split, as_array, close, inexact, real_dtype
 from jaxdiffeq.problems.vector_field import MassField, ResidualField, SplitField, VectorField
@@ -40,6 +41,8 @@ class Given(NamedTuple):
     diffusion: Callable | None = None
     brownian: Any = None
     """a path of the user's"""
+    langevin: Callable | None = None
+    """args ↦ friction and inverse mass: then f is a force"""
 
 
 class Arguments(NamedTuple):
@@ -240,6 +243,8 @@ def field_of(
     if given.residual is not None or given.mass is not None:
         return _of_residual(given, on, structure, at)
     assert given.f is not None
+    if noise is not None and given.langevin is not None:
+        return _of_langevin(given, on, at, noise)
     if noise is not None:
         return _of_noise(given, on, structure, at, pasts, noise)
     if given.history is not None:
@@ -363,6 +368,30 @@ def _of_noise(given: Given, on: OnArrays, structure: Any, at: tuple, pasts: tupl
         second.consts,
         known,
     )
+
+
+def _of_langevin(given: Given, on: OnArrays, at: tuple, noise: Driving) -> tuple:
+    """Of dx = v dt, dv = (−γ·v + u·F) dt + √(2γu) dW on y = [x, v]."""
+    (t, y, leaves), (force, numbers) = at, (given.f, given.langevin)
+    assert force is not None and numbers is not None
+
+    def on_positions(t, x, leaves):
+        found = jnp.asarray(errors.call(force, t, x, on.rest.join(leaves)))
+        if found.shape != x.shape:
+            raise ValueError(f"force must return an array like x0, {x.shape}, but returned one of {found.shape}.")
+        return found.astype(x.dtype)
+
+    program, of_f = on.close(on_positions, t, y[0], leaves)
+    both, consts = on.close(lambda leaves: tuple(map(jnp.asarray, numbers(on.rest.join(leaves)))), leaves)
+    path, known = noise.path(y.shape)
+    field = langevin(
+        lambda t, x, args: program(args.of_f, t, x, args.leaves),
+        lambda args: both(args.of_diffusion, args.leaves)[0],
+        lambda args: both(args.of_diffusion, args.leaves)[1],
+        path,
+        lambda args: args.of_path,
+    )
+    return replace(field, crosses_lanes=_crosses_lanes(program)), (of_f, [], [], consts, known)
 
 
 def _driving(on: OnArrays, mass: Any, y: jax.Array, args: Arguments) -> jax.Array:

@@ -20,6 +20,8 @@ class StepperDefaults:
     """it solves F(t, y, dy/dt) = 0"""
     takes_noise: ClassVar[bool] = False
     """it solves dy = a dt + b dW"""
+    takes_langevin: ClassVar[bool] = False
+    """it solves a `LangevinProblem`, and nothing else"""
     takes_half: ClassVar[Any] = True
     """it solves in half precision"""
     regularisers: ClassVar[Any] = ("energy",)
