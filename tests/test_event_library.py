@@ -477,6 +477,8 @@ def test_integrals_without_jit_and_over_lanes():
     expected = -np.expm1(-4.0) / 0.4
     np.testing.assert_allclose(one(jnp.ones(1)), expected, rtol=1e-8)
     np.testing.assert_allclose(jax.vmap(one)(jnp.array([[1.0], [2.0]])), [expected, 2 * expected], rtol=1e-8)
+    with pytest.raises(NotImplementedError, match="does not serve Integrate"):
+        jde.solve(ONE, jde.Tsit5(), events=work, gradient=jde.GaussAdjoint())
     back = jde.solve(ONE, jde.Tsit5(), y0=jnp.ones(1), tspan=(10.0, 0.0), events=work, **TIGHT).integrals[0]
     np.testing.assert_allclose(back, -np.expm1(4.0) / 0.4, rtol=1e-8)
 

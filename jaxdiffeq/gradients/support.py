@@ -91,6 +91,10 @@ NO_INFO = (
     "{name} does not serve events that ask for `info`: it is about the step that landed there, which a continuous "
     "adjoint does not know. Do without that parameter, or give gradient=ReverseAD() or ForwardAD()."
 )
+NO_INTEGRALS = (
+    "{name} does not serve Integrate: it is a sum over the steps that were taken, which a continuous adjoint does not "
+    "know. Make it a component of y, or give gradient=ReverseAD() or ForwardAD()."
+)
 NO_DELAYS = (
     "{name} does not serve DDEProblem: the adjoint equation of one with delays asks for the future, and its own "
     "breaking points. Give gradient=ReverseAD() or ForwardAD(), which serve lags and histories too."
@@ -179,10 +183,11 @@ def along_path(strategy: Any, stepper: Any, otherwise: Any) -> Any:
     return strategy
 
 
-def check_info(strategy: Any, asks: bool) -> None:
+def check_info(strategy: Any, asks: bool, integrates: bool = False) -> None:
     """One error if events ask for what the strategy does not know."""
-    if asks and isinstance(strategy, CONTINUOUS):
-        errors.unsupported(NO_INFO.format(name=type(strategy).__name__))
+    for asked, text in ((asks, NO_INFO), (integrates, NO_INTEGRALS)):
+        if asked and isinstance(strategy, CONTINUOUS):
+            errors.unsupported(text.format(name=type(strategy).__name__))
 
 
 def check_steady(strategy: Any) -> None:
