@@ -234,7 +234,7 @@ def assembled(plan: JumpPlan, arrays: JumpArrays, walk: Walk, bare: bool = False
     kept: Any = ()
     x0 = plan.ravel.pack(jax.tree.unflatten(plan.ravel.tree, arrays.x0))
     ts, back = sorted_times(keep, jnp.asarray(arrays.ts), jnp.ones((), t0.dtype))
-    pieces = []
+    pieces: list[Any] = []
     if keep.t0 and not keep.steps:
         pieces.append((t0[None], x0[None], jnp.ones(1, bool)))
     if len(ts):
@@ -249,7 +249,7 @@ def assembled(plan: JumpPlan, arrays: JumpArrays, walk: Walk, bare: bool = False
         pieces.append((t1[None], walk.x[None], good[None]))
     if not pieces:
         pieces.append((t0[None][:0], x0[None][:0], jnp.ones(0, bool)))
-    ts, xs, real = (jnp.concatenate(x) if len(x) > 1 else x[0] for x in zip(*pieces, strict=True))
+    ts, xs, real = pieces[0] if len(pieces) == 1 else map(jnp.concatenate, zip(*pieces, strict=True))
     nan = lambda x: jnp.where(real.reshape(-1, *[1] * (x.ndim - 1)) | good, x, jnp.nan)
     ys = plan.ravel.unpack_rows(nan(xs))
     if keep.fn is not None:
