@@ -50,7 +50,7 @@ class SROCK2Stepper(StochasticDefaults):
         (t, y, width, dt, root, over_root), alpha = size, self.tableau.alpha
         sigma, tau = self.tableau.last
         early, middle, late = self.stages(f, size, args)
-        where = alpha * self.tableau.slopes
+        where = [float(alpha * c) for c in self.tableau.slopes[-3:]]
         numbers = three_point(inc, root)
         time = t + where[-3] * width
         a = f(time, early, args)
