@@ -49,11 +49,10 @@ class SROCK2Stepper(StochasticDefaults):
         size, inc = sizes(start, t1), f.over(start.t, t1, args)
         (t, y, width, dt, root, over_root), alpha = size, self.tableau.alpha
         sigma, tau = self.tableau.last
-        early, middle, late = self.stages(f, size, args)
-        where = alpha * self.tableau.slopes
+        (early, middle, late), a = self.stages(f, size, args)
+        where = [float(alpha * c) for c in self.tableau.slopes[-3:]]
         numbers = three_point(inc, root)
         time = t + where[-3] * width
-        a = f(time, early, args)
         b = f.diffusion(t + where[-1] * width, late, args)
         once = f.times(b, numbers)
         other = f(time + 2 * tau * width, early + 2 * tau * dt * a + once, args)
@@ -64,22 +63,23 @@ class SROCK2Stepper(StochasticDefaults):
             y1 = y1 + (self.own if f.kind.columns is None else self.mixed)(columns, b, numbers, inc.key)
         return finished(y, y1, t1)
 
-    def stages(self, f: DrivenField, size: Sizes, args: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """The last three K."""
+    def stages(self, f: DrivenField, size: Sizes, args: Any) -> tuple[tuple, jax.Array]:
+        """The last three K, and a at the first of these."""
         (t, y, width, dt, *_), alpha, (mu, kappa) = size, self.tableau.alpha, self.tableau.recurrence
 
         def stage(carry, row):
             (before, at), (mu, kappa, c) = carry, row
             slope = f(t + c.astype(t.dtype) * width, at, args)
             m, k = mu.astype(y.dtype), kappa.astype(y.dtype)
-            return (at, m * dt * slope + (1 + k) * at - k * before), None
+            return (at, m * dt * slope + (1 + k) * at - k * before), slope
 
         rows = tuple(jnp.asarray(x) for x in (alpha * mu, kappa, alpha * self.tableau.slopes[:-1]))
         first = tuple(x[:-2] for x in rows)
-        (before, early), _ = lax.scan(stage, (y, y), first, unroll=min(WRITTEN_OUT, self.tableau.stages - 2))
-        (_, middle), _ = stage((before, early), [x[-2] for x in rows])
+        kept = lambda carry, row: (stage(carry, row)[0], None)
+        (before, early), _ = lax.scan(kept, (y, y), first, unroll=min(WRITTEN_OUT, self.tableau.stages - 2))
+        (_, middle), a = stage((before, early), [x[-2] for x in rows])
         (_, late), _ = stage((early, middle), [x[-1] for x in rows])
-        return early, middle, late
+        return (early, middle, late), a
 
     def own(self, columns: Columns, b: jax.Array, numbers: jax.Array, key: jax.Array) -> jax.Array:
         """The last two terms of y₁ where a component has nothing to do with the noise of others."""
