@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -27,7 +26,7 @@ from jaxdiffeq.jumps.pairs import Pair
 from jaxdiffeq.jumps.solve import JumpArrays, JumpPlan, assembled, in_lanes, prepare, walker_of
 from jaxdiffeq.jumps.walk import Walk, Walker
 from jaxdiffeq.primitives.dataflow import dependencies, put
-from jaxdiffeq.problems.ravel import close
+from jaxdiffeq.problems.ravel import close, common_dtype
 from jaxdiffeq.solution import Solution
 from jaxdiffeq.solve import MAX_STEPS, solve_terms
 from jaxdiffeq.types import PyTree, Result
@@ -204,6 +203,19 @@ def _numbers(arrays: JumpArrays) -> list[int]:
     return [i for i, x in enumerate(arrays.parts) if jnp.issubdtype(jnp.result_type(x), jnp.inexact)]
 
 
+def _flat(numbers: list) -> jax.Array:
+    """All of them, one after the other."""
+    dtype = common_dtype(tuple(x.dtype for x in numbers))
+    return jnp.concatenate([x.reshape(-1).astype(dtype) for x in numbers])
+
+
+def _parts(flat: jax.Array, like: list) -> list:
+    """The way back."""
+    ends = np.cumsum([x.size for x in like])
+    pieces = jnp.split(flat, ends[:-1])
+    return [piece.reshape(x.shape).astype(x.dtype) for piece, x in zip(pieces, like, strict=True)]
+
+
 def _channels(plan: JumpPlan, parts: list, x: jax.Array) -> Channels:
     jumps, args = plan.parts.join(parts)
     return channels_of(jumps, plan.ravel.unpack, plan.ravel.pack, args, x)
@@ -289,12 +301,14 @@ def _by_differences(
     def derivative(plan: JumpPlan, arrays: JumpArrays, words: jax.Array, of_loss: Callable) -> PyTree:
         active = _numbers(arrays)
         numbers = [jnp.asarray(arrays.parts[i]) for i in active]
-        flat, back = jax.flatten_util.ravel_pytree(numbers)
+        flat = _flat(numbers)
         size = jnp.where(flat == 0, 1, jnp.abs(flat)) * gradient.step
 
         def along(j: jax.Array) -> PyTree:
             h = jnp.where(jnp.arange(len(flat), dtype=jnp.int32) == j, size, 0)
-            ends = [arrays._replace(parts=put(arrays.parts, active, back(flat + way * h))) for way in (1, -1)]
+            ends = [
+                arrays._replace(parts=put(arrays.parts, active, _parts(flat + way * h, numbers))) for way in (1, -1)
+            ]
 
             difference = functools.partial(_difference, plan, ends, together, of_loss)
             found = _mean(jax.vmap(difference)(words))
@@ -351,7 +365,7 @@ def _by_hazard(loss: Callable, problem: JumpProblem, asked: Options, paths: int,
         def one(words: jax.Array) -> PyTree:
             walk, weight = _perturbed(plan, arrays, words, active)
             without, with_it = (of_loss(plan, arrays, w) for w in _two(walk))
-            flat = jax.flatten_util.ravel_pytree(weight)[0]
+            flat = _flat(weight)
 
             def column(a: jax.Array, b: jax.Array) -> jax.Array:
                 return flat.reshape(-1, *[1] * a.ndim).astype(a.dtype) * (a - b)[None]
@@ -431,7 +445,7 @@ def _corrected(loss: Callable, problem: JumpProblem, asked: Options, paths: int,
         whole = rest._replace(parts=put(rest.parts, active, numbers))
         of_loss = lambda plan, arrays, walk: program(consts, arrays, walk)
         columns = derivative(plan, whole, words, of_loss)
-        along = jax.flatten_util.ravel_pytree(tangents[0])[0]
+        along = _flat(tangents[0])
         dot = lambda c: jnp.tensordot(along.astype(c.dtype), c, 1)
         return nothing(*primals), jax.tree.map(dot, columns)
 
