@@ -307,7 +307,7 @@ def rows() -> Iterator[dict]:
 def main() -> None:
     notes = (
         f"Forward and gradient: Euler–Maruyama, {PATHS} paths of geometric Brownian motion, {STEPS} steps saved;"
-        " the error is that of the mean at the end, in standard errors, and that of a gradient the relative distance to the"
+        " the error is that of the mean at the end, in standard errors, and that of a gradient how far it is from the"
         " scan's. The scan draws the same numbers as we do; with jax.random it is what one would write.",
         f"Adaptive: {TRIED} paths one after the other, times of one; the error is √E|y(10) − reference|² of each path.",
         "Stiff: 256 paths at a time, times of one; the error is that of the mean of y₁(200), in standard errors."
