@@ -79,11 +79,12 @@ class Interpolant:
 
     def _or_earlier(self, t: jax.Array, found: jax.Array, derivative: bool) -> PyTree:
         """`found`, or what the history has at t, or its slope."""
-        if self.earlier is not None:
+        earlier = self.earlier
+        if earlier is not None:
             first = self.times[0]
             t = self._snapped(t, self.times[self.count])
             before, at = t < first, jnp.where(t < first, t, first)
-            history = lambda t: self.earlier.value(t, self.y_end)
+            history = lambda t: earlier.value(t, self.y_end)
             told = jax.jvp(history, (at,), (jnp.ones_like(at),))[derivative]
             found = jnp.where(before, told, found)
         return self.ravel.unpack(found)

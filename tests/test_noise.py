@@ -1,6 +1,7 @@
 """Equations with noise from end to end: one key is one path, whoever asks; laws, derivatives, messages."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +64,7 @@ def test_gradients_take_the_same_path_again():
 
 @functools.partial(jax.jit, static_argnames=("tree", "n"))
 def along(key, tree, n, tol=1e-2):
-    how = {"controller": jde.FixedSteps(n), "brownian": "tree"} if n else {"rtol": tol, "atol": tol}
+    how: dict[str, Any] = {"controller": jde.FixedSteps(n), "brownian": "tree"} if n else {"rtol": tol, "atol": tol}
     saveat = jnp.linspace(0.0, 1.0, 5) ** 1.5
     sol = jde.solve(GBM, jde.SOSRI(), key=key, saveat=saveat, max_steps=1000, **how)
     return sol.ys, exact(sol.brownian(sol.ts), sol.ts[:, None]), sol.stats.accepted, sol.ok

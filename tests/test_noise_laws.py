@@ -1,6 +1,7 @@
 """Laws of solutions of equations with noise, by ensembles: means within four standard errors of closed forms."""
 
 import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ PATHS = 4096
 TIMES = jnp.array([0.3, 0.55, 1.0])
 
 
-def ensemble(problem, method, seed, paths=PATHS, saveat=TIMES, **how):
+def ensemble(problem: Any, method: Any, seed: int, paths: int = PATHS, saveat: Any = TIMES, **how: Any) -> Any:
     """Shapes: [paths, times, *state]. Lanes of one solve wait for the slowest, so there are 64 at a time."""
     how = {"saveat": saveat, "max_steps": 2000, "throw": False, **how}
     one = lambda key: jde.solve(problem, method, key=key, **how).ys

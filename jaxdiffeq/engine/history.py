@@ -336,7 +336,7 @@ class Remembering(Integration):
 
     def _onwards(self, own: jax.Array, end: Any, given: tuple) -> tuple[jax.Array, jax.Array]:
         """The interpolant of the step that finds this one and ends there, and what is left of what is zero there."""
-        call, meets = breaks.ended(*given, end)
+        call, meets = breaks.ended(given[0], given[1], end)
         step, new = self._with_own(own, call, meets)
         return new, jnp.zeros(()) if end is None else breaks.missed(self, call, meets, end, step, new)
 
@@ -360,9 +360,11 @@ class Remembering(Integration):
             return target, f
         return jnp.where(past.cut.at < target - breaks.rounding(inputs), past.cut.at, target), f
 
-    def _as_root(self, t1: jax.Array, inputs: Inputs, *of_step: Any) -> jax.Array:
+    def _as_root(
+        self, t1: jax.Array, inputs: Inputs, settings: Settings, start: State, made: Sizing, number: Any
+    ) -> jax.Array:
         """A step that asks for itself knows the derivative of its root already: see `breaks.at_root`."""
-        return t1 if self.asks_itself else super()._as_root(t1, inputs, *of_step)
+        return t1 if self.asks_itself else super()._as_root(t1, inputs, settings, start, made, number)
 
     def restarts(self, inputs: Inputs) -> bool:
         return super().restarts(inputs) or self.varying is not None

@@ -75,8 +75,8 @@ def recommend(problem: Any, rtol: Any = 1e-3, **replacements: Any) -> Recommenda
 def traits_of(terms: Terms, equal_steps: bool) -> Traits:
     size = sum(np.size(x) for x in jax.tree.leaves(terms.y0))
     known = terms.structure is not None
-    noise = (
-        () if terms.noise is None else (terms.noise.name, terms.noise.interpretation, terms.noise.langevin is not None)
-    )
-    has_mass, is_split = terms.mass is not None, terms.explicit is not None
-    return Traits(size, has_mass, known, is_split, equal_steps, terms.is_residual, *noise)
+    has_mass, is_split, noise = terms.mass is not None, terms.explicit is not None, terms.noise
+    traits = Traits(size, has_mass, known, is_split, equal_steps, terms.is_residual)
+    if noise is None:
+        return traits
+    return traits._replace(noise=noise.name, interpretation=noise.interpretation, langevin=noise.langevin is not None)

@@ -17,7 +17,8 @@ from jaxdiffeq.types import Inputs, PyTree, Settings
 
 ONLY_EQUAL = (
     "{name} does not serve SDEProblem on steps that are not equal, nor with stops or events: it goes back along the "
-    "path step by step, without a log of them. Give controller=FixedSteps(n) with n ≤ max_steps, or gradient=ReverseAD()."
+    "path step by step, without a log of them. Give controller=FixedSteps(n) with n ≤ max_steps, or "
+    "gradient=ReverseAD()."
 )
 
 
@@ -77,7 +78,7 @@ class _Backward(EqualPull):
 
         def trip(carry, _):
             pulled, after, i = carry
-            before = integration.back(inputs, *after, i)
+            before = integration.back(inputs, after[0], after[1], i)
             return (self.pull_step(*pulled, before, i), before, i - 1), None
 
         last = jnp.full_like(inputs.t0, integration.n - 1)

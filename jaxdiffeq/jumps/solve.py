@@ -191,7 +191,7 @@ def walker_of(plan: JumpPlan, arrays: JumpArrays, room: int) -> tuple[Walker, ja
     x0 = plan.ravel.pack(jax.tree.unflatten(plan.ravel.tree, arrays.x0))
     channels = channels_of(jumps, plan.ravel.unpack, plan.ravel.pack, args, x0)
     direction = jnp.ones((), arrays.t0.dtype)
-    ts, _ = sorted_times(plan.keep, jnp.asarray(arrays.ts), direction)
+    ts, _ = sorted_times((plan.keep,), jnp.asarray(arrays.ts), direction)
     walker = Walker(plan.method, channels, arrays.words, ts, jnp.asarray(arrays.max_steps), plan.every, room)
     return walker, jnp.asarray(arrays.t0), x0
 
@@ -233,7 +233,7 @@ def assembled(plan: JumpPlan, arrays: JumpArrays, walk: Walk, bare: bool = False
     t0, t1 = jnp.asarray(arrays.t0), jnp.asarray(arrays.t1)
     kept: Any = ()
     x0 = plan.ravel.pack(jax.tree.unflatten(plan.ravel.tree, arrays.x0))
-    ts, back = sorted_times(keep, jnp.asarray(arrays.ts), jnp.ones((), t0.dtype))
+    ts, (back,) = sorted_times((keep,), jnp.asarray(arrays.ts), jnp.ones((), t0.dtype))
     pieces: list[Any] = []
     if keep.t0 and not keep.steps:
         pieces.append((t0[None], x0[None], jnp.ones(1, bool)))

@@ -19,11 +19,13 @@ class GivenPath:
     """Increments by the number of the step; what is known are those of w and area, and a key for each step."""
 
     def over(self, where: Context, t0: jax.Array, t1: jax.Array, known: Any) -> Increment:
-        return Increment(*(x[where.number] for x in known[:3]))
+        w, area, key = (x[where.number] for x in known[:3])
+        return Increment(w, area, key)
 
     def within(self, where: Context, ends: Any, t: jax.Array, known: Any) -> Increment:
         """Over the first half of a step, where that is known too."""
-        return Increment(*(x[where.number] for x in known[3:]), known[2][where.number])
+        w, area = (x[where.number] for x in known[3:])
+        return Increment(w, area, known[2][where.number])
 
 
 class Problem(NamedTuple):
