@@ -196,6 +196,7 @@ class _Backward(EqualPull):
             around, cursors[name] = recorder.vjp(around, cursors[name], view, self.active, self.bars.records[name])
         _, pull = jax.vjp(lambda leaves: self.integration.ends(self.active.fill(leaves), i), self.active.leaves())
         (clock,) = pull((around.before_t, around.after.t))
+        assert around.coefficients is not None
         of_y, of_rise = around.coefficients
         state = around.after._replace(t=none, y=around.after.y + of_rise)
         leaves = [a + b for a, b in zip(around.inputs, clock, strict=True)]
