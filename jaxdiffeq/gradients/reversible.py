@@ -17,7 +17,8 @@ from jaxdiffeq.types import Inputs, PyTree, Settings
 
 ONLY_EQUAL = (
     "{name} does not serve SDEProblem on steps that are not equal, nor with stops or events: it goes back along the "
-    "path step by step, without a log of them. Give controller=FixedSteps(n) with n ≤ max_steps, or gradient=ReverseAD()."
+    "path step by step, without a log of them. Give controller=FixedSteps(n) with n ≤ max_steps, or "
+    "gradient=ReverseAD()."
 )
 
 
