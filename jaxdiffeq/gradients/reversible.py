@@ -77,9 +77,9 @@ class _Backward(EqualPull):
         end = joined((first.y, first.memory), self.real, self.rest)
 
         def trip(carry, _):
-            pulled, after, i = carry
+            (bars, cursors), after, i = carry
             before = integration.back(inputs, after[0], after[1], i)
-            return (self.pull_step(*pulled, before, i), before, i - 1), None
+            return (self.pull_step(bars, cursors, before, i), before, i - 1), None
 
         last = jnp.full_like(inputs.t0, integration.n - 1)
         carry = (self.at_end(), self.last_rows), end, last
