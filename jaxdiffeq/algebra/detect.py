@@ -56,6 +56,16 @@ def detect(f: Callable, y: jax.Array, rest: Any) -> Sparse | Dense:
     return Sparse(tuple(np.repeat(np.arange(y.size), length).tolist()), tuple(sets.members.tolist()))
 
 
+def each_by_itself(f: Callable, y: jax.Array, rest: Any) -> bool:
+    """Whether it is known that every number of f(y, rest), which is like y, depends on its own number of y alone."""
+    try:
+        sets = pattern(f, y, rest)
+    except TooMany:
+        return False
+    rows = np.repeat(np.arange(y.size), np.diff(sets.starts))
+    return bool(np.array_equal(rows, sets.members))
+
+
 def pattern(f: Callable, y: jax.Array, rest: Any) -> Sets:
     """The columns of each row of ∂f(y, rest)/∂y that may differ from zero."""
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiffeq import errors
-from jaxdiffeq.algebra.detect import Detected, detect
+from jaxdiffeq.algebra.detect import Detected, detect, each_by_itself
 from jaxdiffeq.algebra.krylov import MatrixFree
 from jaxdiffeq.algebra.structure import times_mass
 from jaxdiffeq.noise.kinds import Kind
@@ -345,11 +345,17 @@ def _of_noise(given: Given, on: OnArrays, structure: Any, at: tuple, pasts: tupl
     def diffusion(t, y, args):
         return second.call(args.of_diffusion, t, y, args)
 
+    corrected = noise.sign != 0 and not kind.additive
+    alone = corrected and kind.name == "diagonal" and each_by_itself(second.without, y, (t, leaves))
+
     def drift(t, y, args):
         found = slope.call(args.of_f, t, y, args) + (on.driven(args) if on.added else 0)
-        if noise.sign == 0 or kind.additive:
+        if not corrected:
             return found
-        return found + noise.sign / 2 * self_induced(lambda y: kind.matrix(diffusion(t, y, args)), y)
+        b = lambda y: diffusion(t, y, args)
+        if alone:  # of the Jacobian, which is diagonal, one product has all entries
+            return found + noise.sign / 2 * jax.jvp(b, (y,), (b(y),))[1]
+        return found + noise.sign / 2 * self_induced(lambda y: kind.matrix(b(y)), y)
 
     path, known = noise.path(kind.shape(y.shape))
     field = DrivenField(
