@@ -113,10 +113,10 @@ class ReactionNetwork(eqx.Module):
         rates = _Rates([k]) if callable(k) else jnp.asarray([k], float)
         return MassActionJumps(rates, Rows((self.reactants.rows[r],)), Rows((self.change.rows[r],)))
 
-    def sde(self, x0: Any, tspan: Any, args: PyTree = None, *, key: Any) -> Any:
+    def sde(self, x0: Any, tspan: Any, args: PyTree = None, *, key: Any) -> definitions.SDEProblem:
         """The chemical Langevin equation, in the sense of Itô."""
         start = self._start(x0)
-        return _sde()(self.drift, self.diffusion, start, tspan, args, key=key, noise="general")
+        return definitions.SDEProblem(self.drift, self.diffusion, start, tspan, args, key=key, noise="general")
 
     def _start(self, x0: Any) -> Any:
         return self.state(x0) if isinstance(x0, Mapping) else x0
@@ -199,7 +199,3 @@ def _left_null_space(change: np.ndarray) -> np.ndarray:
         scale = np.lcm.reduce([v.denominator for v in w])
         basis.append([int(v * int(scale)) for v in w])
     return np.array(basis, int).reshape(-1, columns)
-
-
-def _sde() -> Any:
-    return definitions.SDEProblem  # pyright: ignore[reportAttributeAccessIssue]

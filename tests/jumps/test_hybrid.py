@@ -82,6 +82,33 @@ def test_jumps_of_an_equation_with_delays():
     close_to(ensemble(problem, 300).y_end[:, 0], 1.0)
 
 
+def test_jump_diffusions():
+    """Of Merton, mean and variance of log S; of Bates, whose variance is one of Cox, Ingersoll and Ross, means."""
+    rate, mean, spread = 0.5, -0.1, 0.15
+    extra = rate * (np.exp(mean + spread**2 / 2) - 1)
+    leap = lambda s, key: s * jnp.exp(mean + spread * jax.random.normal(key, dtype=s.dtype))
+    equal = {"controller": jde.FixedSteps(40), "rtol": 1e-3, "paths": 2000, "method": jde.EulerMaruyama()}
+    merton = jde.SDEProblem(lambda t, s, p: (0.05 - extra) * s, lambda t, s, p: 0.2 * s, jnp.array(1.0), (0.0, 1.0))
+    jump = jde.ConstantRateJump(lambda t, s, p: rate, lambda t, s, p, key: leap(s, key))
+    log = np.log(ensemble(jde.JumpProblem(merton, jump, key=KEY), **equal).y_end)
+    variance = 0.2**2 + rate * (mean**2 + spread**2)
+    close_to(log, 0.05 - extra - 0.2**2 / 2 + rate * mean)
+    assert abs(log.var() / variance - 1) < 0.15
+
+    def drift(t, y, p):
+        return jnp.stack([(0.05 - extra) * y[0], 2.0 * (0.09 - y[1])])
+
+    def diffusion(t, y, p):
+        v = jnp.sqrt(jnp.maximum(y[1], 0.0))
+        return jnp.array([[1.0, 0.0], [-0.7, 0.51**0.5]]) * jnp.stack([y[0] * v, 0.3 * v])[:, None]
+
+    bates = jde.SDEProblem(drift, diffusion, jnp.array([1.0, 0.04]), (0.0, 1.0), noise="general")
+    jump = jde.ConstantRateJump(lambda t, y, p: rate, lambda t, y, p, key: y.at[0].set(leap(y[0], key)))
+    price, v = ensemble(jde.JumpProblem(bates, jump, key=KEY), **equal).y_end.T
+    close_to(price, np.exp(0.05))
+    close_to(v, 0.09 - 0.05 * np.exp(-2.0))
+
+
 def test_a_path_depends_on_its_key_alone_and_goes_through_its_jumps():
     problem = jde.JumpProblem(DECAY, CLOCKS["hazard"], key=KEY)
     keys = jax.random.split(KEY, 2)

@@ -45,13 +45,18 @@ def test_the_langevin_equation():
 
 
 def test_many_molecules_follow_the_rate_equation():
-    """Three ways: the mean of the process over its volume tends to the rate equation."""
+    """Three ways: the means of the process and of the Langevin equation are near the rate equation."""
     x0, args = {"S": 20000.0, "E": 4000.0}, {"on": jnp.array(5e-5)}
     ode = jde.solve(MICHAELIS.ode(x0, (0.0, 3.0), args), rtol=1e-8, saveat=[3.0]).ys[0]
     problem = MICHAELIS.jumps(x0, (0.0, 3.0), args, key=jax.random.key(0))
     sol = jax.jit(jax.vmap(lambda key: jde.solve(problem, key=key, saveat=jde.SaveAt(t1=True)).y_end))
-    mean = sol(jax.random.split(jax.random.key(0), 16)).mean(0)
+    keys = jax.random.split(jax.random.key(0), 16)
+    mean = sol(keys).mean(0)
     assert (jnp.abs(mean - ode) < 4 * jnp.sqrt(jnp.maximum(ode, 1) / 16) + 3).all()
+    langevin = MICHAELIS.sde(x0, (0.0, 3.0), args, key=jax.random.key(0))
+    steps = {"controller": jde.FixedSteps(3000), "saveat": jde.SaveAt(t1=True)}
+    run = jax.jit(jax.vmap(lambda key: jde.solve(langevin, jde.EulerMaruyama(), key=key, **steps).y_end))
+    assert (jnp.abs(run(keys).mean(0) - ode) < 4 * jnp.sqrt(jnp.maximum(ode, 1) / 16) + 3).all()
 
 
 def test_a_rate_that_is_all_of_it():
