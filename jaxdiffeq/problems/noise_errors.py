@@ -56,7 +56,7 @@ def counter() -> NoReturn:
 def serves(stepper: Any, noise: Any) -> None:
     """Whether a method takes an equation with this noise, or without."""
     if noise is None:
-        if stepper.takes_noise:
+        if stepper is not None and stepper.takes_noise:  # a steady state has none
             _refuse(
                 f"{stepper} is a method for noise, but the problem has none. Give an SDEProblem, or another method."
             )
