@@ -21,9 +21,9 @@ def levy_areas(increment: Increment, h: jax.Array, terms: int = 8) -> jax.Array:
     the rest is normal with its right covariance given what has been drawn and H. Without terms that is the covariance
     of J given W and H, Foster's approximation.
 
-    The error is in the fourth moment: of the area of two motions, E A⁴ = 5h⁴/16, it is 6e-3 without terms, 4e-4 with
-    one, 8e-5 with two, and falls as terms⁻³. In mean square it falls as h/terms (Wiktorsson), so that a method has
-    strong order one with terms ~ h^−½.
+    The error is in the fourth moment: of the area of two motions, E A⁴ = 5h⁴/16, it is −6e-3·h⁴ without terms; with
+    some it is at most 3h⁴·Σ σᵣ⁴/h² of those left out, σᵣ² = h/(2π²r²): about h⁴/(4π⁴·terms³). In mean square it falls
+    as h/terms (Wiktorsson), so that a method has strong order one with terms ~ h^−½.
     Shapes: of `increment` [m].
     Source: Kloeden, Platen, Wright 1992; Wiktorsson 2001, doi:10.1214/aoap/1015345301; Foster 2020, Oxford, thesis.
     """
