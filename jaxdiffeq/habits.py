@@ -42,7 +42,18 @@ _THROW = "whether a failure raises is `throw=` here"
 _ORDER = "the highest order belongs to the method: BDF(max_order=...) or Adams(max_order=...)"
 _CONTROL = "gains and limits belong to the controller: PIDController(safety=, factor_min=, factor_max=)"
 
+_KEY = "the key of the noise is `key=` here, in an SDEProblem or in solve(problem, key=jax.random.key(0))"
+_NOISE = (
+    'the kind of noise is `noise=` of an SDEProblem here: "diagonal", "scalar", "additive", "commutative", "general"'
+)
+_CALCULUS = 'the calculus is `interpretation=` of an SDEProblem here: "ito" or "stratonovich"'
+_PATH = "a Brownian path is `brownian=` of an SDEProblem here, such as BrownianPath(function) or BrownianIncrements(w)"
+
 OPTIONS = {
+    **dict.fromkeys(("seed", "rng", "rng_key", "prng_key", "prng", "random_key"), _KEY),
+    **dict.fromkeys(("noise_type", "noise_rate_prototype", "is_diagonal"), _NOISE),
+    **dict.fromkeys(("sde_type", "calculus", "stratonovich", "ito"), _CALCULUS),
+    **dict.fromkeys(("bm", "W", "brownian_motion", "control", "noise_process"), _PATH),
     **dict.fromkeys(("reltol", "rel_tol", "tol", "relative_tolerance"), _RTOL),
     **dict.fromkeys(("abstol", "abs_tol", "absolute_tolerance"), _ATOL),
     **dict.fromkeys(("t_eval", "teval", "ts", "times", "save_at", "t", "saveat_times"), _TIMES),
@@ -99,10 +110,14 @@ METHODS = {
     **dict.fromkeys(("rk", "runge_kutta", "classical_rk4", "fixed_rk4"), "RK4() with controller=FixedSteps(n)"),
     **dict.fromkeys(("ode23s", "rosenbrock"), "Rosenbrock23()"),
     **dict.fromkeys(("ode23t", "ode23tb"), "TRBDF2()"),
-    **dict.fromkeys(("adaptive_heun", "fehlberg2", "reversibleheun"), "Heun()"),
+    **dict.fromkeys(("adaptive_heun", "fehlberg2"), "Heun()"),
     **dict.fromkeys(("leapfrogmidpoint",), "Midpoint()"),
     **dict.fromkeys(("implicit_euler", "backward_euler", "backwardeuler"), "ImplicitEuler()"),
     "crank_nicolson": "Trapezoid()",
+    **dict.fromkeys(("em", "euler_maruyama", "lambaem", "eulermaruyama"), "EulerMaruyama() for an SDEProblem"),
+    **dict.fromkeys(("srk", "sri"), "SOSRI(), or SOSRA() for additive noise"),
+    **dict.fromkeys(("itomilstein", "stratonovichmilstein", "rkmilcommute", "rkmilgeneral"), "Milstein()"),
+    **dict.fromkeys(("gillespie", "direct"), "SSA() for a JumpProblem"),
 }
 CONTROLLERS = {
     "constantstepsize": "FixedSteps(dt=...)",

@@ -24,6 +24,17 @@ Key = tuple[str, jax.Array] | None
 """the name of its generator, and its data"""
 
 
+def own_path(brownian: Any) -> Any:
+    """What was given for a Brownian motion: None, a word, or a path; a function and an array are made one."""
+    if brownian is None or isinstance(brownian, str) or hasattr(brownian, "follows"):
+        return brownian
+    if callable(brownian):
+        return BrownianPath(brownian)
+    if not isinstance(brownian, int | float) and hasattr(brownian, "shape"):
+        return BrownianIncrements(brownian)
+    path_errors.no_path(brownian)
+
+
 class BrownianPath(eqx.Module):
     """W(t) by a function of your own, t ↦ [*noise]: data, another solve's path, one that is shared.
 
@@ -53,8 +64,8 @@ class BrownianPath(eqx.Module):
 class BrownianIncrements(eqx.Module):
     """W by its increments over n equal parts of the span, `w` [n, *noise], and their space-time Lévy `area`, likewise.
 
-    Equal steps of which n is a multiple follow it; with a `key` it is refined between: any steps follow it then, and
-    areas that are not given are drawn.
+    Equal steps of which n is a multiple follow it; what is saved between the ends of its parts is NaN, as nothing is
+    known there. With a `key` it is refined between: any steps follow it then, and areas that are not given are drawn.
     """
 
     w: jax.Array
@@ -201,7 +212,7 @@ class Grid(Valued):
         """Of one cell, what was given."""
         found = super().over(where, t0, t1, known)
         a, b = (self._place(where, t) for t in (t0, t1))
-        whole = (a.rest == 0) & (b.rest == 0) & (b.cell == a.cell + 1)
+        whole = (a.rest == 0) & (b.rest == 0) & (b.cell == a.cell + 1) & ~jnp.asarray(a.off | b.off)
         rows = [known[name][jnp.minimum(a.cell, self.cells - 1)] for name in ("w", "area") if name in known]
         w, *area = (jnp.where(whole, row, x) for row, x in zip(rows, found, strict=False))
         return Increment(w, area[0] if area else found.area, found.key)

@@ -43,3 +43,10 @@ def grid(cells: int, steps: int | None, has_key: bool) -> None:
         f"BrownianIncrements with {cells} rows says nothing of W between their ends, where {what} go. Give "
         f"controller=FixedSteps({cells}), or BrownianIncrements(w, key=...) to have the path refined."
     )
+
+
+def no_path(given: Any) -> NoReturn:
+    raise TypeError(
+        f'`brownian` must be "counter", "tree", a function t ↦ W(t), an array of increments over equal steps, or a '
+        f"BrownianPath, BrownianIncrements or BrownianTree, but is {given!r}."
+    )

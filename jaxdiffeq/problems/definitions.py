@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxdiffeq import errors
 from jaxdiffeq.algebra.structure import Sparse
+from jaxdiffeq.noise.given import own_path
 from jaxdiffeq.noise.kinds import NAMES
 from jaxdiffeq.types import PyTree
 
@@ -187,7 +188,8 @@ class SDEProblem(Problem):
 
     One key is one path, whatever the tolerance: `jax.vmap(lambda key: solve(problem, key=key))(keys)` is an ensemble.
     Equal steps draw by the number of the step, other steps from a tree over the span; `brownian="tree"` says so for
-    equal steps too, and is a path of your own otherwise: a `BrownianPath` or `BrownianIncrements`.
+    equal steps too, and is a path of your own otherwise: a function t ↦ W(t), an array of its increments over equal
+    steps, or a `BrownianPath`, `BrownianIncrements` or `BrownianTree`.
     y0, args, tspan and gradients are as in `ODEProblem`; a solve goes forwards in time.
     Errors: as for `ODEProblem`; a diffusion of another shape says what came and what was expected.
     """
@@ -374,6 +376,7 @@ def _(problem: SDEProblem) -> Terms:
     fields = object.__getattribute__(problem, "__dict__")
     names = "diffusion", "noise", "interpretation", "key", "brownian", "convert"
     noise = Noise(*(fields[name] for name in names))
+    noise = noise._replace(brownian=own_path(noise.brownian))
     delays = _delays(fields, False) if isinstance(problem, SDDEProblem) else None
     return _terms(fields, fields["drift"], noise=noise, delays=delays, structure=fields["jac_structure"])
 
