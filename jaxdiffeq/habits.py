@@ -114,10 +114,10 @@ METHODS = {
     **dict.fromkeys(("leapfrogmidpoint",), "Midpoint()"),
     **dict.fromkeys(("implicit_euler", "backward_euler", "backwardeuler"), "ImplicitEuler()"),
     "crank_nicolson": "Trapezoid()",
-    **dict.fromkeys(("em", "euler_maruyama", "lambaem", "eulermaruyama"), "EulerMaruyama() for an SDEProblem"),
-    **dict.fromkeys(("srk", "sri"), "SOSRI(), or SOSRA() for additive noise"),
+    **dict.fromkeys(("em", "euler_maruyama", "lambaem", "eulermaruyama"), "EulerMaruyama()"),
+    **dict.fromkeys(("srk", "sri"), "SOSRI() or SOSRA()"),
     **dict.fromkeys(("itomilstein", "stratonovichmilstein", "rkmilcommute", "rkmilgeneral"), "Milstein()"),
-    **dict.fromkeys(("gillespie", "direct"), "SSA() for a JumpProblem"),
+    **dict.fromkeys(("gillespie", "direct"), "SSA()"),
 }
 CONTROLLERS = {
     "constantstepsize": "FixedSteps(dt=...)",

@@ -19,7 +19,8 @@ from jaxdiffeq.methods.stochastic import StochasticHeun
 from jaxdiffeq.problems.definitions import Terms, replaced, terms_of
 
 DISCRETE = ReverseAD()
-METHODS = tuple(name for name in dir(methods) if name[0].isupper())
+NOISY = methods.stochastic.__all__
+METHODS = tuple(name for name in dir(methods) if name[0].isupper() and name not in NOISY)
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Options:
         equal = errors.equal_steps(self.controller)
         traits = traits_of(terms, equal)
         stepper = choose(self.rtol, traits).method if self.method is None else self.method
-        errors.method(stepper, METHODS)
+        errors.method(stepper, METHODS if terms.noise is None else NOISY)
         gradient = self.gradient
         if traits.size == 0 and not (terms.is_residual or traits.mass):
             stepper = BS3()  # nothing to solve for, which an implicit method cannot
