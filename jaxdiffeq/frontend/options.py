@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,7 +17,7 @@ from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.methods.choice import Recommendation, Traits, choose
 from jaxdiffeq.methods.explicit import BS3
 from jaxdiffeq.methods.stochastic import StochasticHeun
-from jaxdiffeq.problems.definitions import Terms, replaced, terms_of
+from jaxdiffeq.problems.definitions import Terms, terms_of
 
 DISCRETE = ReverseAD()
 NOISY = methods.stochastic.__all__
@@ -69,8 +70,13 @@ class Options:
 
 def recommend(problem: Any, rtol: Any = 1e-3, **replacements: Any) -> Recommendation:
     """What `solve(problem, rtol=rtol)` would use, and why: `.method`, `.why`."""
-    terms = terms_of(replaced(problem, replacements) if replacements else problem)
-    return choose(rtol, traits_of(terms, False))
+    return recommended(problem.replace(**replacements) if replacements else problem, rtol)
+
+
+@functools.singledispatch
+def recommended(problem: Any, rtol: Any) -> Recommendation:
+    """One rule for problems that have a method for every step; others register theirs."""
+    return choose(rtol, traits_of(terms_of(problem), False))
 
 
 def traits_of(terms: Terms, equal_steps: bool) -> Traits:

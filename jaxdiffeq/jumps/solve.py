@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiffeq import clock, errors
-from jaxdiffeq.frontend.options import Options
+from jaxdiffeq.frontend.options import Options, recommended
 from jaxdiffeq.frontend.saveat import Keep, normalise, sorted_times, times
 from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.jumps.channels import channels_of
@@ -21,6 +21,7 @@ from jaxdiffeq.jumps.definitions import JumpProblem, MassActionJumps
 from jaxdiffeq.jumps.exact import RSSA, SSA, NextReaction
 from jaxdiffeq.jumps.refusals import refusing
 from jaxdiffeq.jumps.walk import Walk, Walker
+from jaxdiffeq.methods.choice import Recommendation
 from jaxdiffeq.primitives.jax_internals import plain_path
 from jaxdiffeq.primitives.lanes import one_by_one
 from jaxdiffeq.problems.definitions import is_function
@@ -145,6 +146,17 @@ def chosen(problem: JumpProblem) -> Any:
     jumps = problem.jumps
     tabled = len(jumps) == 1 and isinstance(jumps[0], MassActionJumps)
     return NextReaction() if tabled and len(jumps[0].reactants.rows) > MANY else SSA()
+
+
+@recommended.register
+def _(problem: JumpProblem, rtol: Any) -> Recommendation:
+    if not problem.is_discrete:
+        return recommended(problem.base, rtol)
+    many = "many reactions in a table: the times of those that an event changes are drawn again"
+    method = chosen(problem)
+    return Recommendation(
+        method, many if isinstance(method, NextReaction) else "exact, and the fastest for few reactions"
+    )
 
 
 @functools.partial(jax.jit, static_argnums=0)
