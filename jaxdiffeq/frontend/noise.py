@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxdiffeq import errors
 from jaxdiffeq.noise.paths import Counted, Tree
@@ -30,6 +31,8 @@ class Source(NamedTuple):
     snaps: bool
     ito: bool
     """the drift is one of Itô's calculus, once it has been corrected"""
+    ends: bool = False
+    """all that is saved is known to lie at ends of steps"""
 
 
 def source(noise: Noise, stepper: Any, controller: Any, looks: bool) -> tuple[Source, Any]:
@@ -49,6 +52,16 @@ def source(noise: Noise, stepper: Any, controller: Any, looks: bool) -> tuple[So
     given = noise.interpretation == ITO
     sign = 0 if own else -1 if given else 1
     return Source(noise.name, impl, how, sign, how == "tree" and not equal, given == own), data
+
+
+def saved_at_ends(source: Source | None, equal: int | None, ts: Any, span: tuple[Any, Any]) -> Source | None:
+    """With what is known of the times to save at, where steps are equal."""
+    if source is None or equal is None or not errors.all_concrete((ts, span)):
+        return source
+    t0, t1 = (float(t) for t in span)
+    place = (np.asarray(ts, float) - t0) / ((t1 - t0) or 1.0) * equal
+    slack = max(1e-6, 8 * equal * float(np.finfo(np.asarray(span[0]).dtype).eps))
+    return source._replace(ends=bool(np.all(np.abs(place - np.round(place)) < slack)))
 
 
 def given(noise: Noise) -> Any:

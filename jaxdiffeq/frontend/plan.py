@@ -169,6 +169,7 @@ def prepare(terms: Terms, options: Options) -> tuple[Plan, Arrays]:
     probes = not (sized or terms.is_residual or mass is not None)
     equal, found = _equal(options, stops, memory, source), reached((*parts.static, saveat.fn))
     room = options.max_events if any(event.saved is None for event in events) else 0
+    source = of_noise.saved_at_ends(source, equal, ts, (t0, t1))
     known = terms.structure, errors.all_concrete((t0, t1)), equal, found, room, memory, source
     plan = Plan(parts, ravel, stepper, keeps, *asked, not probes, plain_path(), options.watch, *known)
     matrix = None if mass is None or callable(mass) else packed_mass(mass, y0, ravel)
@@ -412,13 +413,14 @@ def _observed(on: OnArrays, functions: tuple, at: tuple) -> tuple[tuple, list]:
 
 def _recorders(plan: Plan, observes: tuple, capacity: int, events: Any, fields: tuple) -> dict[str, Any]:
     field, slope = fields
+    between = plan.noise is not None and not plan.noise.ends
     recorders: dict[str, Any] = {}
     beyond = None if events is None else Beyond(events.changing, events.changed, slope)
     for keep, observe in zip(plan.keeps, observes, strict=True):
         if keep.count:
             own = () if len(plan.keeps) == 1 else (keep.first, keep.count)
             saves = SaveTimes(observe, beyond, *own)
-            recorders[keep.name("times")] = on_path(saves, field, plan.stepper) if field.noisy else saves
+            recorders[keep.name("times")] = on_path(saves, field, plan.stepper) if between else saves
         if keep.steps:
             recorders[keep.name("steps")] = SaveSteps(observe, capacity, keep.steps, beyond=beyond)
         if keep.events and keep.number and events is not None:
