@@ -14,13 +14,14 @@ from jaxdiffeq import errors, methods
 from jaxdiffeq.engine.control import Revisiting
 from jaxdiffeq.gradients import support
 from jaxdiffeq.gradients.reverse import ReverseAD
+from jaxdiffeq.methods import stochastic
 from jaxdiffeq.methods.choice import Recommendation, Traits, choose
 from jaxdiffeq.methods.explicit import BS3
 from jaxdiffeq.methods.stochastic import StochasticHeun
 from jaxdiffeq.problems.definitions import Terms, terms_of
 
 DISCRETE = ReverseAD()
-NOISY = methods.stochastic.__all__
+NOISY = stochastic.__all__
 METHODS = tuple(name for name in dir(methods) if name[0].isupper() and name not in NOISY)
 
 
