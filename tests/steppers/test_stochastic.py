@@ -21,6 +21,7 @@ KEY = jax.random.key(3)
 FINE, PATHS, LEVELS = 1024, 200, (8, 16, 32, 64)
 METHODS = {name: getattr(methods, name)() for name in methods.__all__}
 STRONG = {name: method for name, method in METHODS.items() if method.strong_order is not None}
+FAMILIES = {type(method): name for name, method in METHODS.items()}.values()  # one of each, of which tables are data
 ADAPTIVE = {name: method for name, method in METHODS.items() if method.error_order is not None}
 
 
@@ -145,7 +146,7 @@ def kinds_of(method):
     return kinds[-1:] if method.work else kinds
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_single_precision(name):
     """With dtypes that do not widen by themselves."""
     for kind in kinds_of(METHODS[name]):
@@ -170,7 +171,7 @@ def real_pair(f):
     return of_pair
 
 
-@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if "scalar" in method.serves])
+@pytest.mark.parametrize("name", [name for name in FAMILIES if "scalar" in METHODS[name].serves])
 def test_complex_states(name):
     """As the real equation of their two parts, also where the diffusion is not holomorphic."""
     plane = Problem(Kind("scalar"), rotating, kicked, (0.7 - 0.4j,))
@@ -193,7 +194,7 @@ def test_calls_of_the_drift(name):
     assert len(calls) == method.evaluations[0] + method.evaluations[1]
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_derivative_of_a_step(name):
     """By parameters of the drift and of the diffusion, against central differences."""
     kind = kinds_of(METHODS[name])[-1]
