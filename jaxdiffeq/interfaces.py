@@ -10,7 +10,19 @@ from typing import Any, Protocol
 
 import jax
 
-from jaxdiffeq.types import Inputs, PyTree, Settings, Shapes, State, Step, StepCotangents, StepView, Verdict
+from jaxdiffeq.types import (
+    Context,
+    Increment,
+    Inputs,
+    PyTree,
+    Settings,
+    Shapes,
+    State,
+    Step,
+    StepCotangents,
+    StepView,
+    Verdict,
+)
 
 # ---- recorders: see `jaxdiffeq.engine.recorders.RecorderDefaults` for what most of them answer
 
@@ -123,6 +135,28 @@ class GradientStrategy(Protocol):
 
     def bind(self, max_steps: int, state_bytes: int, /) -> BoundStrategy:
         """The strategy for solves of at most `max_steps` steps with a state of this size."""
+        ...
+
+
+# ---- noise
+
+
+class Path(Protocol):
+    """A Brownian motion W of which steps take increments. `known` is what of it is not static: a key's data, say.
+
+    Units: w and area of an increment have that of √t. Shapes: those of W.
+    """
+
+    def over(self, where: Context, t0: jax.Array, t1: jax.Array, known: Any, /) -> Increment:
+        """From t0 to t1, both ends of a step, the one that `where` says."""
+        ...
+
+    def within(self, where: Context, ends: tuple[jax.Array, jax.Array], t: jax.Array, known: Any, /) -> Increment:
+        """From the first of `ends`, those of a step, to a time t between them; of the same path."""
+        ...
+
+    def at(self, span: tuple[jax.Array, jax.Array], size: Any, t: jax.Array, known: Any, /) -> jax.Array:
+        """W(t) − W(t₀); `size` is that of equal steps, where there are such."""
         ...
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any, cast
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.made import MADE, NOISY
@@ -19,6 +20,8 @@ from jaxdiffeq.engine.regularisers import RegulariserSums
 from jaxdiffeq.frontend.plan import Calls
 from jaxdiffeq.gradients.quadrature import Integrals, Quadrature
 from jaxdiffeq.gradients.segments import Checkpoints, Polynomials
+from jaxdiffeq.noise.given import Function, Grid
+from jaxdiffeq.noise.paths import Counted, Tree
 
 
 def observe(t, y, args):
@@ -57,7 +60,15 @@ ALGEBRAS: list[interfaces.LinearAlgebra] = [
     Krylov(jde.MatrixFree(), lambda t, v, args: v, None),
 ]
 
+PATHS: list[interfaces.Path] = [
+    Counted((), jnp.float32, "threefry2x32"),
+    Tree((), jnp.float32, "threefry2x32"),
+    Function(None, lambda consts, t: t),
+    Grid(None, 4, jnp.float32, None),
+]
+
 PROMISES = {
+    interfaces.Path: PATHS,
     interfaces.Recorder: RECORDERS,
     interfaces.SavingRecorder: SAVING,
     interfaces.ValueRecorder: VALUES,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,18 +16,6 @@ from jaxdiffeq.types import Context, Increment
 
 STEPS, INSIDE, TREE = 1, 2, 3  # what numbers are for
 INSIDE_DEPTH = 24  # cells in a step, of which values inside it are multiples: their variance is right to 1e-7
-
-
-class Path(Protocol):
-    """A Brownian motion of which steps take increments; `known` is what of it is not static: a key's data, say."""
-
-    def over(self, where: Context, t0: jax.Array, t1: jax.Array, known: Any, /) -> Increment:
-        """From t0 to t1, both ends of a step."""
-        ...
-
-    def within(self, where: Context, ends: tuple[jax.Array, jax.Array], t: jax.Array, known: Any, /) -> Increment:
-        """From the first of `ends`, those of a step, to a time t between them; of the same path."""
-        ...
 
 
 @dataclass(frozen=True)

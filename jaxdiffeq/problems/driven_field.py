@@ -30,7 +30,7 @@ class DrivenField(VectorField):
     diffusion: Slope
     kind: Kind
     path: Any
-    """a `jaxdiffeq.noise.paths.Path`"""
+    """a `jaxdiffeq.interfaces.Path`"""
     of_path: Callable[[PyTree], Any]
     """args ↦ the key, or the arrays of a path that was given"""
     context: Context = FIRST
