@@ -166,9 +166,17 @@ def examples(page: Path) -> Iterator[Any]:
         yield compile("\n" * text[: block.start(1)].count("\n") + block[1], page, "exec")
 
 
-@pytest.mark.parametrize("x64", [True, False], ids=["float64", "float32"])
-@pytest.mark.parametrize("page", [page for page in PAGES if list(examples(page))], ids=lambda page: page.stem)
-def test_examples(page, x64):
+WITH_EXAMPLES = pytest.mark.parametrize(
+    "page", [page for page in PAGES if list(examples(page))], ids=lambda page: page.stem
+)
+
+
+@WITH_EXAMPLES
+def test_examples(page):
+    run_examples(page, x64=True)
+
+
+def run_examples(page: Path, x64: bool) -> None:
     """All blocks of a page, one after the other, in the state in which users find JAX."""
     names: dict[str, Any] = {}
     dtype = np.dtype("float64" if x64 else "float32")
