@@ -120,6 +120,8 @@ class Look:
     count: jax.Array
     """events so far"""
     where: Any = WHERE
+    rough: bool = False
+    """the solution follows a Brownian path: what lies between the ends of a step, and rates, say little"""
 
     @property
     def width(self) -> jax.Array:
@@ -198,8 +200,9 @@ class Look:
         far, low, high = self._bracket(aim, landed, same, values, rates, (crosses, share, first, unit))
         apart = jnp.abs(far - size)
         stalled, tired = (aim.tries >= 4) & (apart > STALLED * aim.moved), aim.tries >= TRIES
+        stalled = stalled & (not self.rough)
         along = jnp.abs(read(values.T, aim.condition))  # where rounding is all that is left of it, it is at its root
-        small = crosses | (along[-1] <= jnp.sqrt(jnp.finfo(values.dtype).eps) * jnp.max(along))
+        small = crosses | self.rough | (along[-1] <= jnp.sqrt(jnp.finfo(values.dtype).eps) * jnp.max(along))
         tight = ~crosses & (high - size <= unit)
         fires = landed & ((apart <= unit) | (stalled | tired) & small | tight & aim.sure)
         lost = landed & ~fires & (stalled | tired | tight)  # the interpolant crosses, the method does not
@@ -231,7 +234,9 @@ class Look:
         far = jnp.where(same & (aim.sign * rate < 0), newton, seen)
         low = jnp.where(landed & ~crosses, size, jnp.where(same, jnp.abs(aim.low - t0), 0))
         high = jnp.where(crosses, size, jnp.abs(aim.high - t0))
-        high = jnp.where(landed, high, jnp.abs(first.high - t0))
+        high = jnp.where(landed, high, size if self.rough else jnp.abs(first.high - t0))
+        if self.rough:
+            far = jnp.where(same, (low + high) / 2, seen)
         return jnp.maximum(jnp.clip(far, low, high), unit), low, high  # the clock must move
 
     def _landed(

@@ -14,7 +14,7 @@ from jaxdiffeq.engine.control import Tolerance
 from jaxdiffeq.engine.integration import Integration
 from jaxdiffeq.engine.interpolant import sample
 from jaxdiffeq.engine.recorders import SaveTimes
-from jaxdiffeq.types import Context, Inputs, PyTree, State, StepView
+from jaxdiffeq.types import Context, Inputs, PyTree, Settings, Sizing, State, StepView
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,12 @@ class Driven(Integration):
         if not self.snaps:
             return dt
         return lax.stop_gradient(self.field.path.snapped(Context(0, (inputs.t0, inputs.t1)), start.t, dt))
+
+    def _as_root(
+        self, t1: jax.Array, inputs: Inputs, settings: Settings, start: State, made: Sizing, number: Any
+    ) -> jax.Array:
+        """A constant: the time at which a path meets a surface has no derivative along the path."""
+        return t1
 
 
 @dataclass(frozen=True)

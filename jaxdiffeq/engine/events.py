@@ -99,6 +99,8 @@ class Events:
     """(t, y, args, info) ↦ how long the next step may be, any of them"""
     integrands: Callable | None = None
     """(t, y, args) ↦ what is integrated along the solution, a list"""
+    rough: bool = False
+    """see `Look`"""
 
     def any_logged(self, fired: jax.Array) -> jax.Array:
         """Whether anything acts that counts."""
@@ -163,7 +165,7 @@ class Events:
     def look(self, inputs: Inputs, step: StepView, accepted: jax.Array) -> Seen:
         """What happens in a step, if it is accepted."""
         watch, t1, none = step.made.watch, step.after.t, jnp.zeros(0, bool)
-        along = Look(self.conditions or _no_conditions, self.directions, inputs, step, watch.happened)
+        along = Look(self.conditions or _no_conditions, self.directions, inputs, step, watch.happened, rough=self.rough)
         found = Found(jnp.array(False), watch.aim, none, watch.left, none)
         if self.conditions is not None:
             found = along.find(watch.aim, watch.left, accepted)

@@ -334,6 +334,7 @@ def build(plan: Plan, arrays: Arrays, capacity: int, traced: bool = True) -> Bui
     slope = None if field.algebraic or field.in_context else field
     recorders = _recorders(plan, observes, capacity, happens, (field, slope))
     if happens is not None:
+        happens = replace(happens, rough=field.noisy)
         support.check_info(plan.gradient, happens.asks, happens.integrands is not None)
         recorders["events"] = SaveEvents(happens)
     if tells := tuple(event.tells for event in events if event.tells is not None):
