@@ -55,6 +55,19 @@ def half_of_them(rows: Rows) -> str:
     return "; ".join(show(statistics.median(row[key] for row in rows if row[key])) for key in ACHIEVED)
 
 
+def exactly(end: str) -> Callable[[dict], bool]:
+    return lambda row: row["over"].endswith(end)
+
+
+def cheap(row: dict) -> bool:
+    return "over that of 1000" in row["of"] and "ReverseAD" not in row["of"]
+
+
+def as_chosen(row: dict) -> bool:
+    """By the method that is chosen where none is named; on few reactions that is the direct one."""
+    return row["over"].startswith("numba") and ("paths" in row["what"] or "NextReaction" in row["what"])
+
+
 def never(row: dict) -> bool:
     return "never" in row["solve"]
 
@@ -91,6 +104,16 @@ CLAIMS = (
     ("against SciPy restarted", "events", "0.05", lambda r: span(r, "ratio", over("SciPy"))),
     ("a step with a delay, over one without", "delays", "3", lambda r: span(r, "ratio", over("without"))),
     ("gradient of a delay equation, over the loss", "delays", "6", lambda r: span(r, "ratio", over("the loss"))),
+    ("Euler–Maruyama, 10 000 paths, over a scan", "noise", "1.1", lambda r: span(r, "ratio", exactly("over scan"))),
+    (
+        "over diffrax with its cheap path; its tree",
+        "noise",
+        "0.7; 0.05",
+        lambda r: span(r, "ratio", over("forward, over diffrax")),
+    ),
+    ("its gradient, over forward", "noise", "3.5", lambda r: span(r, "ratio", over("gradient, over its own"))),
+    ("memory of a gradient, 100 000 steps over 1000", "noise_gradients", "1.1", lambda r: span(r, "ratio", cheap)),
+    ("molecule by molecule, against numba", "jumps", "1.5", lambda r: span(r, "ratio", as_chosen)),
     ("Mackey–Glass, against a method of steps in numba", "delays", "1", lambda r: span(r, "ratio", over("a method"))),
     ("lanes under vmap, against diffrax", "lanes", "–", lambda r: span(r, "ours / diffrax", solves)),
     ("their gradients", "lanes", "–", lambda r: span(r, "ours / diffrax", gradients)),
