@@ -244,9 +244,10 @@ def _equal(options: Options, stops: Any, memory: Any, noise: Any) -> int | None:
     """How many equal steps a solve takes that lands nowhere between them, if the gradient can do with a scan."""
     controller, gradient = options.controller, options.gradient
     listed = np.size(stops) or options.events or memory is not None
-    n = controller.n if controller.equal and not listed else None
-    scans = gradient.differentiates_scans if noise is None else hasattr(gradient, "on_equal_steps")
-    equal = n if n is not None and scans and n <= options.max_steps else None
+    n, equal = controller.n if controller.equal and not listed else None, None
+    if n is not None and n <= options.max_steps:
+        scans = gradient.differentiates_scans if noise is None else hasattr(gradient, "on_equal_steps")
+        equal = n if scans else None
     support.check_path(gradient, noise is not None, equal is not None)
     return equal
 
