@@ -50,7 +50,7 @@ def all_methods() -> Iterator[Any]:
 
 def described(method: Any) -> tuple[str, str, str]:
     """The three parts of a method's docstring: its numbers, what it is good for, who published it."""
-    text = (getattr(methods, method.name).__doc__ or "").strip().removesuffix(".")
+    text = " ".join((getattr(methods, method.name).__doc__ or "").split()).removesuffix(".")
     facts, *uses, source = re.split(r"(?<!et al)\. ", text)
     return facts, ". ".join(uses), source
 
