@@ -93,7 +93,7 @@ def test_the_drift_is_corrected(coupled):
     """A Stratonovich equation by Euler's method for Itô's, against the rules of smooth paths: dy = c·y∘dW."""
     turn = jnp.array([[0.0, 1.0], [-1.0, 0.0]])  # with it, y turns: the diffusion of a number depends on the other one
     move = lambda y: turn @ y if coupled else y
-    kind = {"noise": "scalar"} if coupled else {"noise": "diagonal"}
+    kind: dict[str, Any] = {"noise": "scalar"} if coupled else {"noise": "diagonal"}
     problem = jde.SDEProblem(
         lambda t, y, c: 0 * y, lambda t, y, c: c * move(y), jnp.array([1.0, 0.5]), (0.0, 1.0), 0.4,
         interpretation="stratonovich", convert=True, **kind,

@@ -194,8 +194,8 @@ class SDEProblem(Problem):
     Errors: as for `ODEProblem`; a diffusion of another shape says what came and what was expected.
     """
 
-    drift: Slope
-    diffusion: Slope
+    drift: Callable[..., PyTree]
+    diffusion: Callable[..., PyTree]
     y0: PyTree
     tspan: Any
     args: PyTree = None
