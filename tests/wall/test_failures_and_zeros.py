@@ -14,7 +14,7 @@ import pytest
 import jaxdiffeq as jde
 from jaxdiffeq.gradients import support
 
-STRATEGIES = {kind.__name__: kind() for kind in support.STRATEGIES}
+STRATEGIES = {kind.__name__: kind() for kind in support.STRATEGIES if support.serves(kind, "ODEProblem")}
 METHODS = {"explicit": jde.BS3(), "Rosenbrock": jde.ROS2(), "implicit": jde.Kvaerno3(), "chosen": None}
 RATE = 0.9
 EQUAL = {"controller": jde.FixedSteps(10)}
