@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from jaxdiffeq import errors, habits
-from jaxdiffeq.problems.definitions import ODEProblem, Problem, replaced
+from jaxdiffeq.problems.definitions import DDEProblem, ODEProblem, Problem, SDEProblem, replaced
 from jaxdiffeq.types import PyTree
 
 ARGUMENTS = ("t", "x", "args")
@@ -133,7 +133,7 @@ def _rows(given: Any, name: str) -> Rows:
 
 
 KINDS = (ConstantRateJump, VariableRateJump, MassActionJumps)
-BASES = ("DiscreteProblem", "ODEProblem", "SDEProblem", "DDEProblem")
+BASES = (DiscreteProblem, ODEProblem, SDEProblem, DDEProblem)
 
 
 class JumpProblem(Problem):
@@ -161,8 +161,9 @@ class JumpProblem(Problem):
             if not isinstance(jump, KINDS):
                 kinds = ", ".join(kind.__name__ for kind in KINDS)
                 raise TypeError(f"`jumps` must be jumps ({kinds}) or a list of them, but {jump!r} is among them.")
-        if not isinstance(self.base, Problem) or type(self.base).__name__ not in BASES:
-            raise TypeError(f"`base` must be one of {', '.join(BASES)}, but is {self.base!r}.")
+        if type(self.base) not in BASES:
+            bases = ", ".join(kind.__name__ for kind in BASES)
+            raise TypeError(f"`base` must be one of {bases}, but is {self.base!r}.")
         if not self.jumps:
             raise ValueError("`jumps` is empty: solve `base` itself.")
 

@@ -33,7 +33,7 @@ from jaxdiffeq.jumps.definitions import (
 )
 from jaxdiffeq.jumps.refusals import refusing
 from jaxdiffeq.primitives.jax_internals import Tracer
-from jaxdiffeq.problems.definitions import DDEProblem, ODEProblem, is_function
+from jaxdiffeq.problems.definitions import DDEProblem, ODEProblem, SDEProblem, begun, is_function
 from jaxdiffeq.problems.ravel import at_least_float32, inexact_dtype, real_dtype
 from jaxdiffeq.solution import Interpolant, Solution
 from jaxdiffeq.types import PyTree
@@ -182,12 +182,11 @@ class _Clocks:
         self.base, self.scored = problem.base, scored
         self.words, self.noise_key = words_of(problem.key), problem.key
         base = problem.base
-        t0, _ = errors.time_span(base.tspan(base.args) if callable(base.tspan) else base.tspan)
-        self.y0 = base.y0(base.args, t0) if is_function(base.y0) else base.y0
+        self.y0, *self.tspan = begun(base.y0, base.tspan, base.args)
         errors.state(self.y0)
         self.jumps = [part for jump in problem.jumps for part in _single(jump, self.y0)]
         self.thins = all(isinstance(jump, ConstantRateJump) or jump.bound is not None for jump in self.jumps)
-        if not self.thins and type(base).__name__ == "SDEProblem":
+        if not self.thins and isinstance(base, SDEProblem):
             raise ValueError(
                 "Over an SDEProblem, a VariableRateJump needs a `bound`, for its hazard is no smooth function there."
             )
@@ -219,7 +218,7 @@ class _Clocks:
         base = self.base
         given = Parameters(base.args, jax.tree.map(lambda x: x, self.jumps), self.words)
         start = self.start(self.y0)
-        tspan = base.tspan(base.args) if callable(base.tspan) else base.tspan
+        tspan = tuple(self.tspan)
         if isinstance(base, ODEProblem):
             if base.mass_matrix is not None:
                 raise ValueError("A JumpProblem does not serve a `mass_matrix`: solve for dy/dt.")
@@ -244,7 +243,7 @@ class _Clocks:
             f, start, tspan, given, history=history, lags=lags, dependent_lags=varying, neutral=base.neutral
         )
 
-    def _noisy(self, base: Any, start: Whole, tspan: Any, given: Parameters) -> Any:
+    def _noisy(self, base: SDEProblem, start: Whole, tspan: Any, given: Parameters) -> SDEProblem:
         """Noise moves the state alone. Shapes: of a diffusion like y each leaf; of a matrix, [n, m] of the leaf y."""
 
         def drift(t, whole, given):
@@ -261,9 +260,8 @@ class _Clocks:
             return zeros._replace(y=g)
 
         key = jax.random.fold_in(self.noise_key, 1)
-        return type(base)(
-            drift, diffusion, start, tspan, given, key=key, noise=base.noise, interpretation=base.interpretation
-        )
+        changes = {"drift": drift, "diffusion": diffusion, "y0": start, "tspan": tspan, "args": given, "key": key}
+        return base.replace(**changes, jac_structure=None)
 
     # ---- what happens
 
@@ -363,28 +361,19 @@ class _Clocks:
             )
         changes = {n: _seen(getattr(event, n)) for n in ("condition", "choose") if getattr(event, n, None) is not None}
         if event.affect is not None:
-            changes["affect"] = _affecting(event.affect)
+            changes["affect"] = _putting(event.affect, lambda whole, given, y: whole._replace(y=y))
         if event.affect_args is not None:
-            changes["affect_args"] = _changing(event.affect_args)
+            changes["affect_args"] = _putting(event.affect_args, lambda whole, given, new: given._replace(args=new))
         return dataclasses.replace(event, **changes)
 
 
-def _affecting(f: Callable) -> Callable:
+def _putting(f: Callable, put: Callable) -> Callable:
+    """A function of the state, of which `put(whole, given, its value)` is returned."""
     seen = _seen(f)
 
     @functools.wraps(f)
-    def of_whole(t: Any, whole: Whole, given: Parameters, *more: Any) -> Whole:
-        return whole._replace(y=seen(t, whole, given, *more))
-
-    return of_whole
-
-
-def _changing(f: Callable) -> Callable:
-    seen = _seen(f)
-
-    @functools.wraps(f)
-    def of_whole(t: Any, whole: Whole, given: Parameters, *more: Any) -> Parameters:
-        return given._replace(args=seen(t, whole, given, *more))
+    def of_whole(t: Any, whole: Whole, given: Parameters, *more: Any) -> Any:
+        return put(whole, given, seen(t, whole, given, *more))
 
     return of_whole
 

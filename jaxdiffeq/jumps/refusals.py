@@ -6,9 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
+from jaxdiffeq.primitives.jax_internals import zero_tangent
 from jaxdiffeq.types import PyTree
 
 
@@ -21,12 +20,7 @@ def refusing(message: str, fun: Callable, *operands: Any) -> PyTree:
         if any(type(d) is not jax.custom_derivatives.SymbolicZero for d in tangents):
             raise NotImplementedError(message)
         out = run(*primals)
-        return out, jax.tree.map(_zero, out)
+        return out, jax.tree.map(zero_tangent, out)
 
     run.defjvp(rule, symbolic_zeros=True)
     return run(*leaves)
-
-
-def _zero(x: jax.Array) -> Any:
-    inexact = jnp.issubdtype(x.dtype, jnp.inexact)
-    return jnp.zeros_like(x) if inexact else np.zeros(x.shape, jax.dtypes.float0)

@@ -24,7 +24,7 @@ from jaxdiffeq.jumps.walk import Walk, Walker
 from jaxdiffeq.methods.choice import Recommendation
 from jaxdiffeq.primitives.jax_internals import plain_path
 from jaxdiffeq.primitives.lanes import one_by_one
-from jaxdiffeq.problems.definitions import is_function
+from jaxdiffeq.problems.definitions import begun
 from jaxdiffeq.problems.ravel import Ravel, Split, as_array, close, hashable, real_dtype, split, time_dtype
 from jaxdiffeq.problems.reached import reached
 from jaxdiffeq.solution import Interpolant, Solution, Stats
@@ -79,8 +79,7 @@ def solve_jumps(problem: JumpProblem, options: Options) -> Solution:
 def prepare(problem: JumpProblem, options: Options) -> tuple[JumpPlan, JumpArrays]:
     _serves(options)
     base = problem.base
-    t0, t1 = errors.time_span(base.tspan(base.args) if callable(base.tspan) else base.tspan)
-    x0 = base.x0(base.args, t0) if is_function(base.x0) else base.x0
+    x0, t0, t1 = begun(base.x0, base.tspan, base.args)
     errors.state(x0)
     ravel = Ravel.of(x0)
     if jnp.issubdtype(ravel.dtype, jnp.complexfloating):

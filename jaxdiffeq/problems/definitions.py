@@ -382,11 +382,16 @@ def _(problem: SDEProblem) -> Terms:
 
 
 def _terms(fields: dict[str, Any], f: Slope | None, **extra: Any) -> Terms:
-    y0, tspan, args = (fields[name] for name in ("y0", "tspan", "args"))
-    t0, t1 = errors.time_span(tspan(args) if callable(tspan) else tspan)
-    y0 = y0(args, t0) if is_function(y0) else y0
+    args = fields["args"]
+    y0, t0, t1 = begun(fields["y0"], fields["tspan"], args)
     terms = Terms(f, args, y0, t0, t1, **extra)
     return terms if isinstance(y0, jax.Array | float) else _without_functions(terms)
+
+
+def begun(y0: Any, tspan: Any, args: PyTree) -> tuple[PyTree, Any, Any]:
+    """The initial state and both ends, of which each may be a function of the parameters."""
+    t0, t1 = errors.time_span(tspan(args) if callable(tspan) else tspan)
+    return y0(args, t0) if is_function(y0) else y0, t0, t1
 
 
 def is_function(y0: Any) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxdiffeq import errors
 from jaxdiffeq.noise.given import own_path
-from jaxdiffeq.problems.definitions import Noise, Problem, Terms, terms_of
+from jaxdiffeq.problems.definitions import Noise, Problem, Terms, begun, terms_of
 from jaxdiffeq.types import PyTree
 
 
@@ -60,7 +60,7 @@ class Friction:
 
 @terms_of.register
 def _(problem: LangevinProblem) -> Terms:
-    t0, t1 = errors.time_span(problem.tspan(problem.args) if callable(problem.tspan) else problem.tspan)
+    y0, t0, t1 = begun(jnp.stack([problem.x0, problem.v0]), problem.tspan, problem.args)
     noise = Noise(None, "additive", "ito", problem.key, own_path(problem.brownian), False)
     noise = noise._replace(langevin=Friction(problem.friction, problem.inverse_mass))
-    return Terms(problem.force, problem.args, jnp.stack([problem.x0, problem.v0]), t0, t1, noise=noise)
+    return Terms(problem.force, problem.args, y0, t0, t1, noise=noise)

@@ -102,6 +102,10 @@ def test_jump_diffusions():
         v = jnp.sqrt(jnp.maximum(y[1], 0.0))
         return jnp.array([[1.0, 0.0], [-0.7, 0.51**0.5]]) * jnp.stack([y[0] * v, 0.3 * v])[:, None]
 
+    smooth = merton.replace(drift=lambda t, s, p: 0.03 * s, interpretation="stratonovich", convert=True)
+    grown = ensemble(jde.JumpProblem(smooth, jump, key=KEY), **equal).y_end  # what else the base says is kept
+    close_to(grown, np.exp(0.05 + extra))
+
     bates = jde.SDEProblem(drift, diffusion, jnp.array([1.0, 0.04]), (0.0, 1.0), noise="general")
     jump = jde.ConstantRateJump(lambda t, y, p: rate, lambda t, y, p, key: y.at[0].set(leap(y[0], key)))
     price, v = ensemble(jde.JumpProblem(bates, jump, key=KEY), **equal).y_end.T
