@@ -119,6 +119,17 @@ def scaled(size: jax.Array, x: jax.Array | None) -> jax.Array | None:
     return None if x is None else size * x
 
 
+@dataclass(frozen=True, repr=False)
+class OfStochasticTableau(StochasticDefaults):
+    """A stepper made of numbers."""
+
+    tableau: Any
+
+    @property
+    def name(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.tableau.name
+
+
 def finished(y: jax.Array, y1: jax.Array, t1: jax.Array, error: jax.Array | None = None) -> Step:
     """A step with nothing to remember."""
     return Step(State(t1, y1, ()), error, (y, y1), True)

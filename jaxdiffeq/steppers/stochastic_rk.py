@@ -13,7 +13,7 @@ from jaxdiffeq.problems.driven_field import DrivenField
 from jaxdiffeq.steppers.stochastic import (
     BOTH,
     STRATONOVICH,
-    StochasticDefaults,
+    OfStochasticTableau,
     added,
     finished,
     scaled,
@@ -23,17 +23,6 @@ from jaxdiffeq.steppers.stochastic import (
 )
 from jaxdiffeq.tableaux.stochastic import AdditiveTableau, FosterTableau, SRATableau, SRITableau
 from jaxdiffeq.types import Increment, State, Step
-
-
-@dataclass(frozen=True, repr=False)
-class OfStochasticTableau(StochasticDefaults):
-    """A stepper made of numbers."""
-
-    tableau: Any
-
-    @property
-    def name(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.tableau.name
 
 
 def integral(inc: Increment) -> jax.Array:

@@ -16,6 +16,7 @@ from jaxdiffeq.problems.driven_field import DrivenField
 from jaxdiffeq.steppers.stochastic import (
     BOTH,
     STRATONOVICH,
+    OfStochasticTableau,
     Sizes,
     StochasticDefaults,
     added,
@@ -49,14 +50,8 @@ def signs(key: jax.Array, m: int, dtype: Any) -> jax.Array:
 
 
 @dataclass(frozen=True, repr=False)
-class WeakDefaults(StochasticDefaults):
+class WeakDefaults(OfStochasticTableau):
     """Stages of the drift, and of every column of the diffusion."""
-
-    tableau: Any
-
-    @property
-    def name(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.tableau.name
 
     @property
     def weak_order(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -82,14 +77,15 @@ class WeakDefaults(StochasticDefaults):
         a: list[Any] = []
         for i in range(tableau.stages):
             moved = times(f, weighted(tableau.b0[i], b), numbers)
-            a.append(self.drift(i, a, added(y, scaled(dt, weighted(tableau.a0[i], a)), moved), (f, size, args)))
+            a.append(self.drift(a, moved, (f, size, args)))
         return added(y, scaled(dt, weighted(tableau.alpha, a)), times(f, weighted(tableau.beta1, b), numbers))
 
-    def drift(self, i: int, before: list, at: jax.Array, where: tuple) -> jax.Array | None:
-        """a of stage i, at this state; None where it is not needed."""
-        f, size, args = where
+    def drift(self, before: list, moved: jax.Array | None, where: tuple) -> jax.Array | None:
+        """a of the stage after those `before`, by noise `moved` so far; None where it is not needed."""
+        (f, size, args), i = where, len(before)
         same = self.tableau.same_drift[i]
         if same == i:
+            at = added(size.y, scaled(size.dt, weighted(self.tableau.a0[i], before)), moved)
             return f(size.t + self.tableau.c0[i] * size.width, at, args)
         return before[same] if same >= 0 else None
 
@@ -148,7 +144,7 @@ class WeakIto(WeakDefaults):
         b: list[jax.Array] = []
         for i in range(tableau.stages):
             moved = total(numbers, weighted(tableau.b0[i], b))
-            a.append(self.drift(i, a, added(y, scaled(dt, weighted(tableau.a0[i], a)), moved), where))
+            a.append(self.drift(a, moved, where))
             own = scaled(root, weighted(tableau.b1[i], b))
             if own is None:
                 b.append(columns.at_start())
@@ -197,7 +193,7 @@ class WeakStratonovich(WeakDefaults):
         b: list[jax.Array] = []
         for i in range(tableau.stages):
             moved = total(numbers, weighted(tableau.b0[i], b))
-            a.append(self.drift(i, a, added(y, scaled(dt, weighted(tableau.a0[i], a)), moved), where))
+            a.append(self.drift(a, moved, where))
             own, cross = each(numbers, weighted(tableau.b1[i], b)), each(numbers, weighted(tableau.b3[i], b))
             if own is None and cross is None:
                 b.append(columns.at_start())
