@@ -6,7 +6,7 @@ Every step moves with both ends of the span, which is what derivatives with resp
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -17,6 +17,7 @@ from jax import lax
 from jaxdiffeq.engine import outcome
 from jaxdiffeq.engine.integration import Carry, Integration, LoopControl
 from jaxdiffeq.engine.log import Held
+from jaxdiffeq.primitives.scan import counted
 from jaxdiffeq.primitives.scan import scan as any_scan
 from jaxdiffeq.primitives.varying_axes import vary_like
 from jaxdiffeq.primitives.while_loop import frozen_while
@@ -151,22 +152,13 @@ class EqualSteps:
         if blocks == self.n:
             at, rows = scan(lambda at, i: (trip(at, i)[0], (at.y, at.memory)), at, numbers)
         elif blocks == 0:
-            at, rows = self._counted(trip, at, inputs), None
+            at, rows = counted(lambda at, i: trip(at, i)[0], at, jnp.zeros_like(inputs.t0), 1, self.n), None
         else:
             at, rows = scan(block, at, numbers[:whole].reshape(blocks, -1))
             if whole < self.n:
                 at, row = block(at, numbers[whole:])
                 rows = jax.tree.map(lambda x, one: jnp.concatenate([x, one[None]]), rows, row)
         return self._ended(inputs, settings, first, at), rows
-
-    def _counted(self, trip: Callable, at: _At, inputs: Inputs) -> _At:
-        """The same by a counter: the numbers of the steps would be all that takes memory for each of them."""
-
-        def next_one(carry, _):
-            at, i = carry
-            return (trip(at, i)[0], i + 1), None
-
-        return scan(next_one, (at, jnp.zeros_like(inputs.t0)), jnp.zeros((self.n, 0), bool))[0][0]
 
     def states(self, inputs: Inputs, settings: Settings, first: tuple, numbers: jax.Array) -> tuple:
         """y and memory before each of these steps, the first of which begins at `first`."""

@@ -24,7 +24,7 @@ from jaxdiffeq.gradients.packing import Packing, Parts
 from jaxdiffeq.gradients.reverse import EqualPull
 from jaxdiffeq.gradients.rule import Active, Constants, Outputs, plain
 from jaxdiffeq.noise.kinds import Kind
-from jaxdiffeq.primitives.scan import scan
+from jaxdiffeq.primitives.scan import counted
 from jaxdiffeq.problems.driven_field import DrivenField
 from jaxdiffeq.types import Increment, Inputs, PyTree, Settings, Sizing, State, StepCotangents, StepView
 
@@ -87,15 +87,14 @@ class _Backward(EqualPull):
         return self.active.time or any(i in of_path for i in self.active.where)
 
     def sweep(self) -> list[jax.Array]:
-        def trip(carry, _):
-            (bars, cursors), y1, i = carry
-            bars, cursors, y = self._back(bars, cursors, y1, i)
-            return ((bars, cursors), y, i - 1), None
+        def trip(carry, i):
+            bars, cursors, y1 = carry
+            return self._back(bars, cursors, y1, i)
 
         n = self.integration.n
-        carry = (self.at_end(), self.last_rows), self.y1, jnp.full_like(self.active.inputs.t0, n - 1)
-        (pulled, *_), _ = scan(trip, carry, jnp.zeros((n, 0), bool), forward_only=True)
-        return self.of_start(pulled[0])
+        carry, last = (self.at_end(), self.last_rows, self.y1), jnp.full_like(self.active.inputs.t0, n - 1)
+        bars, *_ = counted(trip, carry, last, -1, n)
+        return self.of_start(bars)
 
     def _back(self, bars: Any, cursors: dict, y1: jax.Array, i: jax.Array) -> tuple:
         """The cotangents, cursors and y before step `i`."""

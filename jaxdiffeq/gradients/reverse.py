@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
@@ -115,19 +115,26 @@ class EqualReplay:
     blocks: int
 
     def run(self, integration: Any, inputs: Inputs, settings: Settings) -> tuple[Outputs, Constants, PyTree]:
-        def run(inputs, settings):
-            carry, rows = integration.trips(inputs, settings, self.blocks)
-            outputs, constants = parts_of(carry)
-            real, rest = parted(rows)
-            return (outputs, real), (constants, rest)
-
-        (outputs, real), (constants, rest) = fused_region(run, inputs, settings, derivative=False)
-        return outputs, constants, (real, rest)
+        return with_tape(lambda *of: integration.trips(*of, self.blocks), inputs, settings)
 
     def pull(
         self, integration: Any, active: Active, settings: Settings, constants: Constants, tape: Any, bars: Outputs
     ) -> list[jax.Array]:
         return _EqualBackward(integration, active, settings, constants, bars, self.blocks, *tape).sweep()
+
+
+def with_tape(run: Callable, inputs: Inputs, settings: Settings) -> tuple[Outputs, Constants, PyTree]:
+    """Of a run, (inputs, settings) ↦ its last carry and what a sweep goes by: outputs, constants, and the latter as
+    real numbers and the rest."""
+
+    def parts(inputs, settings):
+        carry, tape = run(inputs, settings)
+        outputs, constants = parts_of(carry)
+        real, rest = parted(tape)
+        return (outputs, real), (constants, rest)
+
+    (outputs, real), (constants, rest) = fused_region(parts, inputs, settings, derivative=False)
+    return outputs, constants, (real, rest)
 
 
 class _Cotangents(NamedTuple):

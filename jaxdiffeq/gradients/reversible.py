@@ -9,10 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiffeq import errors
-from jaxdiffeq.gradients.reverse import EqualPull
-from jaxdiffeq.gradients.rule import Active, Constants, Outputs, joined, parted, parts_of
-from jaxdiffeq.primitives.fused_region import fused_region
-from jaxdiffeq.primitives.scan import scan
+from jaxdiffeq.gradients.reverse import EqualPull, with_tape
+from jaxdiffeq.gradients.rule import Active, Constants, Outputs, joined
+from jaxdiffeq.primitives.scan import counted
 from jaxdiffeq.types import Inputs, PyTree, Settings
 
 ONLY_EQUAL = (
@@ -51,12 +50,9 @@ class Reversal:
     def run(self, integration: Any, inputs: Inputs, settings: Settings) -> tuple[Outputs, Constants, PyTree]:
         def run(inputs, settings):
             carry = integration.run(inputs, settings)
-            outputs, constants = parts_of(carry)
-            real, rest = parted((carry.state.y, carry.state.memory))
-            return (outputs, real), (constants, rest)
+            return carry, (carry.state.y, carry.state.memory)
 
-        (outputs, real), (constants, rest) = fused_region(run, inputs, settings, derivative=False)
-        return outputs, constants, (real, rest)
+        return with_tape(run, inputs, settings)
 
     def pull(
         self, integration: Any, active: Active, settings: Settings, constants: Constants, tape: Any, bars: Outputs
@@ -76,13 +72,11 @@ class _Backward(EqualPull):
         first = jax.eval_shape(integration.begin, inputs)
         end = joined((first.y, first.memory), self.real, self.rest)
 
-        def trip(carry, _):
-            (bars, cursors), after, i = carry
+        def trip(carry, i):
+            (bars, cursors), after = carry
             before = integration.back(inputs, after[0], after[1], i)
-            return (self.pull_step(bars, cursors, before, i), before, i - 1), None
+            return self.pull_step(bars, cursors, before, i), before
 
-        last = jnp.full_like(inputs.t0, integration.n - 1)
-        carry = (self.at_end(), self.last_rows), end, last
-        counted = jnp.zeros((integration.n, 0), bool)
-        (pulled, *_), _ = scan(trip, carry, counted, forward_only=True)
-        return self.of_start(pulled[0])
+        carry, last = ((self.at_end(), self.last_rows), end), jnp.full_like(inputs.t0, integration.n - 1)
+        (bars, _), _ = counted(trip, carry, last, -1, integration.n)
+        return self.of_start(bars)

@@ -74,6 +74,19 @@ def scan(
     return tree.unflatten(carry), out_tree.unflatten(ys)
 
 
+def counted(trip: Callable, carry: PyTree, first: jax.Array, way: int, n: int) -> PyTree:
+    """`n` times carry = trip(carry, i), without a transpose, for i = `first`, then one more or, if `way` is −1, less.
+
+    As a scan over these numbers, which would be all that takes memory for each trip.
+    """
+
+    def next_one(carry, _):
+        moved, i = carry
+        return (trip(moved, i), i + way), None
+
+    return scan(next_one, (carry, first), jnp.zeros((n, 0), bool), forward_only=True)[0][0]
+
+
 def _scan(trip: Callable, carry: list, xs: list, how: dict) -> tuple[list, list]:
     """The same of flat lists."""
     carry, closed = _trace(trip, carry, xs)
