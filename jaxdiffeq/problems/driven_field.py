@@ -36,6 +36,8 @@ class DrivenField(VectorField):
     context: Context = FIRST
     ito: bool = False
     """the drift is one of Itô's calculus"""
+    alone: Callable[[], bool] = bool
+    """whether b is like y, and each number of it is known to depend on its own number of y alone"""
     ends: Any = None
     """of a step of which a part is taken, up to some time in it"""
 
@@ -63,16 +65,20 @@ class DrivenField(VectorField):
     def smooth(self, t: jax.Array, y: jax.Array, args: PyTree) -> jax.Array:
         """The drift in Stratonovich's calculus, whose rules are those of smooth paths."""
         a = self.f(t, y, args)
-        if not self.ito or self.kind.additive:
-            return a
-        return a - 0.5 * self_induced(lambda y: self.kind.matrix(self.diffusion(t, y, args)), y)
+        return a if not self.ito or self.kind.additive else a - self.between_calculi(t, y, args)
+
+    def between_calculi(self, t: jax.Array, y: jax.Array, args: PyTree) -> jax.Array:
+        """½ Σ (∂bʲ/∂y)·bʲ over the columns of b: what an Itô drift has more than a Stratonovich one.
+
+        Source: Kloeden, Platen, Numerical Solution of Stochastic Differential Equations, 4.9.
+        """
+        b = lambda y: self.diffusion(t, y, args)
+        if self.alone():  # of the Jacobian, which is diagonal, one product has all entries
+            return 0.5 * jax.jvp(b, (y,), (b(y),))[1]
+        return 0.5 * _self_induced(lambda y: self.kind.matrix(b(y)), y)
 
 
-def self_induced(columns: Callable[[jax.Array], jax.Array], y: jax.Array) -> jax.Array:
-    """Σ (∂bʲ/∂y)·bʲ over the columns of b: half of it is what an Itô drift has more than a Stratonovich one.
-
-    Source: Kloeden, Platen, Numerical Solution of Stochastic Differential Equations, 4.9.
-    """
+def _self_induced(columns: Callable[[jax.Array], jax.Array], y: jax.Array) -> jax.Array:
     b = columns(y)
 
     def of(j):

@@ -19,7 +19,7 @@ from jaxdiffeq.noise.kinds import Kind
 from jaxdiffeq.primitives.dataflow import dependencies
 from jaxdiffeq.primitives.jax_internals import axes_crossed
 from jaxdiffeq.problems import delay_errors, noise_errors
-from jaxdiffeq.problems.driven_field import DrivenField, self_induced
+from jaxdiffeq.problems.driven_field import DrivenField
 from jaxdiffeq.problems.langevin_field import langevin
 from jaxdiffeq.problems.past import Past, blank, look_up
 from jaxdiffeq.problems.ravel import Program, Ravel, Split, as_array, close, inexact, real_dtype
@@ -345,17 +345,12 @@ def _of_noise(given: Given, on: OnArrays, structure: Any, at: tuple, pasts: tupl
     def diffusion(t, y, args):
         return second.call(args.of_diffusion, t, y, args)
 
-    corrected = noise.sign != 0 and not kind.additive
-    alone = corrected and kind.name == "diagonal" and each_by_itself(second.without, y, (t, leaves))
-
     def drift(t, y, args):
-        found = slope.call(args.of_f, t, y, args) + (on.driven(args) if on.added else 0)
-        if not corrected:
-            return found
-        b = lambda y: diffusion(t, y, args)
-        if alone:  # of the Jacobian, which is diagonal, one product has all entries
-            return found + noise.sign / 2 * jax.jvp(b, (y,), (b(y),))[1]
-        return found + noise.sign / 2 * self_induced(lambda y: kind.matrix(b(y)), y)
+        return slope.call(args.of_f, t, y, args) + (on.driven(args) if on.added else 0)
+
+    @functools.cache
+    def alone():
+        return kind.name == "diagonal" and each_by_itself(second.without, y, (t, leaves))
 
     path, known = noise.path(kind.shape(y.shape))
     field = DrivenField(
@@ -366,14 +361,14 @@ def _of_noise(given: Given, on: OnArrays, structure: Any, at: tuple, pasts: tupl
         path=path,
         of_path=lambda args: args.of_path,
         ito=noise.ito,
+        alone=alone,
+        crosses_lanes=_crosses_lanes(slope.program, program),
     )
-    return replace(field, crosses_lanes=_crosses_lanes(slope.program, program)), (
-        slope.consts,
-        [],
-        [],
-        second.consts,
-        known,
-    )
+    consts = slope.consts, [], [], second.consts, known
+    if noise.sign == 0 or kind.additive:
+        return field, consts
+    corrected = lambda t, y, args: drift(t, y, args) + noise.sign * field.between_calculi(t, y, args)
+    return replace(field, f=corrected), consts
 
 
 def _of_langevin(given: Given, on: OnArrays, at: tuple, noise: Driving) -> tuple:
