@@ -51,8 +51,9 @@ def solve(
 ) -> Solution:
     """Solve `problem`; a pure function that works under `jit`, `vmap`, `grad`, `jvp` and `hessian`.
 
-    An `ODEProblem`, `SplitODEProblem`, `DAEProblem` or `DDEProblem`; of a `SteadyStateProblem` the solution is a state,
-    found with `rtol`, `atol`, `max_steps`, `gradient` and `throw`, and other options are refused.
+    An `ODEProblem`, `SplitODEProblem`, `DAEProblem`, `DDEProblem`, one with noise or a `JumpProblem`; of a
+    `SteadyStateProblem` the solution is a state, found with `rtol`, `atol`, `max_steps`, `gradient` and `throw`, and
+    other options are refused.
     `method` is chosen by tolerance, size and structure when left out: `recommend(problem)` says which and why. Outside
     of `jit` a large stiff system that an explicit one could not solve is begun again, with ∂f/∂y's pattern read off f.
     `saveat` is None for every accepted step, an array of times, a spacing, or a `SaveAt`. An error of one is rtol·|y| +

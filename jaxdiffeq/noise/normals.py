@@ -7,6 +7,7 @@ written out, which a compiler fuses with what it is for. A scan that adds normal
 
 from __future__ import annotations
 
+import functools
 import math
 from statistics import NormalDist
 from typing import Any
@@ -66,6 +67,7 @@ def _single(bits: jax.Array) -> jax.Array:
     return jnp.float32(2**0.5) * lax.erf_inv(k.astype(jnp.float32) * jnp.float32(2.0**-24))
 
 
+@functools.cache  # when it is first asked for: it takes as long as importing some whole rooms
 def _table() -> list[np.ndarray]:
     """−Φ⁻¹(m/2³²)/√2 for 1/2 ≤ m < 2³¹: a polynomial of degree four over each quarter of each octave, to 7e-8."""
     from_middle = np.cos(np.pi * (np.arange(5) + 0.5) / 5)  # of a quarter, in units of half of it
@@ -78,16 +80,13 @@ def _table() -> list[np.ndarray]:
     return [np.ascontiguousarray(column) for column in np.transpose(rows)]
 
 
-COEFFICIENTS = _table()
-
-
 def _half_normal(bits: jax.Array) -> jax.Array:
     """~ N(0, 1/2), rounded to 24 digits, so that it is the same whatever a compiler makes of the sum."""
     m = lax.bitcast_convert_type((bits >> jnp.uint32(1)).astype(jnp.float64) + 0.5, jnp.uint64)
     where = (m >> jnp.uint64(50)).astype(jnp.int32) - jnp.int32(1022 * 4)
     within = (m & jnp.uint64(2**50 - 1)) | jnp.uint64(1023 << 52)
     t = lax.bitcast_convert_type(within, jnp.float64) - 1.125
-    low, *rest = (jnp.asarray(c).at[where].get(mode="promise_in_bounds") for c in reversed(COEFFICIENTS))
+    low, *rest = (jnp.asarray(c).at[where].get(mode="promise_in_bounds") for c in reversed(_table()))
     for c in rest:
         low = low * t + c
     x = lax.reduce_precision(low, exponent_bits=11, mantissa_bits=23)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiffeq import errors
+from jaxdiffeq.noise.given import data_of
 from jaxdiffeq.noise.kinds import Kind
 from jaxdiffeq.types import PyTree
 
@@ -28,17 +29,16 @@ def key_data(key: Any) -> tuple[str, Any]:
         raise ValueError(f"a problem with noise needs a key: {KEY}.")
     if isinstance(key, int) or not hasattr(key, "dtype"):
         raise TypeError(f"`key` must be a key of jax.random, but is {key!r}: {KEY}.")
-    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        if key.dtype != np.uint32 or key.ndim != 1:
-            wrong = f"an array of {key.dtype} with shape {key.shape}"
-            raise TypeError(f"`key` must be one key of jax.random, but is {wrong}: {KEY}.")
-        key = jax.random.wrap_key_data(key)
-    if key.ndim:
+    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if not typed and (key.dtype != np.uint32 or key.ndim != 1):
+        wrong = f"an array of {key.dtype} with shape {key.shape}"
+        raise TypeError(f"`key` must be one key of jax.random, but is {wrong}: {KEY}.")
+    if typed and key.ndim:
         raise TypeError(
             f"`key` must be one key, but is an array of keys with shape {key.shape}. For an ensemble write "
             "jax.vmap(lambda key: solve(problem, key=key).ys)(keys)."
         )
-    return str(jax.random.key_impl(key)), jax.random.key_data(key)
+    return data_of(key)
 
 
 def has_path(solution: Any) -> None:

@@ -6,6 +6,7 @@ coefficients of the first three Legendre polynomials in a series of it; the rest
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,17 +33,29 @@ def _series(of: Callable[[int], Fraction]) -> list[Fraction]:
     return [(-1) ** k * of(k) for k in range(TERMS)]
 
 
-# Of e^(−z), in Legendre's polynomials: φ₁ = (1 − e^(−z))/z, φ₂ = (1 − φ₁)/z, and the next two, with what is left of
-# the square of e^(−z) after two and after three of them, over z⁴ and z⁶.
-PHI1 = _series(lambda k: Fraction(1, math.factorial(k + 1)))
-PHI2 = _series(lambda k: Fraction(1, math.factorial(k + 2)))
-TILT = _series(lambda k: 6 * Fraction(k + 1, math.factorial(k + 3)))
-BEND = [60 * x for x in _series(lambda k: -Fraction((k + 1) * (k + 2), math.factorial(k + 5)))]
-_SQUARE = _series(lambda k: Fraction(2**k, math.factorial(k + 1)))
-_TWO = [s - p for s, p in zip(_SQUARE, _times(PHI1, PHI1), strict=True)]
-_TWO = [x - y / 12 for x, y in zip(_TWO[2:], _times(TILT, TILT), strict=False)]
-LEFT2 = _TWO[2:]
-LEFT3 = [x - y / 720 for x, y in zip(LEFT2, _times(BEND, BEND), strict=False)][2:]
+class Series(NamedTuple):
+    """Of e^(−z), in Legendre's polynomials: φ₁ = (1 − e^(−z))/z, φ₂ = (1 − φ₁)/z, and the next two, with what is left
+    of the square of e^(−z) after two and after three of them, over z⁴ and z⁶."""
+
+    phi1: list[Fraction]
+    phi2: list[Fraction]
+    tilt: list[Fraction]
+    bend: list[Fraction]
+    left2: list[Fraction]
+    left3: list[Fraction]
+
+
+@functools.cache  # when a method is first used: exact fractions take longer than all else in this file
+def series() -> Series:
+    phi1 = _series(lambda k: Fraction(1, math.factorial(k + 1)))
+    phi2 = _series(lambda k: Fraction(1, math.factorial(k + 2)))
+    tilt = _series(lambda k: 6 * Fraction(k + 1, math.factorial(k + 3)))
+    bend = [60 * x for x in _series(lambda k: -Fraction((k + 1) * (k + 2), math.factorial(k + 5)))]
+    square = _series(lambda k: Fraction(2**k, math.factorial(k + 1)))
+    two = [s - p for s, p in zip(square, _times(phi1, phi1), strict=True)]
+    left2 = [x - y / 12 for x, y in zip(two[2:], _times(tilt, tilt), strict=False)][2:]
+    left3 = [x - y / 720 for x, y in zip(left2, _times(bend, bend), strict=False)][2:]
+    return Series(phi1, phi2, tilt, bend, left2, left3)
 
 
 def _near(z: jax.Array, series: list[Fraction], far: Callable[[jax.Array], jax.Array]) -> jax.Array:
@@ -80,11 +93,12 @@ def free(gamma: jax.Array, h: jax.Array, of: int) -> Free:
     bend = lambda z: 60 * (exp(z) * (z * z + 6 * z + 12) - z * z + 6 * z - 12) / z**5
     left2 = lambda z: (phi1(2 * z) - phi1(z) ** 2 - (z * tilt(z)) ** 2 / 12) / z**4
     left3 = lambda z: (left2(z) - bend(z) ** 2 / 720) / z**2
-    one, three = _near(z, PHI1, phi1), of == 3
-    left = z**2 * safe_sqrt(_near(z, LEFT3, left3)) if three else z * safe_sqrt(_near(z, LEFT2, left2))
-    k = h * z * _near(z, BEND, bend) if three else jnp.zeros_like(z)
-    b = h * _near(z, PHI2, lambda z: (1 - phi1(z)) / z)
-    return Free(exp(z), one, h * one, b, h * _near(z, TILT, tilt), k, h * safe_sqrt(h) * left)
+    near, three = series(), of == 3
+    one = _near(z, near.phi1, phi1)
+    left = z**2 * safe_sqrt(_near(z, near.left3, left3)) if three else z * safe_sqrt(_near(z, near.left2, left2))
+    k = h * z * _near(z, near.bend, bend) if three else jnp.zeros_like(z)
+    b = h * _near(z, near.phi2, lambda z: (1 - phi1(z)) / z)
+    return Free(exp(z), one, h * one, b, h * _near(z, near.tilt, tilt), k, h * safe_sqrt(h) * left)
 
 
 class Noise(NamedTuple):
@@ -161,7 +175,7 @@ class BAOABStepper(RemembersForce):
         w = f.over(start.t, t1, args).w[1]
         v = v + 0.5 * h * u * start.memory
         x = x + 0.5 * h * v
-        size = _near(2 * gamma * h, PHI1, lambda z: (1 - jnp.exp(-z)) / z)
+        size = _near(2 * gamma * h, series().phi1, lambda z: (1 - jnp.exp(-z)) / z)
         v = jnp.exp(-gamma * h) * v + sigma * safe_sqrt(size) * w
         x = x + 0.5 * h * v
         force = f.force(t1, x, args)
