@@ -21,7 +21,7 @@ from jaxdiffeq.habits import OURS
 from jaxdiffeq.jumps.definitions import JumpProblem, with_fields
 from jaxdiffeq.jumps.hybrid import lifted
 from jaxdiffeq.jumps.solve import solve_jumps
-from jaxdiffeq.problems.definitions import SteadyStateProblem, replaced, terms_of
+from jaxdiffeq.problems.definitions import SteadyStateProblem, Terms, replaced, terms_of
 from jaxdiffeq.progress import watcher
 from jaxdiffeq.solution import Solution
 
@@ -81,13 +81,12 @@ def solve(
         if problem.is_discrete:
             return solve_jumps(problem, dataclasses.replace(asked, max_steps=max_steps))
         problem, asked, lower = lifted(problem, asked)
-        return lower(solve_terms(problem, method, controller, asked))
-    return solve_terms(problem, method, controller, asked)
+        return lower(solve_terms(terms_of(problem), method, controller, asked))
+    return solve_terms(terms_of(problem), method, controller, asked)
 
 
-def solve_terms(problem: Any, method: Any, controller: Any, asked: Options) -> Solution:
+def solve_terms(terms: Terms, method: Any, controller: Any, asked: Options) -> Solution:
     """Solve an equation: `method` and `controller` as they were given."""
-    terms = terms_of(problem)
     if method is None and terms.noise is not None:
         terms = terms._replace(noise=terms.noise._replace(convert=True))  # what is chosen may be of the other calculus
     plan, arrays = prepared(terms, asked.settled(terms))

@@ -26,6 +26,7 @@ from jaxdiffeq.jumps.pairs import Pair
 from jaxdiffeq.jumps.solve import JumpArrays, JumpPlan, assembled, in_lanes, prepare, walker_of
 from jaxdiffeq.jumps.walk import Walk, Walker
 from jaxdiffeq.primitives.dataflow import dependencies, put
+from jaxdiffeq.problems.definitions import terms_of
 from jaxdiffeq.problems.ravel import close, common_dtype
 from jaxdiffeq.solution import Solution
 from jaxdiffeq.solve import MAX_STEPS, solve_terms
@@ -175,7 +176,7 @@ def _over_an_equation(loss: Callable, problem: JumpProblem, asked: Options, path
     def one(key: Any) -> tuple:
         with_key = problem.replace(key=key)
         base, options, lower = lifted(with_key, _with(asked, gradient=strategy), scored)
-        solution = lower(solve_terms(base, asked.method, asked.controller, options))
+        solution = lower(solve_terms(terms_of(base), asked.method, asked.controller, options))
         score = solution.y_end.score if scored else jnp.zeros(())
         if scored:
             solution = _with(solution, y_end=solution.y_end.y)
