@@ -67,7 +67,7 @@ def Rosenbrock32() -> Rosenbrock:
 
 
 def ROS3P() -> Rosenbrock:
-    """Order 3(2), 3 stages. A-stable; parabolic PDEs; its estimate is zero if f is linear. Lang & Verwer 2001."""
+    """Order 3(2), 3 stages. A-stable; parabolic PDEs; its estimate also looks at y₁. Lang & Verwer 2001."""
     return Rosenbrock(rosenbrock.ROS3P)
 
 
@@ -87,17 +87,17 @@ def ROS3() -> Rosenbrock:
 
 
 def ROS3PR() -> Rosenbrock:
-    """Order 3(2), 3 stages. A-stable; less order reduction; its estimate is zero if f is linear. Rang 2014."""
+    """Order 3(2), 3 stages. A-stable; less order reduction; its estimate also looks at y₁. Rang 2014."""
     return Rosenbrock(rosenbrock.ROS3PR)
 
 
 def ROS34PW1a() -> Rosenbrock:
-    """Order 3(2), 4 stages. L-stable, any Jacobian; its estimate is zero if f is linear. Rang & Angermann 2005."""
+    """Order 3(2), 4 stages. L-stable, any Jacobian; its estimate also looks at y₁. Rang & Angermann 2005."""
     return Rosenbrock(rosenbrock.ROS34PW1A)
 
 
 def ROS34PW1b() -> Rosenbrock:
-    """Order 3(2), 4 stages. L-stable, any Jacobian; its estimate is zero if f is linear. Rang & Angermann 2005."""
+    """Order 3(2), 4 stages. L-stable, any Jacobian; its estimate also looks at y₁. Rang & Angermann 2005."""
     return Rosenbrock(rosenbrock.ROS34PW1B)
 
 
@@ -182,7 +182,7 @@ def ROK4a() -> Rosenbrock:
 
 
 def Rodas5() -> Rosenbrock:
-    """Order 5(4), 8 stages, dense 4. L-stable; for comparison; its estimate is zero for y′ = g(t). Di Marzo 1993."""
+    """Order 5(4), 8 stages, dense 4. L-stable; for comparison; three more f if it depends on t. Di Marzo 1993."""
     return Rosenbrock(rosenbrock.RODAS5)
 
 

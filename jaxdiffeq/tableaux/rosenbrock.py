@@ -42,6 +42,7 @@ class RosenbrockTableau(Tableau):
     embedded_order: int | None = None
     dense: InterpolantWeights | None = None  # None: cubic Hermite
     w_order: int = 1  # the order that is left with any other matrix in place of J; measured up to 4
+    missed: str = ""  # by err: "linear" equations, "integrals" y′ = g(t), "": neither
     filtered: bool = False  # err ← (M/(γ·dt) − J)⁻¹ M err/(γ·dt) where M may be singular; measured: not all gain by it
     stability: str = ""  # "L", "A", "A(89.3)" with the angle in degrees, "": none of them
 
@@ -176,6 +177,7 @@ ROS3P = RosenbrockTableau(
     m=(2.0, 0.5773502691896257, 0.4226497308103742),
     e=(-0.11324865405187118, -0.4226497308103742, 0.0),
     embedded_order=2,
+    missed="linear",
     stability="A",
     source="J. Lang & J. Verwer, BIT 41 (2001) 731-738",
 )
@@ -367,6 +369,7 @@ ROS3PR = RosenbrockTableau(
     m=(4.5358983848622305, 1.2679491924311173, 1.0),
     e=(-0.4598572229918937, -0.22992861149594657, 0.0),
     embedded_order=2,
+    missed="linear",
     stability="A",
     source="J. Rang, J. Comput. Appl. Math. 262 (2014) 105-114; digits from OrdinaryDiffEq.jl",
 )
@@ -392,6 +395,7 @@ ROS34PW1A = RosenbrockTableau(
     m=(6.1538321465310215, -0.8364233759732359, -0.8614792120957679, 2.294280360279042),
     e=(-5.429679341539398, -1.3273810331413745, 0.0, 0.0),
     embedded_order=2,
+    missed="linear",
     w_order=3,
     stability="L",
     source="J. Rang & L. Angermann, BIT 45 (2005) 761-787; digits from OrdinaryDiffEq.jl",
@@ -418,6 +422,7 @@ ROS34PW1B = RosenbrockTableau(
     m=(5.2258276123309395, -0.5569711481541647, 0.35797946935364533, 1.7233739852106407),
     e=(-5.168452127840395, -1.2635194260384186, 0.0, 0.0),
     embedded_order=2,
+    missed="linear",
     w_order=3,
     stability="L",
     source="J. Rang & L. Angermann, BIT 45 (2005) 761-787; digits from OrdinaryDiffEq.jl",
@@ -949,6 +954,7 @@ RODAS5 = RosenbrockTableau(
     m=(-14.09640773051259, 6.925207756232704, -41.47510893210728, 2.343771018586405, 24.13215229196062, 1.0, 1.0, 1.0),
     e=(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0),
     embedded_order=4,
+    missed="integrals",
     dense=InterpolantWeights(
         order=4,
         b=(
