@@ -34,6 +34,7 @@ PEERS = (
     "scikit-sundae",
     "torch",
     "torchdiffeq",
+    "torchsde",
 )
 
 jax.config.update("jax_enable_x64", True)

@@ -107,6 +107,33 @@ CONTESTANTS = {
 }
 
 
+def torchsde(dtype: Any) -> Callable | None:
+    """() ↦ [steps, paths], with torchsde's own path; None where it is not installed."""
+    try:
+        import torch
+        import torchsde as peer
+    except ImportError:
+        return None
+    kind = torch.float32 if dtype == jnp.float32 else torch.float64
+
+    class Growth(torch.nn.Module):
+        noise_type, sde_type = "diagonal", "ito"
+
+        def f(self, t, y):
+            return GROWTH[0] * y
+
+        def g(self, t, y):
+            return GROWTH[1] * y
+
+    ts, y0 = torch.linspace(0, 1, STEPS + 1, dtype=kind), torch.ones(PATHS, 1, dtype=kind)
+
+    def run():
+        with torch.no_grad():
+            return peer.sdeint(Growth(), y0, ts, method="euler", dt=1 / STEPS)[1:, :, 0].numpy()
+
+    return run
+
+
 def ensemble(make: Callable, lanes: bool, dtype: Any) -> Callable:
     """(key, p) ↦ [paths, steps] or [steps, paths]."""
     if not lanes:
@@ -134,7 +161,9 @@ def equal_steps(lanes: bool, dtype: Any) -> Iterator[dict]:
     runs = {name: prepared(ensemble(make, lanes, dtype), key, p) for name, make in CONTESTANTS.items()}
     what = {"what": f"{'vmap over keys' if lanes else 'one state'}, {jnp.dtype(dtype).name}"}
     errors = {name: off(run(), lanes) for name, run in runs.items()}
-    slow = {name: runs.pop(name) for name in ("diffrax, tree",)}
+    slow = {"diffrax, tree": runs.pop("diffrax, tree")}
+    if (theirs := torchsde(dtype)) is not None:
+        slow["torchsde"], errors["torchsde"] = theirs, off(theirs(), lanes=False)
     seconds = common.interleaved(runs, rounds=15)
     mid = common.medians(seconds)
     tree = common.interleaved({"ours": runs["ours"], **slow}, rounds=3)
@@ -144,6 +173,7 @@ def equal_steps(lanes: bool, dtype: Any) -> Iterator[dict]:
         ("scan, jax.random", None),
         ("diffrax, unsafe", 0.7),
         ("diffrax, tree", 0.05),
+        *[("torchsde", 0.1) for _ in slow.keys() & {"torchsde"}],
     ):
         share = common.ratio(tree if name in slow else seconds, "ours", name)
         yield row("forward, over " + name, what, share, target, mid["ours"], mid[name], errors["ours"], errors[name])
