@@ -120,6 +120,8 @@ def known_fields(changes: Iterable[str], fields: Sequence[str], owner: str, opti
     for name in changes:
         if name in fields:
             continue
+        if said := habits.FIELDS.get(owner, {}).get(name):
+            raise TypeError(f"{owner} has no field {name!r}, which another library has: {said}.")
         if name in habits.OPTIONS:
             where = "`solve`" if options else owner
             raise TypeError(f"{where} has no option {name!r}, which another library has: {habits.OPTIONS[name]}.")

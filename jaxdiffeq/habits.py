@@ -86,6 +86,18 @@ OPTIONS = {
     "options": "there is no such option: give each of them by its own name",
 }
 
+_LAGS = "constant delays are `lags=` here, such as lags=[1.0]; those that depend on the state `dependent_lags=`"
+_HISTORY = "the past is `history=` here, a state or a function (s, args); `h` is what f asks it by: f(t, y, h, args)"
+_DRIFT = "the drift is `drift=` here, the first argument of the problem"
+_DIFFUSION = "the diffusion is `diffusion=` here, the second argument of the problem"
+_OF_DELAYS = {
+    **dict.fromkeys(("tau", "taus", "lag", "delay", "delays", "constant_lags"), _LAGS),
+    **dict.fromkeys(("h", "past", "phi"), _HISTORY),
+}
+_OF_NOISE = {"f": _DRIFT, **dict.fromkeys(("g", "sigma"), _DIFFUSION)}
+FIELDS = {"DDEProblem": _OF_DELAYS, "SDEProblem": _OF_NOISE, "SDDEProblem": _OF_DELAYS | _OF_NOISE}
+"""what a name means in one kind of problem"""
+
 
 def option(name: str, known: Iterable[str]) -> str:
     """What to write in place of an unknown option; empty where nothing is near."""

@@ -364,10 +364,15 @@ def test_lanes_have_lags_and_gradients_of_their_own():
         ({"history": lambda s, a: jnp.ones(2)}, "shapes of `y0`"),
         ({"history": lambda s: 1}, "history"),
         ({"dependent_lags": lambda t, y, a: jnp.ones(2)}, "one number"),
+        ({"f": lambda t, y, h, a: -h(a, t - 1)}, "neither True nor False"),
+        ({"f": lambda t, y, h, a: -h(None)}, "or an array of times"),
+        ({"f": lambda t, y, h, a: -h(t + 0.1)}, "lag of the wrong sign"),
+        ({"tau": 1.0}, "`lags=` here"),
+        ({"h": 1.0}, "`history=` here"),
     ],
 )
 def test_what_is_wrong_is_said(fields, message):
-    with pytest.raises((TypeError, ValueError), match=message):
+    with pytest.raises((TypeError, ValueError, jde.SolveError), match=message):
         jde.solve(of_decay().replace(**fields), jde.Tsit5())
 
 

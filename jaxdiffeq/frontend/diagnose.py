@@ -65,6 +65,7 @@ ALWAYS_GIVEN = (
     "What is given must be removed as fast, and what nothing removes, such as the amount excreted so far, has no such "
     "state: leave it out and take `Integrate`. Give a `y0` closer to it, or smaller tolerances.",
 )
+FUTURE = " `h(s)` knows the past alone: see that no s is later than t, as with a lag of the wrong sign."
 HALF = " Half precision is coarse: a `y0` of float32 has more."
 
 
@@ -118,7 +119,8 @@ def _blamed(plan: Plan, arrays: Arrays, solution: Solution) -> tuple[str, str]:
     elif result is Result.event_limit_reached and solution.events is not None:
         why, advice = blame.too_many_events(solution)
     half = jnp.finfo(plan.ravel.dtype).bits <= 16
-    advice = (advice or ADVICE[result][1]) + HALF * half
+    ahead = plan.memory is not None and result in (Result.nonfinite, Result.step_size_too_small)
+    advice = (advice or ADVICE[result][1]) + FUTURE * ahead + HALF * half
     return why, advice if plan.noise is None else _for_noise(advice)
 
 

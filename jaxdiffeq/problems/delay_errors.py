@@ -52,3 +52,14 @@ def forwards(t0: Any, t1: Any) -> None:
         raise ValueError(
             f"A DDEProblem is solved forwards in time, but `tspan` goes from {t0} to {t1}. Put −t in place of t."
         )
+
+
+def time_of_the_past(s: Any, derivative: Any) -> None:
+    """Of `h(s, derivative=False)`."""
+    if not isinstance(derivative, bool):
+        raise TypeError(
+            "`h` takes a time, h(s), or h(s, derivative=True), but its second argument is neither True nor False. "
+            "Neither parameters nor the number of a component are given to it: write h(t - lag)[i]."
+        )
+    if not isinstance(s, int | float | np.ndarray | np.generic | jax.Array | list | tuple):
+        raise TypeError(f"`h` takes a time, or an array of times, but got {type(s).__name__}. Write h(t - lag).")

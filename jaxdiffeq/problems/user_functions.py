@@ -74,6 +74,7 @@ class Recall:
 
     def __call__(self, s: Any, derivative: bool = False) -> PyTree:
         ravel, past, history, t = self._given
+        delay_errors.time_of_the_past(s, derivative)
         s = jnp.asarray(s).astype(t.dtype)
         seen = functools.partial(slope_along, history) if derivative else history
         at = lambda s: ravel.unpack(look_up(past, seen, t, s, derivative))
