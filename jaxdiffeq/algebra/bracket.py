@@ -27,9 +27,7 @@ class _Bracket(NamedTuple):
     """trips that may still be made"""
 
 
-def root(
-    f: Callable[[jax.Array], jax.Array], low: tuple, high: tuple, unit: jax.Array, tries: int = 100
-) -> jax.Array:
+def root(f: Callable[[jax.Array], jax.Array], low: tuple, high: tuple, unit: jax.Array, tries: int = 100) -> jax.Array:
     """x with f(x) = 0, to within `unit`, between `low` and `high`, each x and f(x), these of different signs.
 
     No derivative. Inverse quadratic interpolation where three points show that it converges, bisection otherwise.

@@ -43,6 +43,21 @@ class Info(NamedTuple):
     """events so far"""
 
 
+class Tried(NamedTuple):
+    """How far landing on a root has come; in `Aim` one array, since a program pays for each number that it carries."""
+
+    low: Any
+    high: Any
+    """between which distances from the start of the step the root lies"""
+    moved: Any
+    """how far the last correction went"""
+    tries: Any
+    sure: Any
+    """a step to `high` has crossed"""
+    sign: Any
+    """of the condition before the root"""
+
+
 class Aim(NamedTuple):
     """A root to land on."""
 
@@ -50,16 +65,8 @@ class Aim(NamedTuple):
     """its time, infinity if there is none"""
     condition: jax.Array
     """the number of the condition whose root that is"""
-    sign: jax.Array
-    """of it before the root"""
-    low: jax.Array
-    high: jax.Array
-    """between which distances from the start of the step the root lies"""
-    sure: jax.Array
-    """a step to `high` has crossed"""
-    moved: jax.Array
-    """how far the last correction went"""
-    tries: jax.Array
+    tried: jax.Array
+    """a `Tried`, [6]"""
     scale: jax.Array
     """the size of every condition in the step that was cut short for it, per unit of time, [conditions]"""
 
@@ -79,15 +86,6 @@ class First(NamedTuple):
     """the root is no farther than that"""
 
 
-class Left(NamedTuple):
-    """What was landed on at the start of a step. Shapes: [conditions]."""
-
-    floor: jax.Array
-    """|condition| that is zero there"""
-    side: jax.Array
-    """its sign there; 0: that of its rate"""
-
-
 class Found(NamedTuple):
     """What a look at a step has found. Shapes: of all but `again`, [conditions]."""
 
@@ -96,7 +94,8 @@ class Found(NamedTuple):
     aim: Aim
     fired: jax.Array
     """which conditions are zero at its end"""
-    left: Left
+    left: jax.Array
+    """see `nothing_left`, [2, conditions]"""
     grazing: jax.Array
     """they hardly cross"""
 
@@ -114,13 +113,13 @@ def pick(x: jax.Array, index: jax.Array) -> jax.Array:
 
 
 def no_aim(n: int, t: jax.Array, y: jax.Array) -> Aim:
-    far, zero, real = jnp.full_like(t, jnp.inf), jnp.zeros((), jnp.int32), jnp.finfo(y.dtype).dtype
-    return Aim(far, zero, jnp.zeros((), real), far, far, jnp.array(False), far, zero, jnp.zeros(n, real))
+    never, zero = jnp.full_like(t, jnp.inf), jnp.zeros((), jnp.int32)
+    return Aim(never, zero, jnp.zeros(len(Tried._fields), t.dtype), jnp.zeros(n, jnp.finfo(y.dtype).dtype))
 
 
-def nothing_left(n: int, y: jax.Array) -> Left:
-    real = jnp.zeros(n, jnp.finfo(y.dtype).dtype)
-    return Left(real, real)
+def nothing_left(n: int, y: jax.Array) -> jax.Array:
+    """Of what was landed on at the start of a step: |condition| that is zero there; its sign there, 0: of its rate."""
+    return jnp.zeros((2, n), jnp.finfo(y.dtype).dtype)
 
 
 def may_cross(values: jax.Array) -> jax.Array:
@@ -165,7 +164,7 @@ class Look:
             y = evaluate(self.step.coefficients, theta.astype(self.step.end.dtype))
         return self.conditions(self.step.before.t + theta * self.width, y, self.inputs.args, self.info(theta))
 
-    def rate(self, theta: float) -> jax.Array:
+    def rate(self, theta: jax.Array) -> jax.Array:
         """Per unit of time on the way. Shapes: [n]."""
         at = jnp.full_like(self.width, theta)
         _, moved = jax.jvp(self.at, (at,), (jnp.ones_like(at),))
@@ -177,16 +176,17 @@ class Look:
         first, last = self.at(theta[0], self.step.before.y), self.at(theta[-1], self.step.end)
         return jnp.concatenate([first[None], jax.vmap(self.at)(theta[1:-1]), last[None]])
 
-    def signs(self, values: jax.Array, rates: jax.Array, left: Left) -> jax.Array:
+    def signs(self, values: jax.Array, rates: jax.Array, left: jax.Array) -> jax.Array:
         """Of the values, with those of neighbours in place of zeros inside, and of what was left at the start.
 
         `rates` are those at the start.
         """
-        zero, signs = list(jnp.abs(values) <= left.floor[None]), list(jnp.sign(values))
-        signs[0] = jnp.where(zero[0], jnp.where(left.side == 0, jnp.sign(rates), left.side), signs[0])
+        floor, side = left
+        zero, signs = list(jnp.abs(values) <= floor[None]), list(jnp.sign(values))
+        signs[0] = jnp.where(zero[0], jnp.where(side == 0, jnp.sign(rates), side), signs[0])
         for i in range(1, len(signs)):  # what is no more than rounding of the root that was left has not left it yet
             signs[i] = jnp.where(zero[i], signs[i - 1], signs[i])
-        ends = (values[-1] == 0) & (left.floor == 0)
+        ends = (values[-1] == 0) & (floor == 0)
         signs[-1] = jnp.where(ends, -signs[-1], signs[-1])
         return jnp.stack(signs)
 
@@ -195,13 +195,13 @@ class Look:
         wanted = jnp.asarray(self.directions, signs.dtype)[None]
         return (wanted == 0) | (signs == wanted)
 
-    def find(self, aim: Aim, left: Left, values: jax.Array) -> Found:
+    def find(self, aim: Aim, left: jax.Array, values: jax.Array) -> Found:
         """The first root in an accepted step with these values."""
         # constants too vary, for the branch; see `cond`
         known = vary_like((jnp.asarray(self.where), jnp.asarray(self.directions)), self.step.end)
         return replace(self, where=known[0], directions=known[1])._find(aim, left, values)
 
-    def _find(self, aim: Aim, left: Left, values: jax.Array) -> Found:
+    def _find(self, aim: Aim, left: jax.Array, values: jax.Array) -> Found:
         """Whether a step in which something crosses, or that was to land, is at the root; and if not, where to aim."""
         t0, t1, size, way = self.step.before.t, self.step.after.t, jnp.abs(self.width), jnp.sign(self.width)
         unit = ULPS * jnp.finfo(t1.dtype).eps * jnp.maximum(jnp.abs(t0), jnp.abs(t1))
@@ -211,25 +211,27 @@ class Look:
         crossed = lax.optimization_barrier((signs[:-1] * signs[1:] < 0) & self._wanted(signs[1:]))
         first, landed = lax.optimization_barrier((self._first(values, signs, crossed, unit), aim.at == t1))
         crosses, looks = first.crosses, landed | first.crosses
-        same = landed & (~crosses | (first.condition == aim.condition))
+        same, tried = landed & (~crosses | (first.condition == aim.condition)), Tried(*aim.tried)
         far, low, high = self._bracket(aim, landed, same, values[-1], rates, first, unit)
         far, low, high = lax.optimization_barrier((far, low, high))
         apart = jnp.abs(far - size)
-        stalled, tired = (aim.tries >= 4) & (apart > STALLED * aim.moved), aim.tries >= TRIES
+        stalled, tired = (tried.tries >= 4) & (apart > STALLED * tried.moved), tried.tries >= TRIES
         stalled = stalled & (not self.rough)
         along = jnp.abs(read(values.T, aim.condition))  # where rounding is all that is left of it, it is at its root
         small = crosses | self.rough | (along[-1] <= jnp.sqrt(jnp.finfo(values.dtype).eps) * jnp.max(along))
         tight = ~crosses & (high - size <= unit)
-        fires = landed & ((apart <= unit) | (stalled | tired) & small | tight & aim.sure)
+        fires = landed & ((apart <= unit) | (stalled | tired) & small | tight & (tried.sure > 0))
         lost = landed & ~fires & (stalled | tired | tight)  # the interpolant crosses, the method does not
         fires, lost = lax.optimization_barrier((fires, lost))
 
         again = looks & ~fires & ~lost
         at = jnp.where(apart <= unit, t1, t0 + way * far)
-        which, sign = (jnp.where(crosses, a, b) for a, b in ((first.condition, aim.condition), (first.sign, aim.sign)))
-        sure, tries = landed & (crosses | aim.sure), jnp.where(same, aim.tries, 0) + 1
+        which, sign = jnp.where(crosses, first.condition, aim.condition), first.sign.astype(t1.dtype)
+        sign = jnp.where(crosses, sign, tried.sign)
+        sure, tries = landed & (crosses | (tried.sure > 0)), jnp.where(same, tried.tries, 0) + 1
         scale = jnp.where(landed, aim.scale, jnp.max(jnp.abs(values), 0) / size.astype(values.dtype))
-        new = Aim(jnp.where(again, at, jnp.inf), which, sign, low, high, sure, apart, tries, scale)
+        tried = jnp.stack(Tried(low, high, apart, tries, sure.astype(t1.dtype), sign))
+        new = Aim(jnp.where(again, at, jnp.inf), which, tried, scale)
         floor = 2 * unit.astype(rates.dtype) * jnp.abs(rates)
         passed = (jnp.abs(values[-1]) <= floor) & (signs[-2] * jnp.sign(rates) < 0)
         passed &= self._wanted(jnp.sign(rates)[None])[0]
@@ -237,7 +239,7 @@ class Look:
         fired = fires & passed
         side = jnp.where(looks & ~fired, jnp.sign(rates), 0)
         floor = jnp.where(looks, jnp.where(fired, jnp.maximum(floor, 2 * jnp.abs(values[-1])), floor), 0)
-        return Found(again, new, fired, Left(floor, side), fired & (jnp.abs(rates) < GRAZING * scale))
+        return Found(again, new, fired, jnp.stack([floor, side]), fired & (jnp.abs(rates) < GRAZING * scale))
 
     def _bracket(
         self, aim: Aim, landed: jax.Array, same: jax.Array, last: jax.Array, rates: jax.Array, first: First, unit: Any
@@ -246,13 +248,13 @@ class Look:
 
         Where this step was to land on it, as far on, or back, as the rate at its end says: its interpolant is rounded.
         """
-        size, crosses = jnp.abs(self.width), first.crosses
+        size, crosses, tried = jnp.abs(self.width), first.crosses, Tried(*aim.tried)
         rate, value = pick(rates, aim.condition), pick(last, aim.condition)
         newton = size - (value / rate).astype(size.dtype)
         seen = jnp.where(crosses, first.at, jnp.inf)
-        far = jnp.where(same & (aim.sign * rate < 0), newton, seen)
-        low = jnp.where(landed & ~crosses, size, jnp.where(same, aim.low, 0))
-        high = jnp.where(landed, jnp.where(crosses, size, aim.high), size if self.rough else first.high)
+        far = jnp.where(same & (tried.sign * rate.astype(size.dtype) < 0), newton, seen)
+        low = jnp.where(landed & ~crosses, size, jnp.where(same, tried.low, 0))
+        high = jnp.where(landed, jnp.where(crosses, size, tried.high), size if self.rough else first.high)
         if self.rough:
             far = jnp.where(same, (low + high) / 2, seen)
         return jnp.maximum(jnp.clip(far, low, high), unit), low, high  # the clock must move

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdiffeq.engine.crossings import Aim, Found, Info, Left, Look, may_cross, no_aim, nothing_left, pick
+from jaxdiffeq.engine.crossings import Aim, Found, Info, Look, may_cross, no_aim, nothing_left, pick
 from jaxdiffeq.engine.recorders import RecorderDefaults
 from jaxdiffeq.primitives.row_buffer import read, rows, write
 from jaxdiffeq.primitives.varying_axes import axes_of, cond, vary_like
@@ -23,7 +23,8 @@ class Watch(NamedTuple):
     """What is known of events when a step begins; constant to differentiation."""
 
     aim: Aim
-    left: Left
+    left: jax.Array
+    """see `nothing_left`, [2, conditions]"""
     happened: jax.Array
     """events so far"""
     ticks: jax.Array
@@ -32,7 +33,7 @@ class Watch(NamedTuple):
     @property
     def looks_out(self) -> jax.Array:
         """Something is aimed at, or was landed on just now."""
-        return jnp.isfinite(self.aim.at) | jnp.any((self.left.floor != 0) | (self.left.side != 0))
+        return jnp.isfinite(self.aim.at) | jnp.any(self.left != 0)
 
 
 class Seen(NamedTuple):
@@ -182,9 +183,8 @@ class Events:
         stirs = jnp.any(now)
         if values is not None:
             stirs |= may_cross(values) | watch.looks_out
-        still = Seen(
-            jnp.array(False), self.nothing, jnp.array(False), jnp.asarray(Result.running.value, jnp.int32), watch
-        )
+        nothing, goes_on = jnp.array(False), jnp.asarray(Result.running.value, jnp.int32)
+        still = Seen(nothing, self.nothing, nothing, goes_on, watch)
         still = vary_like(still, step.end)  # out of the branch: under vmap, JAX forgets there what varies
 
         def closely():
@@ -214,7 +214,7 @@ class Events:
         result = jnp.where(full, Result.event_limit_reached, result).astype(jnp.int32)
         fired = fired & ~full
         ticks = watch.ticks + fired[fired.size - len(self.timers) :].astype(jnp.int32)
-        left = jax.tree.map(lambda a, b: jnp.where(again, a, b), watch.left, found.left)
+        left = jnp.where(again, watch.left, found.left)
         new = Watch(found.aim, left, watch.happened + jnp.where(full, 0, more), ticks)
         return Seen(again, fired, jnp.any(found.grazing), result, new)
 
@@ -391,11 +391,12 @@ class SaveEvents(RecorderDefaults):
             return at[1] < count
 
         def one(moving, at):
-            row, k = at
-            i, live = read(numbers, jnp.minimum(k, len(acting) - 1)), more(moving, at)
-            acts_now = live & read(acts, jnp.minimum(k, len(acting) - 1))
-            values = EventRows(step.after.t, read(chain, i), read(chain, i + 1), i.astype(real), step.grazing.astype(real))
-            return write(moving, row, values, acts_now), (row + acts_now.astype(row.dtype), k + live.astype(k.dtype))
+            (row, k), live = at, more(moving, at)
+            i, logged = read((numbers, acts), jnp.minimum(k, len(acting) - 1))
+            sides = read(chain, i), read(chain, i + 1)
+            values = EventRows(step.after.t, *sides, i.astype(real), step.grazing.astype(real))
+            logged &= live
+            return write(moving, row, values, logged), (row + logged.astype(row.dtype), k + live.astype(k.dtype))
 
         moving, (fixed, _) = frozen_while(more, one, moving, (fixed, jnp.zeros_like(count)))
         return moving, fixed

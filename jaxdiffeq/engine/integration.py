@@ -247,7 +247,8 @@ class Integration:
             new, chain, beyond = self.acted(inputs, settings, view, after)
             memory = self._memory(beyond, new.t, new.y, self.inputs_at(inputs, new).args)
             # t too comes out of the branch: what is written after t is known is written after the branch was read from
-            return new._replace(t=jnp.where(view.taken, new.t, 0), memory=memory), None if chain is None else chain[1:-1]
+            between = None if chain is None else chain[1:-1]
+            return new._replace(t=jnp.where(view.taken, new.t, 0), memory=memory), between
 
         def as_it_is():
             still = None if self.events is None else jnp.stack([after.y] * len(self.events.members))[1:]
