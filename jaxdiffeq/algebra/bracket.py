@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxdiffeq.primitives.while_loop import frozen_while
 
@@ -26,31 +27,29 @@ class _Bracket(NamedTuple):
     """trips that may still be made"""
 
 
-def root(
-    f: Callable[[jax.Array], jax.Array], low: jax.Array, high: jax.Array, unit: jax.Array, tries: int = 100
-) -> jax.Array:
-    """x in [low, high] with f(x) = 0, to within `unit`, for f of different signs at the ends. No derivative.
+def root(f: Callable[[jax.Array], jax.Array], low: tuple, high: tuple, unit: jax.Array, tries: int = 100) -> jax.Array:
+    """x with f(x) = 0, to within `unit`, between `low` and `high`, each x and f(x), these of different signs.
 
-    Inverse quadratic interpolation where three points show that it converges, bisection otherwise.
+    No derivative. Inverse quadratic interpolation where three points show that it converges, bisection otherwise.
     Source: Chandrupatla 1997, doi:10.1016/S0965-9978(96)00051-8.
     """
-    f1, f2 = f(high), f(low)
-    half = jnp.full_like(low, 0.5)
-    begin = _Bracket(high, low, low, f1, f2, f2, half, jnp.full((), tries, jnp.int32))
+    (x1, f1), (x2, f2) = high, low
+    begin = _Bracket(x1, x2, x2, f1, f2, f2, jnp.full_like(x1, 0.5), jnp.full((), tries, jnp.int32))
 
     def running(_, at):
         best = jnp.minimum(jnp.abs(at.f1), jnp.abs(at.f2))
         return (at.left > 0) & (best != 0) & (jnp.abs(at.x2 - at.x1) > unit)
 
     def trip(_, at):
-        x = at.x1 + at.share * (at.x2 - at.x1)
-        value = f(x)
+        live = running((), at)
+        x = at.x1 + jnp.where(live, at.share, 0) * (at.x2 - at.x1)  # x₁ again, once done: the bracket stays
+        value = lax.optimization_barrier(f(x))
         same = jnp.sign(value) == jnp.sign(at.f1)
         x3, f3 = jnp.where(same, at.x1, at.x2), jnp.where(same, at.f1, at.f2)
         x2, f2 = jnp.where(same, at.x2, at.x1), jnp.where(same, at.f2, at.f1)
-        new = _Bracket(x, x2, x3, value, f2, f3, half, at.left - 1)
-        new = new._replace(share=_share(new, unit))
-        return (), jax.tree.map(lambda a, b: jnp.where(running((), at), a, b), new, at)
+        new = _Bracket(x, x2, x3, value, f2, f3, at.share, at.left - live.astype(at.left.dtype))
+        new = lax.optimization_barrier(new)
+        return (), new._replace(share=_share(new, unit))
 
     _, at = frozen_while(running, trip, (), begin)
     return jnp.where(jnp.abs(at.f2) < jnp.abs(at.f1), at.x2, at.x1)

@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxdiffeq.algebra.bracket import root
 from jaxdiffeq.engine.interpolant import evaluate, slope
 from jaxdiffeq.primitives.row_buffer import read
-from jaxdiffeq.primitives.varying_axes import cond, vary_like
+from jaxdiffeq.primitives.varying_axes import vary_like
 from jaxdiffeq.types import Inputs, StepView
 
 WHERE = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # in a step: conditions are asked for at its ends and at four points inside
@@ -42,6 +43,21 @@ class Info(NamedTuple):
     """events so far"""
 
 
+class Tried(NamedTuple):
+    """How far landing on a root has come; in `Aim` one array, since a program pays for each number that it carries."""
+
+    low: Any
+    high: Any
+    """between which distances from the start of the step the root lies"""
+    moved: Any
+    """how far the last correction went"""
+    tries: Any
+    sure: Any
+    """a step to `high` has crossed"""
+    sign: Any
+    """of the condition before the root"""
+
+
 class Aim(NamedTuple):
     """A root to land on."""
 
@@ -49,27 +65,25 @@ class Aim(NamedTuple):
     """its time, infinity if there is none"""
     condition: jax.Array
     """the number of the condition whose root that is"""
-    sign: jax.Array
-    """of it before the root"""
-    low: jax.Array
-    high: jax.Array
-    """between which times the root lies"""
-    sure: jax.Array
-    """a step to `high` has crossed"""
-    moved: jax.Array
-    """how far the last correction went"""
-    tries: jax.Array
+    tried: jax.Array
+    """a `Tried`, [6]"""
     scale: jax.Array
     """the size of every condition in the step that was cut short for it, per unit of time, [conditions]"""
 
 
-class Left(NamedTuple):
-    """What was landed on at the start of a step. Shapes: [conditions]."""
+class First(NamedTuple):
+    """The first root in a step, by its interpolant."""
 
-    floor: jax.Array
-    """|condition| that is zero there"""
-    side: jax.Array
-    """its sign there; 0: that of its rate"""
+    crosses: jax.Array
+    """there is one"""
+    at: jax.Array
+    """its distance from the start of the step"""
+    condition: jax.Array
+    """the number of the condition whose root that is"""
+    sign: jax.Array
+    """of it before the root"""
+    high: jax.Array
+    """the root is no farther than that"""
 
 
 class Found(NamedTuple):
@@ -80,7 +94,8 @@ class Found(NamedTuple):
     aim: Aim
     fired: jax.Array
     """which conditions are zero at its end"""
-    left: Left
+    left: jax.Array
+    """see `nothing_left`, [2, conditions]"""
     grazing: jax.Array
     """they hardly cross"""
 
@@ -98,13 +113,18 @@ def pick(x: jax.Array, index: jax.Array) -> jax.Array:
 
 
 def no_aim(n: int, t: jax.Array, y: jax.Array) -> Aim:
-    far, zero, real = jnp.full_like(t, jnp.inf), jnp.zeros((), jnp.int32), jnp.finfo(y.dtype).dtype
-    return Aim(far, zero, jnp.zeros((), real), far, far, jnp.array(False), far, zero, jnp.zeros(n, real))
+    never, zero = jnp.full_like(t, jnp.inf), jnp.zeros((), jnp.int32)
+    return Aim(never, zero, jnp.zeros(len(Tried._fields), t.dtype), jnp.zeros(n, jnp.finfo(y.dtype).dtype))
 
 
-def nothing_left(n: int, y: jax.Array) -> Left:
-    real = jnp.zeros(n, jnp.finfo(y.dtype).dtype)
-    return Left(real, real)
+def nothing_left(n: int, y: jax.Array) -> jax.Array:
+    """Of what was landed on at the start of a step: |condition| that is zero there; its sign there, 0: of its rate."""
+    return jnp.zeros((2, n), jnp.finfo(y.dtype).dtype)
+
+
+def may_cross(values: jax.Array) -> jax.Array:
+    """Whether any condition is zero, or changes its sign, among its values along a step. Shapes: [6, n] ↦ []."""
+    return jnp.any(values * values[:1] <= 0)
 
 
 @dataclass(frozen=True)
@@ -120,6 +140,8 @@ class Look:
     count: jax.Array
     """events so far"""
     where: Any = WHERE
+    asks: bool = False
+    """somebody asks for `Info`"""
     rough: bool = False
     """the solution follows a Brownian path: what lies between the ends of a step, and rates, say little"""
 
@@ -128,9 +150,9 @@ class Look:
         return self.step.after.t - self.step.before.t
 
     def info(self, theta: jax.Array) -> Info:
-        """Without an interpolant, which nobody has asked for then, zero for dy."""
+        """Zero for dy if nobody asks for it."""
         before, width, dy = self.step.before, self.width, jnp.zeros_like(self.step.end)
-        if self.step.coefficients is not None:
+        if self.asks and self.step.coefficients is not None:
             per = jnp.where(width == 0, 1, width).astype(dy.dtype)
             dy = slope(self.step.coefficients, theta.astype(dy.dtype)) / per
         return Info(dy, width, before.t, before.y, self.count)
@@ -142,7 +164,7 @@ class Look:
             y = evaluate(self.step.coefficients, theta.astype(self.step.end.dtype))
         return self.conditions(self.step.before.t + theta * self.width, y, self.inputs.args, self.info(theta))
 
-    def rate(self, theta: float) -> jax.Array:
+    def rate(self, theta: jax.Array) -> jax.Array:
         """Per unit of time on the way. Shapes: [n]."""
         at = jnp.full_like(self.width, theta)
         _, moved = jax.jvp(self.at, (at,), (jnp.ones_like(at),))
@@ -154,15 +176,17 @@ class Look:
         first, last = self.at(theta[0], self.step.before.y), self.at(theta[-1], self.step.end)
         return jnp.concatenate([first[None], jax.vmap(self.at)(theta[1:-1]), last[None]])
 
-    def signs(self, values: jax.Array, left: Left) -> jax.Array:
-        """Of the values, with those of neighbours in place of zeros inside, and of what was left at the start."""
-        zero = jnp.abs(values[0]) <= left.floor
-        turns = zero & (left.side == 0)
-        rates = cond(jnp.any(turns), lambda: jnp.sign(self.rate(0.0)), lambda: jnp.zeros_like(values[0]))
-        signs = [jnp.where(zero, jnp.where(turns, rates, left.side), jnp.sign(values[0]))]
-        for value in values[1:]:  # what is no more than rounding of the root that was left has not left it yet
-            signs.append(jnp.where(jnp.abs(value) <= left.floor, signs[-1], jnp.sign(value)))
-        ends = (values[-1] == 0) & (left.floor == 0)
+    def signs(self, values: jax.Array, rates: jax.Array, left: jax.Array) -> jax.Array:
+        """Of the values, with those of neighbours in place of zeros inside, and of what was left at the start.
+
+        `rates` are those at the start.
+        """
+        floor, side = left
+        zero, signs = list(jnp.abs(values) <= floor[None]), list(jnp.sign(values))
+        signs[0] = jnp.where(zero[0], jnp.where(side == 0, jnp.sign(rates), side), signs[0])
+        for i in range(1, len(signs)):  # what is no more than rounding of the root that was left has not left it yet
+            signs[i] = jnp.where(zero[i], signs[i - 1], signs[i])
+        ends = (values[-1] == 0) & (floor == 0)
         signs[-1] = jnp.where(ends, -signs[-1], signs[-1])
         return jnp.stack(signs)
 
@@ -171,102 +195,85 @@ class Look:
         wanted = jnp.asarray(self.directions, signs.dtype)[None]
         return (wanted == 0) | (signs == wanted)
 
-    def find(self, aim: Aim, left: Left, accepted: jax.Array) -> Found:
-        """The first root in the step; nothing, if the step is not accepted."""
+    def find(self, aim: Aim, left: jax.Array, values: jax.Array) -> Found:
+        """The first root in an accepted step with these values."""
         # constants too vary, for the branch; see `cond`
         known = vary_like((jnp.asarray(self.where), jnp.asarray(self.directions)), self.step.end)
-        return replace(self, where=known[0], directions=known[1])._find(aim, left, accepted)
+        return replace(self, where=known[0], directions=known[1])._find(aim, left, values)
 
-    def _find(self, aim: Aim, left: Left, accepted: jax.Array) -> Found:
-        values = self.values()
-        signs = self.signs(values, left)
-        wanted = self._wanted(signs[1:])
-        crossed = (signs[:-1] * signs[1:] < 0) & wanted
-        landed = aim.at == self.step.after.t
-        none = jnp.zeros(len(self.directions), bool)
-        nothing = Found(jnp.array(False), aim, none, nothing_left(len(none), self.step.end), none)
-        nothing = vary_like(nothing, self.step.end)  # out of the branch: under vmap, JAX forgets there what varies
-        looks = accepted & (landed | jnp.any(crossed))
-        found = lambda: self._found(aim, landed, values, signs, crossed)
-        return cond(looks, found, lambda: nothing)
-
-    def _found(self, aim: Aim, landed: jax.Array, values: jax.Array, signs: jax.Array, crossed: jax.Array) -> Found:
+    def _find(self, aim: Aim, left: jax.Array, values: jax.Array) -> Found:
         """Whether a step in which something crosses, or that was to land, is at the root; and if not, where to aim."""
         t0, t1, size, way = self.step.before.t, self.step.after.t, jnp.abs(self.width), jnp.sign(self.width)
         unit = ULPS * jnp.finfo(t1.dtype).eps * jnp.maximum(jnp.abs(t0), jnp.abs(t1))
-        rates = self.rate(1.0)
-        crosses, share, first = self._first(signs, crossed, unit)
-        same = landed & (~crosses | (first.condition == aim.condition))
-        far, low, high = self._bracket(aim, landed, same, values, rates, (crosses, share, first, unit))
+        start, rates = jax.vmap(self.rate)(jnp.stack([0 * size, 0 * size + 1]))
+        start, rates = lax.optimization_barrier((start, rates))
+        signs = lax.optimization_barrier(self.signs(values, start, left))
+        crossed = lax.optimization_barrier((signs[:-1] * signs[1:] < 0) & self._wanted(signs[1:]))
+        first, landed = lax.optimization_barrier((self._first(values, signs, crossed, unit), aim.at == t1))
+        crosses, looks = first.crosses, landed | first.crosses
+        same, tried = landed & (~crosses | (first.condition == aim.condition)), Tried(*aim.tried)
+        far, low, high = self._bracket(aim, landed, same, values[-1], rates, first, unit)
+        far, low, high = lax.optimization_barrier((far, low, high))
         apart = jnp.abs(far - size)
-        stalled, tired = (aim.tries >= 4) & (apart > STALLED * aim.moved), aim.tries >= TRIES
+        stalled, tired = (tried.tries >= 4) & (apart > STALLED * tried.moved), tried.tries >= TRIES
         stalled = stalled & (not self.rough)
         along = jnp.abs(read(values.T, aim.condition))  # where rounding is all that is left of it, it is at its root
         small = crosses | self.rough | (along[-1] <= jnp.sqrt(jnp.finfo(values.dtype).eps) * jnp.max(along))
         tight = ~crosses & (high - size <= unit)
-        fires = landed & ((apart <= unit) | (stalled | tired) & small | tight & aim.sure)
+        fires = landed & ((apart <= unit) | (stalled | tired) & small | tight & (tried.sure > 0))
         lost = landed & ~fires & (stalled | tired | tight)  # the interpolant crosses, the method does not
+        fires, lost = lax.optimization_barrier((fires, lost))
 
+        again = looks & ~fires & ~lost
         at = jnp.where(apart <= unit, t1, t0 + way * far)
-        which, sign = (jnp.where(crosses, a, b) for a, b in zip(first[1:3], aim[1:3], strict=True))
-        sure, tries = landed & (crosses | aim.sure), jnp.where(same, aim.tries, 0) + 1
-        scale = jnp.max(jnp.abs(values), 0) / size.astype(values.dtype)
-        scale = jnp.where(landed, aim.scale, scale)
-        aim = Aim(at, which, sign, t0 + way * low, t0 + way * high, sure, apart, tries, scale)
+        which, sign = jnp.where(crosses, first.condition, aim.condition), first.sign.astype(t1.dtype)
+        sign = jnp.where(crosses, sign, tried.sign)
+        sure, tries = landed & (crosses | (tried.sure > 0)), jnp.where(same, tried.tries, 0) + 1
+        scale = jnp.where(landed, aim.scale, jnp.max(jnp.abs(values), 0) / size.astype(values.dtype))
+        tried = jnp.stack(Tried(low, high, apart, tries, sure.astype(t1.dtype), sign))
+        new = Aim(jnp.where(again, at, jnp.inf), which, tried, scale)
         floor = 2 * unit.astype(rates.dtype) * jnp.abs(rates)
         passed = (jnp.abs(values[-1]) <= floor) & (signs[-2] * jnp.sign(rates) < 0)
         passed &= self._wanted(jnp.sign(rates)[None])[0]
-        passed |= (jnp.arange(len(self.directions), dtype=jnp.int32) == aim.condition) | jnp.any(crossed, 0)
-        return self._landed(aim, ~fires & ~lost, fires & passed, values[-1], rates, floor)
+        passed |= (jnp.arange(len(self.directions), dtype=jnp.int32) == which) | jnp.any(crossed, 0)
+        fired = fires & passed
+        side = jnp.where(looks & ~fired, jnp.sign(rates), 0)
+        floor = jnp.where(looks, jnp.where(fired, jnp.maximum(floor, 2 * jnp.abs(values[-1])), floor), 0)
+        return Found(again, new, fired, jnp.stack([floor, side]), fired & (jnp.abs(rates) < GRAZING * scale))
 
     def _bracket(
-        self, aim: Aim, landed: jax.Array, same: jax.Array, values: jax.Array, rates: jax.Array, found: tuple
+        self, aim: Aim, landed: jax.Array, same: jax.Array, last: jax.Array, rates: jax.Array, first: First, unit: Any
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """How far from t₀ the root seems to be, and between which distances it is.
 
         Where this step was to land on it, as far on, or back, as the rate at its end says: its interpolant is rounded.
         """
-        t0, size = self.step.before.t, jnp.abs(self.width)
-        crosses, share, first, unit = found
-        rate, last = pick(rates, aim.condition), pick(values[-1], aim.condition)
-        newton = size - (last / rate).astype(size.dtype)
-        seen = jnp.where(crosses, share * size, jnp.inf)
-        far = jnp.where(same & (aim.sign * rate < 0), newton, seen)
-        low = jnp.where(landed & ~crosses, size, jnp.where(same, jnp.abs(aim.low - t0), 0))
-        high = jnp.where(crosses, size, jnp.abs(aim.high - t0))
-        high = jnp.where(landed, high, size if self.rough else jnp.abs(first.high - t0))
+        size, crosses, tried = jnp.abs(self.width), first.crosses, Tried(*aim.tried)
+        rate, value = pick(rates, aim.condition), pick(last, aim.condition)
+        newton = size - (value / rate).astype(size.dtype)
+        seen = jnp.where(crosses, first.at, jnp.inf)
+        far = jnp.where(same & (tried.sign * rate.astype(size.dtype) < 0), newton, seen)
+        low = jnp.where(landed & ~crosses, size, jnp.where(same, tried.low, 0))
+        high = jnp.where(landed, jnp.where(crosses, size, tried.high), size if self.rough else first.high)
         if self.rough:
             far = jnp.where(same, (low + high) / 2, seen)
         return jnp.maximum(jnp.clip(far, low, high), unit), low, high  # the clock must move
 
-    def _landed(
-        self, aim: Aim, again: jax.Array, fired: jax.Array, last: jax.Array, rates: jax.Array, floor: jax.Array
-    ) -> Found:
-        """With what is left behind at the end."""
-        to = jnp.sign(rates)
-        left = Left(jnp.where(fired, jnp.maximum(floor, 2 * jnp.abs(last)), floor), jnp.where(fired, 0, to))
-        return Found(again, aim, fired, left, fired & (jnp.abs(rates) < GRAZING * aim.scale))
-
-    def _first(self, signs: jax.Array, crossed: jax.Array, unit: jax.Array) -> tuple[jax.Array, jax.Array, Aim]:
-        """Whether anything crosses, the first root as a share of the step, and what its aim says of it."""
-        crosses = jnp.any(crossed)
+    def _first(self, values: jax.Array, signs: jax.Array, crossed: jax.Array, unit: jax.Array) -> First:
+        """The first root in the step."""
+        crosses, size = jnp.any(crossed), jnp.abs(self.width)
         k, where = first_true(jnp.any(crossed, 1)), jnp.asarray(self.where, unit.dtype)
         mine, sign, low = read((crossed, signs, where), k)
-        high = jnp.where(crosses, where[k + 1], low)
-        least = -jnp.finfo(signs.dtype).tiny
+        last, high = read(values, k + 1), jnp.where(crosses, where[k + 1], low)
+        mine, sign, last, low, high = lax.optimization_barrier((mine, sign, last, low, high))
+        least = jnp.finfo(signs.dtype).tiny
 
-        def past(theta):  # of those that cross: positive where they have
-            value = -sign * self.at(theta)
-            return jnp.where(mine, value, jnp.full_like(value, -jnp.inf))
+        def past(value):  # of those that cross: positive where they have
+            return jnp.where(mine, -sign * value, jnp.full_like(value, -jnp.inf))
 
-        def any_past(theta):  # at the left end none has and at the right end one has, whatever rounding says
-            value = jnp.max(past(theta))
-            return jnp.where(theta == low, least, jnp.where(theta == high, jnp.maximum(value, -least), value))
-
-        size = jnp.abs(self.width)
-        share = root(any_past, low, high, unit / jnp.where(size == 0, 1, size))
-        there = past(share)
+        # at the left end none has and at the right end one has, whatever rounding says
+        ends = (low, jnp.full_like(sign, -least, shape=())), (high, jnp.maximum(jnp.max(past(last)), least))
+        share = root(lambda theta: jnp.max(past(self.at(theta))), *ends, unit / jnp.where(size == 0, 1, size))
+        there = past(self.at(share))
         index = first_true(there == jnp.max(there))
-        aim = no_aim(len(self.directions), self.step.after.t, self.step.end)
-        end = self.step.before.t + high * self.width
-        return crosses, share, aim._replace(condition=index, sign=pick(sign, index), high=end)
+        return First(crosses, share * size, index, pick(sign, index), high * size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdiffeq.engine.crossings import Aim, Found, Info, Left, Look, no_aim, nothing_left, pick
+from jaxdiffeq.engine.crossings import Aim, Found, Info, Look, may_cross, no_aim, nothing_left, pick
 from jaxdiffeq.engine.recorders import RecorderDefaults
 from jaxdiffeq.primitives.row_buffer import read, rows, write
 from jaxdiffeq.primitives.varying_axes import axes_of, cond, vary_like
+from jaxdiffeq.primitives.while_loop import frozen_while
 from jaxdiffeq.types import Ahead, Inputs, PyTree, Result, Shapes, State, Step, StepCotangents, StepView
 
 
@@ -22,11 +23,17 @@ class Watch(NamedTuple):
     """What is known of events when a step begins; constant to differentiation."""
 
     aim: Aim
-    left: Left
+    left: jax.Array
+    """see `nothing_left`, [2, conditions]"""
     happened: jax.Array
     """events so far"""
     ticks: jax.Array
     """how often each timer has acted, [timers]"""
+
+    @property
+    def looks_out(self) -> jax.Array:
+        """Something is aimed at, or was landed on just now."""
+        return jnp.isfinite(self.aim.at) | jnp.any(self.left != 0)
 
 
 class Seen(NamedTuple):
@@ -162,17 +169,41 @@ class Events:
         at = watch.aim.at
         return jnp.where(jnp.isfinite(at) & (way * at <= way * target), at, target)
 
-    def look(self, inputs: Inputs, step: StepView, accepted: jax.Array) -> Seen:
-        """What happens in a step, if it is accepted."""
+    def look(self, inputs: Inputs, step: StepView, accepted: jax.Array, interpolant: Callable) -> Seen:
+        """What happens in a step, if it is accepted: nothing in most of them, which a few values show.
+
+        In the others the interpolant is made again, by `interpolant`, so that these few are all that is made of it
+        elsewhere.
+        """
         watch, t1, none = step.made.watch, step.after.t, jnp.zeros(0, bool)
-        along = Look(self.conditions or _no_conditions, self.directions, inputs, step, watch.happened, rough=self.rough)
+        along = self._along(inputs, step)
+        flags = none if self.flags is None else self.flags(t1, step.end, inputs.args, along.info(jnp.ones_like(t1)))
+        now = jnp.concatenate([flags, step.before.events.timers == t1])
+        values = None if self.conditions is None else along.values()
+        stirs = jnp.any(now)
+        if values is not None:
+            stirs |= may_cross(values) | watch.looks_out
+        nothing, goes_on = jnp.array(False), jnp.asarray(Result.running.value, jnp.int32)
+        still = Seen(nothing, self.nothing, nothing, goes_on, watch)
+        still = vary_like(still, step.end)  # out of the branch: under vmap, JAX forgets there what varies
+
+        def closely():
+            looking = replace(along, step=step._replace(coefficients=lax.optimization_barrier(interpolant())))
+            return self._seen(looking, watch, values, now)
+
+        return cond(accepted & stirs, closely, lambda: still)
+
+    def _along(self, inputs: Inputs, step: StepView) -> Look:
+        conditions, count = self.conditions or _no_conditions, step.made.watch.happened
+        return Look(conditions, self.directions, inputs, step, count, asks=self.asks, rough=self.rough)
+
+    def _seen(self, along: Look, watch: Watch, values: jax.Array | None, now: jax.Array) -> Seen:
+        """What happens in an accepted step in which something may."""
+        none = jnp.zeros(0, bool)
         found = Found(jnp.array(False), watch.aim, none, watch.left, none)
-        if self.conditions is not None:
-            found = along.find(watch.aim, watch.left, accepted)
-        ends = accepted & ~found.again
-        info = along.info(jnp.ones_like(t1))
-        flags = none if self.flags is None else self.flags(t1, step.end, inputs.args, info)
-        fired = jnp.concatenate([found.fired, flags, step.before.events.timers == t1]) & ends
+        if values is not None:
+            found = along.find(watch.aim, watch.left, values)
+        again, fired = found.again, jnp.concatenate([found.fired, now]) & ~found.again
         more, ended = jnp.zeros((), jnp.int32), jnp.array(False)
         for member in self.members:
             acts = jnp.any(member.of(fired))
@@ -183,16 +214,14 @@ class Events:
         result = jnp.where(full, Result.event_limit_reached, result).astype(jnp.int32)
         fired = fired & ~full
         ticks = watch.ticks + fired[fired.size - len(self.timers) :].astype(jnp.int32)
-        aim, happened = no_aim(len(self.directions), t1, step.end), watch.happened + jnp.where(full, 0, more)
-        new = Watch(aim, found.left, happened, ticks)
-        old = watch._replace(aim=jax.tree.map(lambda a, b: jnp.where(accepted, a, b), found.aim, watch.aim))
-        watch = jax.tree.map(lambda a, b: jnp.where(ends, a, b), new, old)
-        return Seen(found.again, fired, jnp.any(found.grazing), result, watch)
+        left = jnp.where(again, watch.left, found.left)
+        new = Watch(found.aim, left, watch.happened + jnp.where(full, 0, more), ticks)
+        return Seen(again, fired, jnp.any(found.grazing), result, new)
 
     def condition(self, inputs: Inputs, step: StepView, count: jax.Array, index: jax.Array) -> jax.Array:
         """One condition at the end of a step."""
         assert self.conditions is not None
-        along = Look(self.conditions, self.directions, inputs, step, count)
+        along = replace(self._along(inputs, step), count=count)
         return pick(along.at(jnp.ones_like(step.after.t), step.end), index)
 
     def inside(self, inputs: Inputs, before: State, step: Step) -> jax.Array:
@@ -218,7 +247,7 @@ class Events:
         that is the derivative of a step from the one to the other.
         """
         fired, t, ahead = step.made.fired, after.t, after.events
-        info = Look(_no_conditions, self.directions, inputs, step, step.made.watch.happened).info(jnp.ones_like(t))
+        info = self._along(inputs, step).info(jnp.ones_like(t))
         chain, changed = [after.y], ahead.changed
         for member in self.members:
             which, before = member.of(fired), (chain[-1], self.changed(inputs.args, changed))
@@ -351,16 +380,25 @@ class SaveEvents(RecorderDefaults):
     def record(
         self, moving: EventRows, fixed: jax.Array, step: StepView, inputs: Inputs
     ) -> tuple[EventRows, jax.Array]:
-        chain, real = step.chain, moving.which.dtype
-        for number, acts in self._acting(step):
-            row = EventRows(
-                step.after.t,
-                chain[number],
-                chain[number + 1],
-                jnp.asarray(number, real),
-                step.grazing.astype(real),
-            )
-            moving, fixed = write(moving, fixed, row, acts), fixed + acts.astype(fixed.dtype)
+        """A loop over the events that are logged, not taken where none acts: most steps write nothing."""
+        acting, chain, real = self._acting(step), step.chain, moving.which.dtype
+        if not acting:
+            return moving, fixed
+        numbers, acts = (jnp.stack([jnp.asarray(x) for x in each]) for each in zip(*acting, strict=True))
+        count = jnp.where(jnp.any(acts), len(acting), 0)
+
+        def more(_, at):
+            return at[1] < count
+
+        def one(moving, at):
+            (row, k), live = at, more(moving, at)
+            i, logged = read((numbers, acts), jnp.minimum(k, len(acting) - 1))
+            sides = read(chain, i), read(chain, i + 1)
+            values = EventRows(step.after.t, *sides, i.astype(real), step.grazing.astype(real))
+            logged &= live
+            return write(moving, row, values, logged), (row + logged.astype(row.dtype), k + live.astype(k.dtype))
+
+        moving, (fixed, _) = frozen_while(more, one, moving, (fixed, jnp.zeros_like(count)))
         return moving, fixed
 
     def _acting(self, step: StepView) -> list[tuple[int, jax.Array]]:

@@ -247,13 +247,15 @@ class Integration:
             new, chain, beyond = self.acted(inputs, settings, view, after)
             memory = self._memory(beyond, new.t, new.y, self.inputs_at(inputs, new).args)
             # t too comes out of the branch: what is written after t is known is written after the branch was read from
-            return new._replace(t=jnp.where(view.taken, new.t, 0), memory=memory), chain
+            between = None if chain is None else chain[1:-1]
+            return new._replace(t=jnp.where(view.taken, new.t, 0), memory=memory), between
 
         def as_it_is():
-            still = None if self.events is None else jnp.stack([after.y] * (len(self.events.members) + 1))
+            still = None if self.events is None else jnp.stack([after.y] * len(self.events.members))[1:]
             return after, still
 
-        return cond(view.taken & step.restart, begun_again, as_it_is)
+        new, between = cond(view.taken & step.restart, begun_again, as_it_is)
+        return new, None if between is None else jnp.concatenate([after.y[None], between, new.y[None]])
 
     def acted(self, inputs: Inputs, settings: Settings, view: StepView, after: State) -> tuple[State, Any, Any]:
         """The state at the end of a step once events have acted, with the memory it had; y before and after each; and
@@ -397,7 +399,7 @@ class Integration:
             spent = (before.t, outcome.tries(control.counts)), (after.t, outcome.tries(counts))
             result = self.watch(result, inputs, *spent, result != Result.running)
         keep = lambda new, old: jax.tree.map(lambda a, b: jnp.where(live, a, b), new, old)
-        dt, controller, watch = keep((dt, verdict.memory, watch), (made.dt, made.controller, made.watch))
+        dt, controller = keep((dt, verdict.memory), (made.dt, made.controller))
         return (after, held.records), LoopControl(dt, controller, counts, result, held.marks, watch)
 
     def _within(self, inputs: Inputs, judge: Callable) -> Callable:
@@ -418,7 +420,10 @@ class Integration:
         """
         made = view.made
         view = view._replace(coefficients=self.polynomial(inputs, view, step.dense, view.taken))
-        seen = self.events.look(*lax.stop_gradient((inputs, view)), verdict.accept)
+        fixed, known, dense = lax.stop_gradient((inputs, view, step.dense))
+        free = self.stepper.evaluations[2] == 0
+        once_more = lambda: self.polynomial(fixed, known, dense, view.taken) if free else known.coefficients
+        seen = self.events.look(fixed, known, view.taken, once_more)
         again = lambda new, old: jax.tree.map(lambda a, b: jnp.where(seen.again, a, b), new, old)
         dt, memory, cause = again(
             (made.dt, made.controller, Result.running), (verdict.dt, verdict.memory, verdict.cause)
