@@ -39,6 +39,7 @@ from jaxdiffeq.solution import Interpolant, Solution
 from jaxdiffeq.types import PyTree
 
 TIMES, CHOICE = 8, 9  # streams of the clocks
+ROUNDING = 1e-3  # by which a rate may exceed its bound, as the state that it is of may be off
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Whole(NamedTuple):
     """how often each clock has rung, jumps or proposals"""
     hazard: jax.Array
     level: jax.Array
-    """at which the next jump comes; of no use to thinning"""
+    """at which the next jump comes; to thinning, what the rates do not exceed until the next proposal, [jumps]"""
     jumps: jax.Array
     """how many have happened, []"""
     score: jax.Array
@@ -86,9 +87,10 @@ class Hazard(user.Event):
 @user.unchecked_tree
 @dataclass(frozen=True)
 class Proposal(user.NextTime):
-    """Where a jump may happen."""
+    """Where a jump may happen; proposed again where the user's events make another state, and with it other rates."""
 
     counts = False
+    follows = True
 
 
 @jax.tree_util.register_dataclass
@@ -151,7 +153,7 @@ def _seen(f: Callable) -> Callable:
 def _like_whole(tolerance: PyTree, clocks: _Clocks) -> PyTree:
     if jax.tree_util.all_leaves([tolerance]) and np.ndim(tolerance) == 0:
         return tolerance
-    rest = [jnp.full(x.shape, 1e-6, x.dtype) for x in clocks.start(None)[1:]]
+    rest = [jnp.full(x.shape, 1e-6, x.dtype) for x in clocks.start(clocks.y0)[1:]]
     return Whole(tolerance, *rest)
 
 
@@ -203,15 +205,16 @@ class _Clocks:
 
     def start(self, y0: PyTree) -> Whole:
         zero = jnp.zeros(self.count, self.dtype)
-        level = jnp.stack([self.exponential(self.words, zero[j], j) for j in range(self.count)])
-        hazard = zero[:0] if self.thins else zero
-        level = level[:0] if self.thins else level
+        if self.thins:
+            hazard, level = zero[:0], self.bounds(self.tspan[0], y0, self.base.args)
+        else:
+            hazard, level = zero, jnp.stack([self.exponential(self.words, zero[j], j) for j in range(self.count)])
         return Whole(y0, zero, hazard, level, jnp.zeros((), self.dtype), jnp.zeros((), self.dtype))
 
     def slope(self, dy: PyTree, t: Any, whole: Whole, given: Parameters) -> Whole:
         zero, hazard = jnp.zeros_like, jnp.zeros_like(whole.hazard)
         if not self.thins:
-            hazard = jnp.stack([jnp.maximum(self.rate(jump, t, whole.y, given), 0) for jump in self.jumps])
+            hazard = jnp.stack([jnp.maximum(self.rate(jump, t, whole.y, given.args), 0) for jump in self.jumps])
         return Whole(dy, zero(whole.rings), hazard, zero(whole.level), zero(whole.jumps), zero(whole.score))
 
     def problem(self) -> Any:
@@ -265,17 +268,16 @@ class _Clocks:
 
     # ---- what happens
 
-    def rate(self, jump: Any, t: Any, y: PyTree, given: Parameters) -> jax.Array:
-        value = jnp.asarray(errors.call(jump.rate, t, y, given.args))
+    def rate(self, jump: Any, t: Any, y: PyTree, args: PyTree) -> jax.Array:
+        value = jnp.asarray(errors.call(jump.rate, t, y, args))
         if value.shape != ():
             raise ValueError(f"`rate` must return one number, but returned the shape {value.shape}.")
         return value.astype(self.dtype)
 
-    def bound(self, jump: Any, t: Any, y: PyTree, given: Parameters) -> jax.Array:
-        """What the rate does not exceed until the next proposal."""
+    def bound(self, jump: Any, t: Any, y: PyTree, args: PyTree) -> jax.Array:
         if isinstance(jump, ConstantRateJump):
-            return self.rate(jump, t, y, given)
-        value = errors.call(jump.bound, t, y, given.args) if callable(jump.bound) else jump.bound
+            return self.rate(jump, t, y, args)
+        value = errors.call(jump.bound, t, y, args) if callable(jump.bound) else jump.bound
         return jnp.asarray(value).astype(self.dtype)
 
     def exponential(self, words: jax.Array, count: jax.Array, j: int) -> jax.Array:
@@ -320,27 +322,34 @@ class _Clocks:
 
     # ---- thinning
 
-    def bounds(self, t: Any, y: Whole, args: Parameters) -> jax.Array:
-        """Twice as high where decisions are scored: what is never refused says nothing of its probability."""
-        bounds = jnp.stack([self.bound(jump, t, y.y, args) for jump in self.jumps])
-        return 2 * jax.lax.stop_gradient(bounds) if self.scored else bounds
+    def bounds(self, t: Any, y: PyTree, args: PyTree) -> jax.Array:
+        """What the rates do not exceed until the next proposal; NaN where that is no bound. Shapes: [jumps]."""
+        bounds = jnp.stack([self.bound(jump, t, y, args) for jump in self.jumps])
+        return jnp.where((bounds >= 0) & (bounds < jnp.inf), bounds, jnp.nan)
+
+    def proposals(self, y: Whole) -> jax.Array:
+        """The rates of proposals, twice the bounds where decisions are scored: what is never refused says nothing of
+        its probability. Shapes: [jumps]."""
+        return 2 * jax.lax.stop_gradient(y.level) if self.scored else y.level
 
     def next_time(self, t: Any, y: Whole, args: Parameters) -> jax.Array:
-        total = self.bounds(t, y, args).sum()
+        total = self.proposals(y).sum()
         wait = self.exponential(args.words, y.rings[0], 0)
         some = total > 0
         return jnp.where(some, t + (wait / jnp.where(some, total, 1)).astype(t.dtype), jnp.inf)
 
-    def proposed(self, t: Any, y: Whole, args: Parameters) -> Whole:
+    def proposed(self, t: Any, y: Whole, args: Parameters, own: jax.Array) -> Whole:
+        """After a proposal, or, where its `own` time has not come, with another one to come."""
         draw = self.draw(args.words, y.rings[0], 0)
         u, v = draw.pair(CHOICE, self.dtype)
-        bounds = self.bounds(t, y, args)
+        bounds = self.proposals(y)
         sums = jnp.cumsum(jax.lax.stop_gradient(bounds))
         level = u * sums[-1]
-        taken, new, left = jnp.zeros((), bool), y.y, y.score
+        taken, new, left, good = jnp.zeros((), bool), y.y, y.score, jnp.ones((), bool)
         for j, jump in enumerate(self.jumps):
-            mine = (level < sums[j]) & (level >= (sums[j - 1] if j else 0))
-            rate = self.rate(jump, t, y.y, args)
+            mine = own & (level < sums[j]) & (level >= (sums[j - 1] if j else 0))
+            rate = y.level[j] if isinstance(jump, ConstantRateJump) else self.rate(jump, t, y.y, args.args)
+            good &= ~own | (rate <= y.level[j] * (1 + ROUNDING))
             chance = rate / jnp.where(bounds[j] > 0, bounds[j], 1)
             yes = mine & (v * jax.lax.stop_gradient(bounds[j]) <= jax.lax.stop_gradient(rate))
             after = self.affected(jump, t, y.y, args, draw.aside(np.uint32(j)))
@@ -349,7 +358,8 @@ class _Clocks:
             left = left + jnp.log(jnp.where(safe > 0, safe, 1))
             taken |= yes
         one = taken.astype(self.dtype)
-        return y._replace(y=new, rings=y.rings + 1, jumps=y.jumps + one, score=left)
+        bounds = jnp.where(good, self.bounds(t, new, args.args), jnp.nan)
+        return y._replace(y=new, rings=y.rings + 1, level=bounds, jumps=y.jumps + one, score=left)
 
     # ---- the user's events
 
