@@ -21,6 +21,7 @@ from jaxdiffeq import errors
 from jaxdiffeq import events as user
 from jaxdiffeq.frontend.options import DISCRETE, Options
 from jaxdiffeq.frontend.saveat import normalise
+from jaxdiffeq.jumps import jump_errors
 from jaxdiffeq.jumps.counters import Draw, SeldomDraw, words_of
 from jaxdiffeq.jumps.definitions import (
     Added,
@@ -33,6 +34,7 @@ from jaxdiffeq.jumps.definitions import (
 )
 from jaxdiffeq.jumps.refusals import refusing
 from jaxdiffeq.primitives.jax_internals import Tracer
+from jaxdiffeq.problems import noise_errors
 from jaxdiffeq.problems.definitions import DDEProblem, ODEProblem, SDEProblem, begun, is_function
 from jaxdiffeq.problems.ravel import at_least_float32, inexact_dtype, real_dtype
 from jaxdiffeq.solution import Interpolant, Solution
@@ -182,6 +184,7 @@ class _Clocks:
 
     def __init__(self, problem: JumpProblem, scored: bool):
         self.base, self.scored = problem.base, scored
+        noise_errors.key_data(problem.key)
         self.words, self.noise_key = words_of(problem.key), problem.key
         base = problem.base
         self.y0, *self.tspan = begun(base.y0, base.tspan, base.args)
@@ -206,7 +209,7 @@ class _Clocks:
     def start(self, y0: PyTree) -> Whole:
         zero = jnp.zeros(self.count, self.dtype)
         if self.thins:
-            hazard, level = zero[:0], self.bounds(self.tspan[0], y0, self.base.args)
+            hazard, level = zero[:0], errors.out_of_user_code(self.first_bounds, y0)
         else:
             hazard, level = zero, jnp.stack([self.exponential(self.words, zero[j], j) for j in range(self.count)])
         return Whole(y0, zero, hazard, level, jnp.zeros((), self.dtype), jnp.zeros((), self.dtype))
@@ -269,16 +272,13 @@ class _Clocks:
     # ---- what happens
 
     def rate(self, jump: Any, t: Any, y: PyTree, args: PyTree) -> jax.Array:
-        value = jnp.asarray(errors.call(jump.rate, t, y, args))
-        if value.shape != ():
-            raise ValueError(f"`rate` must return one number, but returned the shape {value.shape}.")
-        return value.astype(self.dtype)
+        return jump_errors.one_rate(errors.call(jump.rate, t, y, args)).astype(self.dtype)
 
     def bound(self, jump: Any, t: Any, y: PyTree, args: PyTree) -> jax.Array:
         if isinstance(jump, ConstantRateJump):
             return self.rate(jump, t, y, args)
         value = errors.call(jump.bound, t, y, args) if callable(jump.bound) else jump.bound
-        return jnp.asarray(value).astype(self.dtype)
+        return jump_errors.one_rate(value, "`bound`").astype(self.dtype)
 
     def exponential(self, words: jax.Array, count: jax.Array, j: int) -> jax.Array:
         return self.draw(words, count, j).exponential(TIMES, self.dtype)
@@ -313,14 +313,27 @@ class _Clocks:
 
     def affected(self, jump: Any, t: Any, y: PyTree, given: Parameters, draw: Draw) -> PyTree:
         if isinstance(jump.affect, Added):
-            return y + jnp.asarray(jump.affect.numbers, y.dtype)
+            added = np.asarray(jump.affect.numbers)
+            jump_errors.like_state(added, y, "be what is added to y, like y0")
+            return y + jnp.asarray(added, y.dtype)
         if not callable(jump.affect):
+            jump_errors.like_state(jump.affect, y, "be what is added to y, like y0")
             return jax.tree.map(lambda x, more: x + more, y, jump.affect)
         more = (draw.key(),) if takes_key(jump.affect) else ()
         new = jax.tree.map(jnp.asarray, errors.call(jump.affect, t, y, given.args, *more))
+        jump_errors.like_state(new, y, "return a state like y0")
         return jax.tree.map(lambda a, b: a.astype(jnp.asarray(b).dtype), new, y)
 
     # ---- thinning
+
+    def first_bounds(self, y0: PyTree) -> jax.Array:
+        t0, args = self.tspan[0], self.base.args
+        for jump in self.jumps:
+            if isinstance(jump, ConstantRateJump):
+                jump_errors.constant(lambda t, y, jump=jump: self.rate(jump, t, y, args), jnp.asarray(t0, float), y0)
+        bounds = jnp.stack([self.bound(jump, t0, y0, args) for jump in self.jumps])
+        jump_errors.first_rates(bounds, t0)
+        return self.bounds(t0, y0, args)
 
     def bounds(self, t: Any, y: PyTree, args: PyTree) -> jax.Array:
         """What the rates do not exceed until the next proposal; NaN where that is no bound. Shapes: [jumps]."""

@@ -15,15 +15,17 @@ from jaxdiffeq import clock, errors
 from jaxdiffeq.frontend.options import Options, recommended
 from jaxdiffeq.frontend.saveat import Keep, normalise, sorted_times, times
 from jaxdiffeq.gradients.reverse import ReverseAD
+from jaxdiffeq.jumps import jump_errors
 from jaxdiffeq.jumps.channels import channels_of
 from jaxdiffeq.jumps.counters import words_of
-from jaxdiffeq.jumps.definitions import JumpProblem, MassActionJumps
+from jaxdiffeq.jumps.definitions import ConstantRateJump, JumpProblem, MassActionJumps
 from jaxdiffeq.jumps.exact import RSSA, SSA, NextReaction
 from jaxdiffeq.jumps.refusals import refusing
 from jaxdiffeq.jumps.walk import Walk, Walker
 from jaxdiffeq.methods.choice import Recommendation
 from jaxdiffeq.primitives.jax_internals import plain_path
 from jaxdiffeq.primitives.lanes import one_by_one
+from jaxdiffeq.problems import noise_errors
 from jaxdiffeq.problems.definitions import begun
 from jaxdiffeq.problems.ravel import Ravel, Split, as_array, close, hashable, real_dtype, split, time_dtype
 from jaxdiffeq.problems.reached import reached
@@ -82,6 +84,9 @@ def prepare(problem: JumpProblem, options: Options) -> tuple[JumpPlan, JumpArray
     x0, t0, t1 = begun(base.x0, base.tspan, base.args)
     errors.state(x0)
     ravel = Ravel.of(x0)
+    for jump in problem.jumps:
+        if isinstance(jump, ConstantRateJump):
+            errors.out_of_user_code(_constant, jump, x0, t0, base.args)
     if jnp.issubdtype(ravel.dtype, jnp.complexfloating):
         raise TypeError(f"x0 of a DiscreteProblem must be real, but is {ravel.dtype}.")
     dtype = time_dtype(ravel.dtype, (t0, t1))
@@ -104,8 +109,14 @@ def prepare(problem: JumpProblem, options: Options) -> tuple[JumpPlan, JumpArray
     state = [as_array(x, d) for x, d in zip(jax.tree.leaves(x0), ravel.dtypes, strict=True)]
     found = reached((*parts.static, keep.fn))
     plan = JumpPlan(parts, ravel, method, keep, options.dense, most, found, plain_path())
+    noise_errors.key_data(problem.key)
     words = words_of(problem.key)
     return plan, JumpArrays(leaves, state, t0, t1, ts, words, as_array(most, np.int32))
+
+
+def _constant(jump: ConstantRateJump, x0: PyTree, t0: Any, args: PyTree) -> None:
+    rate = lambda t, x: jump_errors.one_rate(errors.call(jump.rate, t, x, args))
+    jump_errors.constant(rate, jnp.asarray(t0, float), jax.tree.map(lambda x: jnp.asarray(x, float), x0))
 
 
 def _serves(options: Options) -> None:

@@ -26,17 +26,18 @@ def forwards(t0: Any, t1: Any) -> None:
 def key_data(key: Any) -> tuple[str, Any]:
     """The name of a key's generator, and its data."""
     if key is None:
-        raise ValueError(f"a problem with noise needs a key: {KEY}.")
+        raise ValueError(f"a problem with noise or jumps needs a key: {KEY}.")
     if isinstance(key, int) or not hasattr(key, "dtype"):
         raise TypeError(f"`key` must be a key of jax.random, but is {key!r}: {KEY}.")
     typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    if not typed and (key.dtype != np.uint32 or key.ndim != 1):
+    words = () if typed else jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0))).shape
+    if not typed and (key.dtype != np.uint32 or key.shape[-1:] != words):
         wrong = f"an array of {key.dtype} with shape {key.shape}"
         raise TypeError(f"`key` must be one key of jax.random, but is {wrong}: {KEY}.")
-    if typed and key.ndim:
+    if key.ndim != len(words):
         raise TypeError(
-            f"`key` must be one key, but is an array of keys with shape {key.shape}. For an ensemble write "
-            "jax.vmap(lambda key: solve(problem, key=key).ys)(keys)."
+            f"`key` must be one key, but is an array of keys with shape {key.shape[: key.ndim - len(words)]}. For an "
+            "ensemble write jax.vmap(lambda key: solve(problem, key=key).ys)(keys)."
         )
     return data_of(key)
 
