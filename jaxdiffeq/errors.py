@@ -192,8 +192,8 @@ def one_for_the_other(given: PyTree, y0: PyTree, f: str = "f", name: str = "y0")
         return f" `{name}` is an array and {f} returned a {names[0]}: write `return jnp.stack([{parts}])` in {f}.{same}"
     if jax.tree_util.all_leaves([given]) and flat[1]:
         return (
-            f" `{name}` is a {names[1]} of {sizes[1]} and {f} returned an array: give {name}=jnp.array([...]), or return a "
-            f"{names[1]} of {sizes[1]}."
+            f" `{name}` is a {names[1]} of {sizes[1]} and {f} returned an array: give {name}=jnp.array([...]), or "
+            f"return a {names[1]} of {sizes[1]}."
         )
     if given is None or y0 is None:
         return f" Does {f} end with a `return`?"
@@ -441,6 +441,8 @@ def method(stepper: Any, names: Sequence[str] = ()) -> None:
     hint = habits.replacement(stepper, habits.METHODS, names)
     if hint or isinstance(stepper, type) or not (hasattr(stepper, "step") and hasattr(stepper, "init")):
         hint = hint or call_it(stepper)
+        if hasattr(stepper, "exact"):
+            hint = " That is one for a JumpProblem over a DiscreteProblem, where nothing moves between the jumps."
         raise TypeError(f"`method` must be a method such as Tsit5(), but is {stepper!r}.{hint}")
 
 

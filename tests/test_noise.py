@@ -62,6 +62,17 @@ def test_gradients_take_the_same_path_again():
     np.testing.assert_allclose(hessian, hessian.T, rtol=1e-10)
 
 
+@pytest.mark.filterwarnings("error")
+def test_second_derivatives_over_lanes_of_keys():
+    """Outside of `jit`: what does not depend on the key, as the time at the end, is the same in all lanes; what its
+    derivative is, JAX cannot know."""
+    keys = jax.random.split(KEY, 3)
+    mean = lambda mu: jnp.mean(jax.vmap(lambda key: ends(key, ARGS.at[0].set(mu)))(keys))
+    slope = jax.grad(mean)
+    bent, h = jax.jvp(slope, (0.5,), (1.0,))[1], 1e-5
+    np.testing.assert_allclose(bent, (slope(0.5 + h) - slope(0.5 - h)) / (2 * h), rtol=1e-7)
+
+
 @functools.partial(jax.jit, static_argnames=("tree", "n"))
 def along(key, tree, n, tol=1e-2):
     how: dict[str, Any] = {"controller": jde.FixedSteps(n), "brownian": "tree"} if n else {"rtol": tol, "atol": tol}
@@ -196,6 +207,14 @@ def drift(t, y, args):
         ({}, jde.Tsit5(), "has no place for noise"),
         ({"brownian": 3}, EULER, "a function t ↦ W"),
         ({"brownian": "virtual"}, EULER, "'counter', 'tree'"),
+        ({"brownian": lambda t0, t1: 0.0}, EULER, r"must take 1 arguments, brownian\(t\)"),
+        ({"key": jnp.zeros(3, jnp.uint32)}, EULER, r"an array of uint32 with shape \(3,\)"),
+        ({"noise": np.ones(2)}, EULER, "`noise` must be one of"),
+        ({"diffusion": lambda t, y, a: [y[0], y[1]]}, EULER, r"write `return jnp.stack\(\[d0, d1\]\)` in diffusion"),
+        ({"diffusion": lambda t, y, a: None}, EULER, "Does diffusion end with a `return`"),
+        ({"diffusion": lambda t, y, a: 0.1}, EULER, "jnp.full_like"),
+        ({"diffusion": lambda t, y, a: y.astype(complex)}, EULER, "Give a complex `y0`"),
+        ({}, "euler", r"Take EulerMaruyama\(\)"),
     ],
 )
 def test_what_is_refused(given, method, message):
@@ -209,6 +228,11 @@ def test_what_else_is_refused():
         jde.solve(jde.ODEProblem(drift, 1.0, (0.0, 1.0)), EULER, controller=EQUAL)
     with pytest.raises(ValueError, match="FixedSteps"):
         jde.solve(GBM, jde.SOSRI(), brownian="counter")
+    with pytest.raises(ValueError, match=r"such as SOSRI\(\)"):
+        jde.solve(GBM, EULER)
+    many = jax.vmap(lambda key: jde.solve(GBM, EULER, key=key, controller=EQUAL, saveat=END))(jax.random.split(KEY))
+    with pytest.raises(ValueError, match=r"jax.vmap\(lambda sol: sol.brownian\(t\)\)"):
+        many.brownian(0.5)
     with pytest.raises(ValueError, match="there is no Brownian path"):
         jde.solve(jde.ODEProblem(drift, 1.0, (0.0, 1.0))).brownian(0.5)
     roots = jde.SDEProblem(drift, lambda t, y, a: jnp.sqrt(y), jnp.array(0.01), (0.0, 5.0), key=KEY)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -21,7 +22,6 @@ from jaxdiffeq import errors
 from jaxdiffeq import events as user
 from jaxdiffeq.frontend.options import DISCRETE, Options
 from jaxdiffeq.frontend.saveat import normalise
-from jaxdiffeq.jumps import jump_errors
 from jaxdiffeq.jumps.counters import Draw, SeldomDraw, words_of
 from jaxdiffeq.jumps.definitions import (
     Added,
@@ -32,6 +32,7 @@ from jaxdiffeq.jumps.definitions import (
     moving,
     takes_key,
 )
+from jaxdiffeq.jumps.jump_errors import constant_in_time, first_rates, forwards, like_state, one_rate
 from jaxdiffeq.jumps.refusals import refusing
 from jaxdiffeq.primitives.jax_internals import Tracer
 from jaxdiffeq.problems import noise_errors
@@ -179,6 +180,27 @@ def _lowered(solution: Solution, refuses: bool, keep: bool) -> Solution:
     return refusing(NOT_PATHWISE, lambda solution: solution, lower) if refuses and traced else lower
 
 
+BAD_RATE = (
+    "the rate of a jump exceeds its bound there, or one of both is negative, infinite or not a number. Give a `bound` "
+    "that holds until the next proposal. The solution up to there is in this error's `solution`; `throw=False` returns "
+    "it with its result code."
+)
+
+
+def or_failure(run: Callable[[], Solution], lower: Callable[[Solution], Solution]) -> Solution:
+    """lower(run()); an error that it raises is one of the state alone too."""
+    try:
+        return lower(run())
+    except errors.SolveError as error:
+        found = error
+    failed = found.solution
+    message = str(found).replace("y0.y", "y0")
+    message = re.sub(r"y0\.hazard\[(\d+)\]", r"∫rate dt of jump \1", message)
+    if np.any(np.isnan(failed.y_end.level)):
+        message = f"the solve stopped with nonfinite at t = {float(failed.t_end):.9g}: {BAD_RATE}"
+    raise type(found)(message, lower(failed))
+
+
 class _Clocks:
     """The jumps of a problem, each a clock; or one clock for all, if times are proposed."""
 
@@ -188,6 +210,7 @@ class _Clocks:
         self.words, self.noise_key = words_of(problem.key), problem.key
         base = problem.base
         self.y0, *self.tspan = begun(base.y0, base.tspan, base.args)
+        forwards(*self.tspan)
         errors.state(self.y0)
         self.jumps = [part for jump in problem.jumps for part in _single(jump, self.y0)]
         self.thins = all(isinstance(jump, ConstantRateJump) or jump.bound is not None for jump in self.jumps)
@@ -212,6 +235,8 @@ class _Clocks:
             hazard, level = zero[:0], errors.out_of_user_code(self.first_bounds, y0)
         else:
             hazard, level = zero, jnp.stack([self.exponential(self.words, zero[j], j) for j in range(self.count)])
+        if not errors.all_concrete(self.tspan):
+            level = jnp.where(self.tspan[0] <= self.tspan[1], level, jnp.nan)  # jumps go forwards in time
         return Whole(y0, zero, hazard, level, jnp.zeros((), self.dtype), jnp.zeros((), self.dtype))
 
     def slope(self, dy: PyTree, t: Any, whole: Whole, given: Parameters) -> Whole:
@@ -272,13 +297,13 @@ class _Clocks:
     # ---- what happens
 
     def rate(self, jump: Any, t: Any, y: PyTree, args: PyTree) -> jax.Array:
-        return jump_errors.one_rate(errors.call(jump.rate, t, y, args)).astype(self.dtype)
+        return one_rate(errors.call(jump.rate, t, y, args)).astype(self.dtype)
 
     def bound(self, jump: Any, t: Any, y: PyTree, args: PyTree) -> jax.Array:
         if isinstance(jump, ConstantRateJump):
             return self.rate(jump, t, y, args)
         value = errors.call(jump.bound, t, y, args) if callable(jump.bound) else jump.bound
-        return jump_errors.one_rate(value, "`bound`").astype(self.dtype)
+        return one_rate(value, "`bound`").astype(self.dtype)
 
     def exponential(self, words: jax.Array, count: jax.Array, j: int) -> jax.Array:
         return self.draw(words, count, j).exponential(TIMES, self.dtype)
@@ -314,14 +339,14 @@ class _Clocks:
     def affected(self, jump: Any, t: Any, y: PyTree, given: Parameters, draw: Draw) -> PyTree:
         if isinstance(jump.affect, Added):
             added = np.asarray(jump.affect.numbers)
-            jump_errors.like_state(added, y, "be what is added to y, like y0")
+            like_state(added, y, "be what is added to y, like y0")
             return y + jnp.asarray(added, y.dtype)
         if not callable(jump.affect):
-            jump_errors.like_state(jump.affect, y, "be what is added to y, like y0")
+            like_state(jump.affect, y, "be what is added to y, like y0")
             return jax.tree.map(lambda x, more: x + more, y, jump.affect)
         more = (draw.key(),) if takes_key(jump.affect) else ()
         new = jax.tree.map(jnp.asarray, errors.call(jump.affect, t, y, given.args, *more))
-        jump_errors.like_state(new, y, "return a state like y0")
+        like_state(new, y, "return a state like y0")
         return jax.tree.map(lambda a, b: a.astype(jnp.asarray(b).dtype), new, y)
 
     # ---- thinning
@@ -330,9 +355,9 @@ class _Clocks:
         t0, args = self.tspan[0], self.base.args
         for jump in self.jumps:
             if isinstance(jump, ConstantRateJump):
-                jump_errors.constant(lambda t, y, jump=jump: self.rate(jump, t, y, args), jnp.asarray(t0, float), y0)
+                constant_in_time(lambda t, y, jump=jump: self.rate(jump, t, y, args), jnp.asarray(t0, float), y0)
         bounds = jnp.stack([self.bound(jump, t0, y0, args) for jump in self.jumps])
-        jump_errors.first_rates(bounds, t0)
+        first_rates(bounds, t0)
         return self.bounds(t0, y0, args)
 
     def bounds(self, t: Any, y: PyTree, args: PyTree) -> jax.Array:

@@ -39,7 +39,7 @@ def like_state(new: PyTree, like: PyTree, wanted: str) -> None:
     )
 
 
-def constant(rate: Callable, t: Any, x: Any) -> None:
+def constant_in_time(rate: Callable, t: Any, x: Any) -> None:
     """The rate (t, x) ↦ number of a `ConstantRateJump` does not ask for the time."""
     closed = jax.make_jaxpr(rate)(t, x)
     if 0 in dependencies(closed.jaxpr)[0]:
@@ -47,6 +47,11 @@ def constant(rate: Callable, t: Any, x: Any) -> None:
             "the rate of a ConstantRateJump does not change between jumps, but this one computes with t. Give "
             "VariableRateJump(rate, affect), and, for speed, a `bound` that the rate does not exceed."
         )
+
+
+def forwards(t0: Any, t1: Any) -> None:
+    if errors.all_concrete((t0, t1)) and t1 < t0:
+        raise ValueError(f"Jumps go forwards in time, but the span is from {t0} to {t1}.")
 
 
 def first_rates(values: Any, t0: Any) -> None:
@@ -71,7 +76,7 @@ def worst_rate(rates: Any, lines: Sequence[str]) -> str:
 # -------------------- networks ----------------------------------------------------------------------------------------
 
 
-def reactions(given: Any) -> list[tuple[str, Any]]:
+def pairs_of(given: Any) -> list[tuple[str, Any]]:
     """Pairs of a line and a rate."""
     pairs = list(given.items()) if isinstance(given, dict) else given
     if isinstance(pairs, str) or not isinstance(pairs, Sequence):

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiffeq import errors, habits
-from jaxdiffeq.jumps import jump_errors
 from jaxdiffeq.jumps.definitions import ConstantRateJump, DiscreteProblem, JumpProblem, MassActionJumps, Rows
+from jaxdiffeq.jumps.jump_errors import numbers_of, one_constant, pairs_of
 from jaxdiffeq.problems import definitions
 from jaxdiffeq.problems.definitions import ODEProblem
 from jaxdiffeq.types import PyTree
@@ -44,7 +44,7 @@ class ReactionNetwork(eqx.Module):
 
     def __init__(self, reactions: Sequence[tuple[str, Any]], species: Sequence[str] | None = None):
         sides, rates = [], []
-        for line, rate in jump_errors.reactions(reactions):
+        for line, rate in pairs_of(reactions):
             for left, right, k in _read(line, rate):
                 sides.append((left, right))
                 rates.append(k)
@@ -124,7 +124,7 @@ class ReactionNetwork(eqx.Module):
         if isinstance(x0, Mapping) or callable(x0):
             return self.state(x0) if isinstance(x0, Mapping) else x0
         x0 = jnp.asarray(x0)
-        jump_errors.numbers_of(x0, self.species)
+        numbers_of(x0, self.species)
         return x0
 
     @property
@@ -158,12 +158,12 @@ def _read(line: str, rate: Any) -> list[tuple[dict[str, int], dict[str, int], An
         raise ValueError(f"A reaction reads like 'S + E -> C' or 'S + E <-> C', but is {line!r}.")
     left, right = (_side(part, line) for part in parts)
     if not any(arrow in line for arrow in BOTH_WAYS):
-        jump_errors.one_constant(rate, line)
+        one_constant(rate, line)
         return [(left, right, rate)]
     if not isinstance(rate, list | tuple) or len(rate) != 2:
         raise ValueError(f"{line!r} goes both ways and takes two rates, forwards and backwards, but has {rate!r}.")
     for one in rate:
-        jump_errors.one_constant(one, line)
+        one_constant(one, line)
     return [(left, right, rate[0]), (right, left, rate[1])]
 
 

@@ -47,6 +47,14 @@ def has_path(solution: Any) -> None:
         _refuse("there is no Brownian path: this is the solution of an equation without noise.")
 
 
+def one_path(t_end: Any) -> None:
+    if np.ndim(t_end):
+        _refuse(
+            f"this is an ensemble of solutions, {np.shape(t_end)}, with a path each. Write "
+            "jax.vmap(lambda sol: sol.brownian(t))(sols)."
+        )
+
+
 def counter() -> NoReturn:
     _refuse(
         'brownian="counter" draws by the number of the step, which is one path only where every step has the same size '
@@ -86,9 +94,15 @@ def diffusion(given: PyTree, y: PyTree, name: str) -> Kind:
     """The kind of noise, of which the shape of the diffusion is a part; that has to go with its name."""
     of_y = [(errors.path_of(path), np.shape(x)) for path, x in jax.tree_util.tree_leaves_with_path(y)]
     if jax.tree.structure(given) != jax.tree.structure(y):
-        _refuse(
-            f"diffusion must return a pytree like y, {jax.tree.structure(y)}, but returned {jax.tree.structure(given)}."
-        )
+        cure = errors.one_for_the_other(given, y, "diffusion")
+        came = jax.tree.structure(given)
+        raise TypeError(f"diffusion must return a pytree like y, {jax.tree.structure(y)}, but returned {came}.{cure}")
+    for (path, x), b in zip(jax.tree_util.tree_leaves_with_path(y), jax.tree.leaves(given), strict=True):
+        if jnp.iscomplexobj(b) and not jnp.iscomplexobj(x):
+            raise TypeError(
+                f"diffusion returned complex numbers for `{errors.path_of(path)}`, which is {x.dtype}. Give a complex "
+                "`y0`, for instance y0 + 0j."
+            )
     shapes = [np.shape(x) for x in jax.tree.leaves(given)]
     alike = shapes == [shape for _, shape in of_y]
     longer = all(len(s) == len(shape) + 1 and s[:-1] == shape for s, (_, shape) in zip(shapes, of_y, strict=True))
@@ -107,6 +121,8 @@ def diffusion(given: PyTree, y: PyTree, name: str) -> Kind:
     )
     cure = ' Give noise="general".' if longer and name in ("diagonal", "scalar") else ""
     cure = ' Give noise="diagonal", or noise="scalar".' if alike and not cure else cure
+    same = len(shapes) == 1 and shapes[0] == () and not longer and name in ("diagonal", "scalar", "additive")
+    cure = " For one number everywhere write jnp.full_like(y, number)." if same else cure
     _refuse(f'with noise="{name}" diffusion must return {wanted} but returned {came}.{cure}')
 
 
