@@ -135,6 +135,28 @@ def test_paths_of_the_users():
     np.testing.assert_allclose(jax.grad(lambda w: run(w)[0])(rows), jnp.ones((10, 1)) * jnp.array([[1.0, 0.0]]))
 
 
+def test_backwards_in_time():
+    """An equation of Itô's is that in s = t₀ − t, whose drift is −a; one of Stratonovich's follows its path."""
+    a, b = lambda t, y, p: jnp.sin(t) - p * y, lambda t, y, p: (0.3 + t) * y
+    back = jde.SDEProblem(a, b, jnp.array([1.0, 2.0]), (1.0, 0.0), 2.0, key=KEY)
+    there = back.replace(drift=lambda s, y, p: -a(1 - s, y, p), diffusion=lambda s, y, p: b(1 - s, y, p))
+    sol = jde.solve(back, EULER, controller=EQUAL, saveat=[0.9, 0.51, 0.0])
+    mirrored = jde.solve(there, EULER, controller=EQUAL, tspan=(0.0, 1.0), saveat=[0.1, 0.49, 1.0])
+    np.testing.assert_allclose(sol.ys, mirrored.ys, rtol=1e-12)
+    np.testing.assert_allclose(sol.brownian(sol.ts), mirrored.brownian(mirrored.ts), rtol=1e-12)
+    smooth = GBM.replace(tspan=(1.0, 0.0), interpretation="stratonovich")
+    sol = jde.solve(smooth, jde.StochasticHeun(), rtol=1e-3, atol=1e-3, saveat=[0.9, 0.51, 0.0])
+    w = sol.brownian(sol.ts)
+    right = jnp.exp(ARGS[0] * (sol.ts[:, None] - 1) + ARGS[1] * w) * jnp.array([[1.0, 2.0]])
+    np.testing.assert_allclose(sol.ys, right, rtol=2e-2)
+
+
+def test_a_span_that_turns_out_to_go_backwards():
+    end = lambda t0, t1: jde.solve(GBM, jde.SOSRI(), controller=EQUAL, tspan=(t0, t1), saveat=END, throw=False).result
+    assert jax.jit(end)(0.0, 1.0) == jde.Result.success
+    assert jax.jit(end)(1.0, 0.0) == jde.Result.nonfinite
+
+
 def test_delays_with_noise():
     """y(t) by the recursion written out, on steps that divide the lag; and its derivatives."""
     n, lag = 32, 8
@@ -197,7 +219,7 @@ def drift(t, y, args):
         ({"key": None}, EULER, "needs a key"),
         ({"key": 0}, EULER, "must be a key of jax.random"),
         ({"key": jax.random.split(KEY)}, EULER, "jax.vmap"),
-        ({"tspan": (1.0, 0.0)}, EULER, "forwards in time"),
+        ({"tspan": (1.0, 0.0)}, jde.SRIW1(), r"forwards in time.* Backwards go EulerMaruyama\(\)"),
         ({"diffusion": lambda t, y, a: jnp.eye(2)}, EULER, r"\(2, 2\) for a state of \(2,\)\. Give noise=\"general\""),
         ({"noise": "general"}, EULER, 'Give noise="diagonal"'),
         ({"noise": "additive"}, EULER, "does not depend on y"),

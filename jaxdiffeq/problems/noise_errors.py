@@ -16,10 +16,12 @@ from jaxdiffeq.types import PyTree
 KEY = "give one as `key=`, in the problem or in solve(problem, key=jax.random.key(0))"
 
 
-def forwards(t0: Any, t1: Any) -> None:
+def forwards(stepper: Any, t0: Any, t1: Any) -> None:
     if errors.all_concrete((t0, t1)) and t1 < t0:
         raise ValueError(
-            f"an equation with noise goes forwards in time, but tspan is ({float(t0):g}, {float(t1):g}). Give t0 < t1."
+            f"{stepper} goes forwards in time, but tspan is ({float(t0):g}, {float(t1):g}). Backwards go "
+            "EulerMaruyama() for an equation of Itô's, StochasticHeun() for one of Stratonovich's, with no drift "
+            "converted; or write the equation in s = t0 - t, with −drift."
         )
 
 
