@@ -474,7 +474,9 @@ def saved_at(given: Any, name: str = "saveat") -> None:
 
 def controlled(stepper: Any, controller: Any, first_step: Any) -> None:
     """Whether a method has the estimate of its error that a controller needs."""
-    other = "SOSRI()" if stepper.takes_noise else "Tsit5()"
+    other = "Tsit5()"
+    if stepper.takes_noise:
+        other = "ALIGN()" if stepper.takes_langevin else "SOSRI()"
     if controller.needs_error and stepper.error_order is None:
         given = ", which needs one" if first_step is None else ""
         raise ValueError(

@@ -33,7 +33,7 @@ _JAC = "the Jacobian is `jac=` of the problem, a function (t, y, args) ↦ ∂f/
 _PATTERN = (
     "the pattern of the Jacobian is `jac_structure=` of the problem: Sparse.of(pattern), Banded(l, u), Detected()"
 )
-_MASS = "the mass matrix is `mass_matrix=` of the problem"
+_MASS = "the mass matrix is `mass_matrix=` of the problem, and `inverse_mass=` of a LangevinProblem one over the mass"
 _GRADIENT = "the gradient strategy is `gradient=` here, such as gradient=ReverseAD()"
 _SAVE = "what is saved is `saveat=` here: saveat=SaveAt(steps=True, t0=True, t1=True), say"
 _EVENTS = "events are `events=` here, such as events=[Event(condition, affect)]"
@@ -41,6 +41,7 @@ _PROGRESS = "a progress bar is progress=True here"
 _THROW = "whether a failure raises is `throw=` here"
 _ORDER = "the highest order belongs to the method: BDF(max_order=...) or Adams(max_order=...)"
 _CONTROL = "gains and limits belong to the controller: PIDController(safety=, factor_min=, factor_max=)"
+_HEAT = "a LangevinProblem has the force −∇U/kT and inverse_mass=kT/m, so that a temperature is in both"
 
 _KEY = (
     "the key of what is random is `key=` here, in an SDEProblem or a JumpProblem, or in "
@@ -68,6 +69,9 @@ OPTIONS = {
     **dict.fromkeys(("t_span", "t0", "t1", "tf", "tfinal", "time_span", "timespan"), _SPAN),
     **dict.fromkeys(("alg", "algorithm", "solver", "integrator", "stepper"), _METHOD),
     **dict.fromkeys(("stepsize_controller", "step_size_controller"), _CONTROLLER),
+    **dict.fromkeys(("temperature", "kT", "kB", "kbT", "beta"), _HEAT),
+    "gamma": f"it is `friction=` of a LangevinProblem here; {_CONTROL}",
+    "damping": "it is `friction=` of a LangevinProblem here",
     "adaptive": "steps of one size are controller=FixedSteps(n) or FixedSteps(dt=...) here; else they are adaptive",
     **dict.fromkeys(("n_steps", "num_steps", "steps", "nt", "Nt", "N", "n"), _EQUAL),
     **dict.fromkeys(("trajectories", "number_of_trajectories", "n_paths", "num_paths", "n_samples"), _ENSEMBLE),
@@ -97,9 +101,7 @@ OPTIONS = {
     **dict.fromkeys(("progress_meter", "progress_bar", "verbose", "printmessg"), _PROGRESS),
     **dict.fromkeys(("raise_on_failure", "full_output"), _THROW),
     **dict.fromkeys(("max_order", "mxordn", "mxords"), _ORDER),
-    **dict.fromkeys(
-        ("safety", "qmin", "qmax", "gamma", "pcoeff", "icoeff", "dcoeff", "beta1", "beta2", "ifactor"), _CONTROL
-    ),
+    **dict.fromkeys(("safety", "qmin", "qmax", "pcoeff", "icoeff", "dcoeff", "beta1", "beta2", "ifactor"), _CONTROL),
     "dense_output": "it is `dense=True` here",
     "vectorized": "there is no such option: use jax.vmap over solve",
     "ensemblealg": "there is no such option: use jax.vmap over solve",

@@ -252,6 +252,14 @@ def test_what_else_is_refused():
         jde.solve(GBM, jde.SOSRI(), brownian="counter")
     with pytest.raises(ValueError, match=r"such as SOSRI\(\)"):
         jde.solve(GBM, EULER)
+    rest = {"x0": 1.0, "v0": 0.0, "tspan": (0.0, 1.0), "key": KEY}
+    still = lambda **other: jde.LangevinProblem(drift, **{**rest, **other})
+    with pytest.raises(ValueError, match=r"such as ALIGN\(\)"):
+        jde.solve(still(), jde.UBU())
+    with pytest.raises(TypeError, match=r"`friction=` of a LangevinProblem"):
+        still(gamma=1.0)
+    with pytest.raises(TypeError, match="`x0` of a LangevinProblem must be an array"):
+        still(x0={"a": 1.0})
     many = jax.vmap(lambda key: jde.solve(GBM, EULER, key=key, controller=EQUAL, saveat=END))(jax.random.split(KEY))
     with pytest.raises(ValueError, match=r"jax.vmap\(lambda sol: sol.brownian\(t\)\)"):
         many.brownian(0.5)

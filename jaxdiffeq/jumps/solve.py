@@ -110,6 +110,8 @@ def prepare(problem: JumpProblem, options: Options) -> tuple[JumpPlan, JumpArray
         most = MAX_KEPT if keep.steps or options.dense else MAX_EVENTS
     errors.positive_integer(most, "max_steps")
     state = [as_array(x, d) for x, d in zip(jax.tree.leaves(x0), ravel.dtypes, strict=True)]
+    if not errors.all_concrete((t0, t1)):
+        state = [jnp.where(jnp.asarray(t0 <= t1), x, jnp.nan) for x in state]  # jumps go forwards in time
     found = reached((*parts.static, keep.fn))
     plan = JumpPlan(parts, ravel, method, keep, options.dense, most, found, plain_path())
     noise_errors.key_data(problem.key)

@@ -153,6 +153,11 @@ def test_a_span_may_end_at_zero():
     assert early.ys[0] == 0 and early.ys[1] == jde.solve(PROBLEM, saveat=[2.0]).ys[0]
 
 
+def test_a_span_that_turns_out_to_go_backwards():
+    result = jax.jit(lambda t1: jde.solve(PROBLEM, tspan=(0.0, t1), saveat=jde.SaveAt(t1=True), throw=False).result)
+    assert result(1.0) == jde.Result.success and result(-1.0) == jde.Result.nonfinite
+
+
 def test_failures_are_values():
     sol = jde.solve(PROBLEM, saveat=TIMES, max_steps=15, throw=False)
     assert sol.status == "max_steps_reached" and int(sol.stats.steps) == 15
