@@ -160,7 +160,11 @@ class EulerMaruyamaStepper(StochasticDefaults):
     strong_orders: ClassVar[Any] = ADDITIVE
     weak_order: ClassVar[Any] = 1
     evaluations: ClassVar[tuple[int, int, int]] = (0, 1, 0)
-    either_way: ClassVar[bool] = True
+
+    @property
+    def either_way(self) -> bool:
+        """In Itô's calculus along the way that it goes."""
+        return True
 
     def step(self, f: DrivenField, start: State, t1: jax.Array, args: Any, tolerance: Any = None) -> Step:
         *_, y1 = explicit_euler(f, start, t1, args)
