@@ -158,8 +158,7 @@ def prepare(terms: Terms, options: Options) -> tuple[Plan, Arrays]:
         errors.static(args, "args")
         errors.static(given, "problem")
     leaves = [as_array(x, d) for x, d in zip(jax.tree.leaves(y0), ravel.dtypes, strict=True)]
-    if source is not None and source.forwards and not errors.all_concrete((t0, t1)):
-        leaves = [jnp.where(jnp.asarray(t0 <= t1), x, jnp.nan) for x in leaves]
+    leaves = _or_nan(leaves, source, t0, t1)
     settings = _settings(options, ravel, y0, dtype)
     if driven.complete is not True:
         settings = settings._replace(begins=jnp.where(driven.complete, Result.running, Result.event_limit_reached))
@@ -254,6 +253,13 @@ def _equal(options: Options, stops: Any, memory: Any, noise: Any) -> int | None:
         equal = n if scans else None
     support.check_path(gradient, noise is not None, equal is not None)
     return equal
+
+
+def _or_nan(leaves: list, source: Any, t0: Any, t1: Any) -> list:
+    """NaN where noise that must go forwards in time turns out not to."""
+    if source is None or not source.forwards or errors.all_concrete((t0, t1)):
+        return leaves
+    return [jnp.where(jnp.asarray(t0 <= t1), x, jnp.nan) for x in leaves]
 
 
 def _guess(terms: Terms, ravel: Ravel) -> list | None:

@@ -94,7 +94,7 @@ STRATEGIES = ScoreFunction, CoupledFiniteDifferences, SmoothedPerturbation, Path
 
 def expectation(
     loss: Callable[[Solution], PyTree],
-    problem: JumpProblem,
+    problem: Any,
     method: Any = None,
     *,
     paths: int = 1000,

@@ -42,7 +42,7 @@ class ReactionNetwork(eqx.Module):
     reactants: Rows = eqx.field(static=True)
     change: Rows = eqx.field(static=True)
 
-    def __init__(self, reactions: Sequence[tuple[str, Any]], species: Sequence[str] | None = None):
+    def __init__(self, reactions: Sequence[tuple[str, Any]] | Mapping[str, Any], species: Sequence[str] | None = None):
         sides, rates = [], []
         for line, rate in pairs_of(reactions):
             for left, right, k in _read(line, rate):
