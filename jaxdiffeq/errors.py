@@ -183,22 +183,22 @@ def state(y0: PyTree) -> None:
             raise ValueError(f"`{path_of(path)}` must be finite, but is {leaf}.")
 
 
-def _one_for_the_other(given: PyTree, y0: PyTree) -> str:
-    """What to write where one of both is an array and the other a list."""
+def one_for_the_other(given: PyTree, y0: PyTree, f: str = "f", name: str = "y0") -> str:
+    """What to write where one of both, what `f` returned and the state, is an array and the other a list."""
     sizes = [len(jax.tree.leaves(x)) for x in (given, y0)]
     flat = [isinstance(x, list | tuple) and jax.tree_util.all_leaves(x) for x in (given, y0)]
     names = [type(x).__name__ for x in (given, y0)]
     if jax.tree_util.all_leaves([y0]) and flat[0]:
         parts = ", ".join(f"d{i}" for i in range(sizes[0])) if sizes[0] < 5 else "d0, d1, ..."
-        same = "" if np.shape(y0)[:1] == (sizes[0],) else f" `y0` has the shape {np.shape(y0)}."
-        return f" `y0` is an array and f returned a {names[0]}: write `return jnp.stack([{parts}])` in f.{same}"
+        same = "" if np.shape(y0)[:1] == (sizes[0],) else f" `{name}` has the shape {np.shape(y0)}."
+        return f" `{name}` is an array and {f} returned a {names[0]}: write `return jnp.stack([{parts}])` in {f}.{same}"
     if jax.tree_util.all_leaves([given]) and flat[1]:
         return (
-            f" `y0` is a {names[1]} of {sizes[1]} and f returned an array: give y0=jnp.array([...]), or return a "
-            f"{names[1]} of {sizes[1]}."
+            f" `{name}` is a {names[1]} of {sizes[1]} and {f} returned an array: give {name}=jnp.array([...]), or "
+            f"return a {names[1]} of {sizes[1]}."
         )
-    if None in (given, y0):
-        return " Does f end with a `return`?"
+    if given is None or y0 is None:
+        return f" Does {f} end with a `return`?"
     return ""
 
 
@@ -207,7 +207,7 @@ def derivative(given: PyTree, y0: PyTree) -> None:
     a, b = jax.tree.structure(given), jax.tree.structure(y0)
     if a != b:
         raise TypeError(
-            f"f must return the same pytree as `y0`, but returned {a} where `y0` is {b}.{_one_for_the_other(given, y0)}"
+            f"f must return the same pytree as `y0`, but returned {a} where `y0` is {b}.{one_for_the_other(given, y0)}"
         )
     pairs = zip(jax.tree_util.tree_leaves_with_path(y0), jax.tree.leaves(given), strict=True)
     for (path, leaf), slope in pairs:
@@ -296,7 +296,7 @@ def tolerance_shape(tol: PyTree, y0: PyTree, name: str) -> None:
 
 
 def one_of(given: Any, name: str, choices: Sequence[Any]) -> None:
-    if given not in choices:
+    if not any(given is choice or (isinstance(given, type(choice)) and given == choice) for choice in choices):
         raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}, but is {given!r}.")
 
 
@@ -443,6 +443,8 @@ def method(stepper: Any, names: Sequence[str] = ()) -> None:
     hint = habits.replacement(stepper, habits.METHODS, names)
     if hint or isinstance(stepper, type) or not (hasattr(stepper, "step") and hasattr(stepper, "init")):
         hint = hint or call_it(stepper)
+        if hasattr(stepper, "exact"):
+            hint = " That is one for a JumpProblem over a DiscreteProblem, where nothing moves between the jumps."
         raise TypeError(f"`method` must be a method such as Tsit5(), but is {stepper!r}.{hint}")
 
 
@@ -473,12 +475,16 @@ def saved_at(given: Any, name: str = "saveat") -> None:
 
 
 def controlled(stepper: Any, controller: Any, first_step: Any) -> None:
+    """Whether a method has the estimate of its error that a controller needs."""
+    other = "Tsit5()"
+    if stepper.takes_noise:
+        other = "ALIGN()" if stepper.takes_langevin else "SOSRI()"
     if controller.needs_error and stepper.error_order is None:
         given = ", which needs one" if first_step is None else ""
         raise ValueError(
             f"{stepper.name} has no error estimate, so its steps cannot be controlled{given}. Give equal steps, "
             f"`controller=FixedSteps(100)` or `controller=FixedSteps(dt=0.01)`, or choose a method with an estimate, "
-            f"such as Tsit5()."
+            f"such as {other}."
         )
 
 

@@ -90,6 +90,8 @@ class EventDefaults:
     """it has a say in the sizes of steps"""
     corrects: bool = False
     """what it changes is no more than the error of a step"""
+    follows: bool = False
+    """it acts after whatever jumps too, and is asked for its time again; its affect is told whether by itself"""
 
     @property
     def jumps(self) -> bool:

@@ -26,14 +26,14 @@ _LEAST = "the smallest step is controller=PIDController(min_step=...) here"
 _FIRST = "the first step size is `first_step=` here; for steps of one size give controller=FixedSteps(dt=...)"
 _COUNT = "the most steps to try is `max_steps=` here"
 _STOPS = "times to land on are `stops=` here"
-_Y0 = "the initial state is `y0=` here, the second argument of the problem"
+_Y0 = "the initial state is `y0=` here, the second argument of the problem; `x0=` of a DiscreteProblem, its first"
 _ARGS = "the parameters are `args=` here, the fourth argument of the problem"
 _F = "the right-hand side is `f=` here, the first argument of the problem: ODEProblem(f, y0, tspan, args)"
 _JAC = "the Jacobian is `jac=` of the problem, a function (t, y, args) ↦ ∂f/∂y; it is found by itself when left out"
 _PATTERN = (
     "the pattern of the Jacobian is `jac_structure=` of the problem: Sparse.of(pattern), Banded(l, u), Detected()"
 )
-_MASS = "the mass matrix is `mass_matrix=` of the problem"
+_MASS = "the mass matrix is `mass_matrix=` of the problem, and `inverse_mass=` of a LangevinProblem one over the mass"
 _GRADIENT = "the gradient strategy is `gradient=` here, such as gradient=ReverseAD()"
 _SAVE = "what is saved is `saveat=` here: saveat=SaveAt(steps=True, t0=True, t1=True), say"
 _EVENTS = "events are `events=` here, such as events=[Event(condition, affect)]"
@@ -41,8 +41,17 @@ _PROGRESS = "a progress bar is progress=True here"
 _THROW = "whether a failure raises is `throw=` here"
 _ORDER = "the highest order belongs to the method: BDF(max_order=...) or Adams(max_order=...)"
 _CONTROL = "gains and limits belong to the controller: PIDController(safety=, factor_min=, factor_max=)"
+_HEAT = "a LangevinProblem has the force −∇U/kT and inverse_mass=kT/m, so that a temperature is in both"
 
-_KEY = "the key of the noise is `key=` here, in an SDEProblem or in solve(problem, key=jax.random.key(0))"
+_KEY = (
+    "the key of what is random is `key=` here, in an SDEProblem or a JumpProblem, or in "
+    "solve(problem, key=jax.random.key(0))"
+)
+_EQUAL = "so many steps of one size are controller=FixedSteps(n) here"
+_ENSEMBLE = "an ensemble is a `vmap` over keys here: jax.vmap(lambda key: solve(problem, key=key).ys)(keys)"
+_LEAP = "leaps are a method here: solve(problem, TauLeaping(epsilon=0.03)), which finds their sizes"
+_AREA = "areas are drawn by themselves here; how well, where noise does not commute, Milstein(terms=...) says"
+_KL = "make ∫½|u|² dt, with u the difference of both drifts over the diffusion, a number more of the state"
 _NOISE = (
     'the kind of noise is `noise=` of an SDEProblem here: "diagonal", "scalar", "additive", "commutative", "general"'
 )
@@ -59,7 +68,20 @@ OPTIONS = {
     **dict.fromkeys(("t_eval", "teval", "ts", "times", "save_at", "t", "saveat_times"), _TIMES),
     **dict.fromkeys(("t_span", "t0", "t1", "tf", "tfinal", "time_span", "timespan"), _SPAN),
     **dict.fromkeys(("alg", "algorithm", "solver", "integrator", "stepper"), _METHOD),
-    **dict.fromkeys(("stepsize_controller", "step_size_controller", "adaptive"), _CONTROLLER),
+    **dict.fromkeys(("stepsize_controller", "step_size_controller"), _CONTROLLER),
+    **dict.fromkeys(("temperature", "kT", "kB", "kbT", "beta"), _HEAT),
+    "gamma": f"it is `friction=` of a LangevinProblem here; {_CONTROL}",
+    "damping": "it is `friction=` of a LangevinProblem here",
+    "adaptive": "steps of one size are controller=FixedSteps(n) or FixedSteps(dt=...) here; else they are adaptive",
+    **dict.fromkeys(("n_steps", "num_steps", "steps", "nt", "Nt", "N", "n"), _EQUAL),
+    **dict.fromkeys(("trajectories", "number_of_trajectories", "n_paths", "num_paths", "n_samples"), _ENSEMBLE),
+    **dict.fromkeys(("batch_size", "num_samples", "n_trajectories", "realizations", "ensemble"), _ENSEMBLE),
+    **dict.fromkeys(("tau", "epsilon", "tau_tol", "leap"), _LEAP),
+    **dict.fromkeys(("levy_area", "levy_area_approximation"), _AREA),
+    **dict.fromkeys(("save_noise", "return_noise"), "the path is sol.brownian(t) here, after any solve"),
+    **dict.fromkeys(("logqp", "kl"), _KL),
+    "aggregator": "the algorithm is the method here: solve(problem, SSA()), NextReaction(), RSSA()",
+    "entropy": _KEY,
     **dict.fromkeys(("dtmax", "max_step", "hmax", "max_dt", "dt_max", "max_step_size"), _LARGEST),
     **dict.fromkeys(("dtmin", "min_step", "hmin", "min_dt", "dt_min", "force_dtmin"), _LEAST),
     **dict.fromkeys(("dt", "dt0", "h0", "h", "step_size", "initial_step", "init_step", "first_dt"), _FIRST),
@@ -72,14 +94,14 @@ OPTIONS = {
     **dict.fromkeys(("jac_sparsity", "jac_prototype", "sparsity", "lband", "uband", "ml", "mu", "colorvec"), _PATTERN),
     **dict.fromkeys(("mass", "M", "massmatrix"), _MASS),
     **dict.fromkeys(("adjoint", "sensealg", "adjoint_method", "sensitivity", "adjoint_options"), _GRADIENT),
-    **dict.fromkeys(("save_everystep", "save_start", "save_end", "save_idxs", "saveat_fn", "save_on"), _SAVE),
+    **dict.fromkeys(
+        ("save_everystep", "save_start", "save_end", "save_idxs", "saveat_fn", "save_on", "save_positions"), _SAVE
+    ),
     **dict.fromkeys(("event", "event_fn", "callback", "callbacks", "discrete_terminating_event"), _EVENTS),
     **dict.fromkeys(("progress_meter", "progress_bar", "verbose", "printmessg"), _PROGRESS),
     **dict.fromkeys(("raise_on_failure", "full_output"), _THROW),
     **dict.fromkeys(("max_order", "mxordn", "mxords"), _ORDER),
-    **dict.fromkeys(
-        ("safety", "qmin", "qmax", "gamma", "pcoeff", "icoeff", "dcoeff", "beta1", "beta2", "ifactor"), _CONTROL
-    ),
+    **dict.fromkeys(("safety", "qmin", "qmax", "pcoeff", "icoeff", "dcoeff", "beta1", "beta2", "ifactor"), _CONTROL),
     "dense_output": "it is `dense=True` here",
     "vectorized": "there is no such option: use jax.vmap over solve",
     "ensemblealg": "there is no such option: use jax.vmap over solve",
@@ -128,6 +150,9 @@ METHODS = {
     "crank_nicolson": "Trapezoid()",
     **dict.fromkeys(("em", "euler_maruyama", "lambaem", "eulermaruyama"), "EulerMaruyama()"),
     **dict.fromkeys(("srk", "sri"), "SOSRI() or SOSRA()"),
+    "euler": "EulerMaruyama()",
+    "heun": "StochasticHeun()",
+    "midpoint": "StochasticMidpoint()",
     **dict.fromkeys(("itomilstein", "stratonovichmilstein", "rkmilcommute", "rkmilgeneral"), "Milstein()"),
     **dict.fromkeys(("gillespie", "direct"), "SSA()"),
 }
@@ -205,9 +230,14 @@ def roles(names: Sequence[str]) -> list[str | None]:
     return [role if own.count(role) == 1 else None for role in own]
 
 
+def _as_roles(wanted: Sequence[str]) -> list[str]:
+    """What is wanted, a state being "y" whatever it is called."""
+    return ["y" if name in STATES else name for name in wanted]
+
+
 def misplaced(names: Sequence[str], wanted: Sequence[str]) -> bool:
     """Whether the names say another order than `wanted`: time elsewhere, or two others that have changed places."""
-    said = roles(names)
+    said, wanted = roles(names), _as_roles(wanted)
     if "t" in said and ("t" not in wanted or said[0] != "t"):
         return True
     places = [(i, wanted.index(role)) for i, role in enumerate(said) if role in wanted]
@@ -217,7 +247,8 @@ def misplaced(names: Sequence[str], wanted: Sequence[str]) -> bool:
 def reordered(names: Sequence[str], wanted: Sequence[str], name: str) -> str:
     """The lambda that calls a function of such names with what stands for them."""
     more = len(names) > len(wanted)  # parameters one by one
-    head = roles(names[: len(wanted) - 1] if more else names)
+    own = dict(zip(_as_roles(wanted), wanted, strict=True))
+    head = [own.get(role or "", role) for role in roles(names[: len(wanted) - 1] if more else names)]
     free = [w for w in wanted if w not in head and not (more and w == "args")]
     given = ["0.0" if role == "t" and "t" not in wanted else role if role in wanted else "" for role in head]
     given = [text or (free.pop(0) if free else "None") for text in given]

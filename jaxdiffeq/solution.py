@@ -246,6 +246,7 @@ class Solution:
         """
         noise_errors.has_path(self)
         assert self.noise is not None
+        noise_errors.one_path(self.t_end)
         return self.noise(t)
 
     def plot(self, vars: Any = None, ax: Any = None, **options: Any) -> Any:

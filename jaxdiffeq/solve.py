@@ -19,7 +19,7 @@ from jaxdiffeq.gradients.check import tell_of_events
 from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.habits import OURS
 from jaxdiffeq.jumps.definitions import JumpProblem, with_fields
-from jaxdiffeq.jumps.hybrid import lifted
+from jaxdiffeq.jumps.hybrid import lifted, or_failure
 from jaxdiffeq.jumps.solve import solve_jumps
 from jaxdiffeq.problems.definitions import SteadyStateProblem, Terms, replaced, terms_of
 from jaxdiffeq.progress import watcher
@@ -81,7 +81,7 @@ def solve(
         if problem.is_discrete:
             return solve_jumps(problem, dataclasses.replace(asked, max_steps=max_steps))
         problem, asked, lower = lifted(problem, asked)
-        return lower(solve_terms(terms_of(problem), method, controller, asked))
+        return or_failure(lambda: solve_terms(terms_of(problem), method, controller, asked), lower)
     return solve_terms(terms_of(problem), method, controller, asked)
 
 

@@ -18,7 +18,7 @@ LAYERS = (  # from the bottom; a folder without files of its own here stands for
     {"interfaces", "progress", "habits", "primitives.jax_internals"},
     {"errors", "primitives.cpu_kernel", "primitives.dataflow", "primitives.varying_axes"},
     {"clock", "primitives.constant_matmul", "primitives.linear_call", "primitives.row_buffer", "primitives.while_loop"},
-    {"primitives.lanes", "jumps.refusals"},
+    {"primitives.lanes", "jumps.refusals", "jumps.jump_errors"},
     {"primitives.fused_region", "primitives.scan", "primitives.both_ways", "primitives.search"},
     {"jumps.counters", "jumps.blocks"},
     {

@@ -62,6 +62,17 @@ def test_gradients_take_the_same_path_again():
     np.testing.assert_allclose(hessian, hessian.T, rtol=1e-10)
 
 
+@pytest.mark.filterwarnings("error")
+def test_second_derivatives_over_lanes_of_keys():
+    """Outside of `jit`: what does not depend on the key, as the time at the end, is the same in all lanes; what its
+    derivative is, JAX cannot know."""
+    keys = jax.random.split(KEY, 3)
+    mean = lambda mu: jnp.mean(jax.vmap(lambda key: ends(key, ARGS.at[0].set(mu)))(keys))
+    slope = jax.grad(mean)
+    bent, h = jax.jvp(slope, (0.5,), (1.0,))[1], 1e-5
+    np.testing.assert_allclose(bent, (slope(0.5 + h) - slope(0.5 - h)) / (2 * h), rtol=1e-7)
+
+
 @functools.partial(jax.jit, static_argnames=("tree", "n"))
 def along(key, tree, n, tol=1e-2):
     how: dict[str, Any] = {"controller": jde.FixedSteps(n), "brownian": "tree"} if n else {"rtol": tol, "atol": tol}
@@ -122,6 +133,28 @@ def test_paths_of_the_users():
     rows = jax.random.normal(KEY, (10, 2))
     np.testing.assert_allclose(run(rows), rows.sum(0), rtol=1e-13)
     np.testing.assert_allclose(jax.grad(lambda w: run(w)[0])(rows), jnp.ones((10, 1)) * jnp.array([[1.0, 0.0]]))
+
+
+def test_backwards_in_time():
+    """An equation of Itô's is that in s = t₀ − t, whose drift is −a; one of Stratonovich's follows its path."""
+    a, b = lambda t, y, p: jnp.sin(t) - p * y, lambda t, y, p: (0.3 + t) * y
+    back = jde.SDEProblem(a, b, jnp.array([1.0, 2.0]), (1.0, 0.0), 2.0, key=KEY)
+    there = back.replace(drift=lambda s, y, p: -a(1 - s, y, p), diffusion=lambda s, y, p: b(1 - s, y, p))
+    sol = jde.solve(back, EULER, controller=EQUAL, saveat=[0.9, 0.51, 0.0])
+    mirrored = jde.solve(there, EULER, controller=EQUAL, tspan=(0.0, 1.0), saveat=[0.1, 0.49, 1.0])
+    np.testing.assert_allclose(sol.ys, mirrored.ys, rtol=1e-12)
+    np.testing.assert_allclose(sol.brownian(sol.ts), mirrored.brownian(mirrored.ts), rtol=1e-12)
+    smooth = GBM.replace(tspan=(1.0, 0.0), interpretation="stratonovich")
+    sol = jde.solve(smooth, jde.StochasticHeun(), rtol=1e-3, atol=1e-3, saveat=[0.9, 0.51, 0.0])
+    w = sol.brownian(sol.ts)
+    right = jnp.exp(ARGS[0] * (sol.ts[:, None] - 1) + ARGS[1] * w) * jnp.array([[1.0, 2.0]])
+    np.testing.assert_allclose(sol.ys, right, rtol=2e-2)
+
+
+def test_a_span_that_turns_out_to_go_backwards():
+    end = lambda t0, t1: jde.solve(GBM, jde.SOSRI(), controller=EQUAL, tspan=(t0, t1), saveat=END, throw=False).result
+    assert jax.jit(end)(0.0, 1.0) == jde.Result.success
+    assert jax.jit(end)(1.0, 0.0) == jde.Result.nonfinite
 
 
 def test_delays_with_noise():
@@ -186,7 +219,7 @@ def drift(t, y, args):
         ({"key": None}, EULER, "needs a key"),
         ({"key": 0}, EULER, "must be a key of jax.random"),
         ({"key": jax.random.split(KEY)}, EULER, "jax.vmap"),
-        ({"tspan": (1.0, 0.0)}, EULER, "forwards in time"),
+        ({"tspan": (1.0, 0.0)}, jde.SRIW1(), r"forwards in time.* Backwards go EulerMaruyama\(\)"),
         ({"diffusion": lambda t, y, a: jnp.eye(2)}, EULER, r"\(2, 2\) for a state of \(2,\)\. Give noise=\"general\""),
         ({"noise": "general"}, EULER, 'Give noise="diagonal"'),
         ({"noise": "additive"}, EULER, "does not depend on y"),
@@ -196,6 +229,14 @@ def drift(t, y, args):
         ({}, jde.Tsit5(), "has no place for noise"),
         ({"brownian": 3}, EULER, "a function t ↦ W"),
         ({"brownian": "virtual"}, EULER, "'counter', 'tree'"),
+        ({"brownian": lambda t0, t1: 0.0}, EULER, r"must take 1 arguments, brownian\(t\)"),
+        ({"key": jnp.zeros(3, jnp.uint32)}, EULER, r"an array of uint32 with shape \(3,\)"),
+        ({"noise": np.ones(2)}, EULER, "`noise` must be one of"),
+        ({"diffusion": lambda t, y, a: [y[0], y[1]]}, EULER, r"write `return jnp.stack\(\[d0, d1\]\)` in diffusion"),
+        ({"diffusion": lambda t, y, a: None}, EULER, "Does diffusion end with a `return`"),
+        ({"diffusion": lambda t, y, a: 0.1}, EULER, "jnp.full_like"),
+        ({"diffusion": lambda t, y, a: y.astype(complex)}, EULER, "Give a complex `y0`"),
+        ({}, "euler", r"Take EulerMaruyama\(\)"),
     ],
 )
 def test_what_is_refused(given, method, message):
@@ -209,6 +250,19 @@ def test_what_else_is_refused():
         jde.solve(jde.ODEProblem(drift, 1.0, (0.0, 1.0)), EULER, controller=EQUAL)
     with pytest.raises(ValueError, match="FixedSteps"):
         jde.solve(GBM, jde.SOSRI(), brownian="counter")
+    with pytest.raises(ValueError, match=r"such as SOSRI\(\)"):
+        jde.solve(GBM, EULER)
+    rest = {"x0": 1.0, "v0": 0.0, "tspan": (0.0, 1.0), "key": KEY}
+    still = lambda **other: jde.LangevinProblem(drift, **{**rest, **other})
+    with pytest.raises(ValueError, match=r"such as ALIGN\(\)"):
+        jde.solve(still(), jde.UBU())
+    with pytest.raises(TypeError, match=r"`friction=` of a LangevinProblem"):
+        still(gamma=1.0)
+    with pytest.raises(TypeError, match="`x0` of a LangevinProblem must be an array"):
+        still(x0={"a": 1.0})
+    many = jax.vmap(lambda key: jde.solve(GBM, EULER, key=key, controller=EQUAL, saveat=END))(jax.random.split(KEY))
+    with pytest.raises(ValueError, match=r"jax.vmap\(lambda sol: sol.brownian\(t\)\)"):
+        many.brownian(0.5)
     with pytest.raises(ValueError, match="there is no Brownian path"):
         jde.solve(jde.ODEProblem(drift, 1.0, (0.0, 1.0))).brownian(0.5)
     roots = jde.SDEProblem(drift, lambda t, y, a: jnp.sqrt(y), jnp.array(0.01), (0.0, 5.0), key=KEY)

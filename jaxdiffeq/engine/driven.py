@@ -14,6 +14,7 @@ from jaxdiffeq.engine.control import Tolerance
 from jaxdiffeq.engine.integration import Integration
 from jaxdiffeq.engine.interpolant import sample
 from jaxdiffeq.engine.recorders import SaveTimes
+from jaxdiffeq.engine.stops import direction_of
 from jaxdiffeq.types import Context, Inputs, PyTree, Settings, Sizing, State, StepView
 
 
@@ -27,7 +28,8 @@ class Driven(Integration):
     def limited(self, target: jax.Array, start: State, dt: jax.Array, inputs: Inputs) -> jax.Array:
         if not self.snaps:
             return dt
-        return lax.stop_gradient(self.field.path.snapped(Context(0, (inputs.t0, inputs.t1)), start.t, dt))
+        where = Context(0, (inputs.t0, inputs.t1))
+        return lax.stop_gradient(jnp.abs(self.field.path.snapped(where, start.t, direction_of(inputs) * dt)))
 
     def _as_root(
         self, t1: jax.Array, inputs: Inputs, settings: Settings, start: State, made: Sizing, number: Any

@@ -63,6 +63,8 @@ class Member:
     """it is logged, and counted against the limit"""
     jumps: bool = True
     """the state, or f, is another one once it has acted"""
+    follows: bool = False
+    """a timer that acts, and is asked for its time, after whatever jumps too; its affect is told whether by itself"""
 
     def of(self, fired: jax.Array) -> jax.Array:
         """Which of its own act."""
@@ -124,13 +126,14 @@ class Events:
         """After the timers that act at t₀; with f, which gives their derivative by the times at which they act."""
         t, y, args, way = inputs.t0, inputs.y0, inputs.args, _way(inputs)
         info = Info(jnp.zeros_like(y), jnp.zeros_like(t), t, y, jnp.zeros((), jnp.int32))
-        before = self.nothing.size - len(self.timers)
+        before, others = self.nothing.size - len(self.timers), jnp.array(False)
         for member in (m for m in self.members if m.size and m.first >= before):
             now = jnp.asarray(self.timers[member.first - before].now(t, y, args, way)).astype(t.dtype)
             acts, old = now == t, (y, args)
             own = jnp.where(acts, now, t)
-            given = inputs._replace(args=args), own, y, self.changing(args), acts.reshape(1)
+            given = inputs._replace(args=args), own, y, self.changing(args), (acts.reshape(1), others)
             y, changed = self._one(member, *given, info)
+            others |= acts
             args = self.changed(args, changed)
             y = y if f is None else _step_between(f, t, own, old, (y, args))
         return inputs._replace(y0=y, args=args)
@@ -248,18 +251,20 @@ class Events:
         """
         fired, t, ahead = step.made.fired, after.t, after.events
         info = self._along(inputs, step).info(jnp.ones_like(t))
-        chain, changed = [after.y], ahead.changed
+        chain, changed, others = [after.y], ahead.changed, self.jumps(fired)
         for member in self.members:
             which, before = member.of(fired), (chain[-1], self.changed(inputs.args, changed))
             own = self._own_time(member, inputs, (after, info), which, f) if f is not None else t
-            y, changed = self._one(member, inputs, own, chain[-1], changed, which, info)
+            y, changed = self._one(member, inputs, own, chain[-1], changed, (which, others), info)
             if own is not t:
                 y = _step_between(f, t, own, before, (y, self.changed(inputs.args, changed)))
             chain.append(y)
         args, y = self.changed(inputs.args, changed), chain[-1]
         times = []
         for j, timer in enumerate(self.timers):
-            acts = fired[fired.size - len(self.timers) + j]
+            place = fired.size - len(self.timers) + j
+            follows = any(member.follows for member in self.members if member.size and member.first == place)
+            acts = fired[place] | others if follows else fired[place]
             given = _only_if(acts, (t, y, args))
             ticks = step.made.watch.ticks[j] + 1
             later = self._later(inputs, timer.next(ticks, *given, inputs.t0, _way(inputs)), t)
@@ -280,11 +285,13 @@ class Events:
         return _root_near(self.conditions, f, (t, after.y, inputs.args), lax.stop_gradient((acts, k, info)))
 
     def _one(
-        self, member: Member, inputs: Inputs, t: Any, y: Any, changed: list, which: jax.Array, info: Info
+        self, member: Member, inputs: Inputs, t: Any, y: Any, changed: list, flags: tuple, info: Info
     ) -> tuple[jax.Array, list]:
+        """What a member does; `flags`: which of its own act, and whether others have."""
         if member.affect is None:
             return y, changed
-        affect, acts = member.affect, jnp.any(which)
+        affect, (which, others) = member.affect, flags
+        acts = jnp.any(which) | others if member.follows else jnp.any(which)
 
         def acted():
             at, state, args, told = _only_if(acts, (t, y, self.changed(inputs.args, changed), info))

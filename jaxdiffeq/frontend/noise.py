@@ -31,6 +31,8 @@ class Source(NamedTuple):
     snaps: bool
     ito: bool
     """the drift is one of Itô's calculus, once it has been corrected"""
+    forwards: bool = True
+    """in time, as the method or a drift that is corrected asks"""
     ends: bool = False
     """all that is saved is known to lie at ends of steps"""
 
@@ -51,7 +53,8 @@ def source(noise: Noise, stepper: Any, controller: Any, looks: bool) -> tuple[So
     own = noise.interpretation in stepper.interpretations or noise.name == "additive"
     given = noise.interpretation == ITO
     sign = 0 if own else -1 if given else 1
-    return Source(noise.name, impl, how, sign, how == "tree" and not equal, given == own), data
+    forwards = sign != 0 or not stepper.either_way
+    return Source(noise.name, impl, how, sign, how == "tree" and not equal, given == own, forwards), data
 
 
 def saved_at_ends(source: Source | None, equal: int | None, ts: Any, span: tuple[Any, Any]) -> Source | None:

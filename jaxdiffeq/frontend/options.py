@@ -55,7 +55,7 @@ class Options:
         errors.method(stepper, METHODS if terms.noise is None else NOISY)
         gradient = self.gradient
         if traits.size == 0 and not (terms.is_residual or traits.mass):
-            stepper = BS3()  # nothing to solve for, which an implicit method cannot
+            stepper = BS3() if terms.noise is None else stepper  # nothing to solve for, which an implicit one cannot
             gradient = DISCRETE if hasattr(gradient, "bind") else gradient
         controller = stepper.controller if self.controller is None else self.controller
         errors.controlled(stepper, controller, self.first_step)

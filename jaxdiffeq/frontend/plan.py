@@ -158,6 +158,7 @@ def prepare(terms: Terms, options: Options) -> tuple[Plan, Arrays]:
         errors.static(args, "args")
         errors.static(given, "problem")
     leaves = [as_array(x, d) for x, d in zip(jax.tree.leaves(y0), ravel.dtypes, strict=True)]
+    leaves = _or_nan(leaves, source, t0, t1)
     settings = _settings(options, ravel, y0, dtype)
     if driven.complete is not True:
         settings = settings._replace(begins=jnp.where(driven.complete, Result.running, Result.event_limit_reached))
@@ -199,9 +200,11 @@ def _noise(noise: Any, options: Options, span: tuple[Any, Any]) -> tuple:
     """How the path is made, and its key's data."""
     if noise is None:
         return None, ()
-    noise_errors.forwards(*span)
     looks = any(event.trigger.crosses or event.trigger.stays for event in options.events)
-    return of_noise.source(noise, options.method, options.controller, looks)
+    source, data = of_noise.source(noise, options.method, options.controller, looks)
+    if source.forwards:
+        noise_errors.forwards(options.method, *span)
+    return source, data
 
 
 def _delayed(terms: Terms, options: Options, ravel: Ravel, span: tuple[Any, Any], stops: Any) -> tuple:
@@ -250,6 +253,13 @@ def _equal(options: Options, stops: Any, memory: Any, noise: Any) -> int | None:
         equal = n if scans else None
     support.check_path(gradient, noise is not None, equal is not None)
     return equal
+
+
+def _or_nan(leaves: list, source: Any, t0: Any, t1: Any) -> list:
+    """NaN where noise that must go forwards in time turns out not to."""
+    if source is None or not source.forwards or errors.all_concrete((t0, t1)):
+        return leaves
+    return [jnp.where(jnp.asarray(t0 <= t1), x, jnp.nan) for x in leaves]
 
 
 def _guess(terms: Terms, ravel: Ravel) -> list | None:

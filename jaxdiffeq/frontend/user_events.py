@@ -74,8 +74,9 @@ class _Binding:
         first = dict(zip(order, np.cumsum([0, *(sizes[i] for i in order)]), strict=False))
         affects = [self.affect(i, self.shapes.get(i, ())) for i in range(len(self.events))]
         carried = tuple(sorted({j for _, changes in affects for j in changes}))
+        of = lambda event: (event.terminate, event.counts, event.jumps, event.follows)
         members = tuple(
-            Member(int(first[i]), int(sizes[i]), _carrying(affect, carried), event.terminate, event.counts, event.jumps)
+            Member(int(first[i]), int(sizes[i]), _carrying(affect, carried), *of(event))
             for i, (event, (affect, _)) in enumerate(zip(self.events, affects, strict=True))
         )
         crossing = [i for i in order if kinds[i] == "crosses"]

@@ -15,7 +15,7 @@ from jax.custom_derivatives import SymbolicZero
 from jaxdiffeq.primitives.cpu_kernel import is_small
 from jaxdiffeq.primitives.fused_region import fused_region
 from jaxdiffeq.primitives.jax_internals import as_now, on_plain_path, zero_tangent
-from jaxdiffeq.primitives.linear_call import REVERSE_OVER_REVERSE, linear_call
+from jaxdiffeq.primitives.linear_call import REVERSE_OVER_REVERSE, in_all_lanes, linear_call
 from jaxdiffeq.primitives.varying_axes import vary_like
 from jaxdiffeq.types import Inputs, PyTree, Result, Settings
 
@@ -93,7 +93,7 @@ def differentiable(strategy: Any, integration: Any, inputs: Inputs, settings: Se
 
     @jax.custom_jvp
     def solve(some, rest, settings):
-        return of.run(some, rest, settings)
+        return in_all_lanes(of.run(some, rest, settings), (some, rest, settings))
 
     @as_now
     def rule(primals, tangents):
@@ -268,11 +268,11 @@ def forward_only(fun: Callable, some: list, *rest: Any) -> Any:
 
     @jax.custom_jvp
     def guarded(some, rest):
-        return fun(some, *rest)
+        return in_all_lanes(fun(some, *rest), (some, rest))
 
     def rule(primals, tangents):
         some, rest = primals
-        out = fun(some, *rest)
+        out = in_all_lanes(fun(some, *rest), primals)
         flat, tree = jax.tree.flatten(out)
         real = [i for i, x in enumerate(flat) if jnp.issubdtype(x.dtype, jnp.inexact)]
         live = [k for k, d in enumerate(tangents[0]) if not isinstance(d, SymbolicZero)]

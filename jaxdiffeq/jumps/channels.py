@@ -19,6 +19,7 @@ from jaxdiffeq import errors
 from jaxdiffeq.jumps.blocks import at
 from jaxdiffeq.jumps.counters import Draw
 from jaxdiffeq.jumps.definitions import Added, MassActionJumps, Rows, takes_key
+from jaxdiffeq.jumps.jump_errors import like_state, one_rate
 from jaxdiffeq.primitives.row_buffer import put_row
 from jaxdiffeq.primitives.while_loop import frozen_while
 from jaxdiffeq.types import PyTree
@@ -263,34 +264,22 @@ def _propensity(k: jax.Array, row: tuple) -> Callable:
 
 def _by_functions(jump: Any, unpack: Callable, pack: Callable, args: PyTree, x: jax.Array) -> Channel:
     def rate(t: jax.Array, x: jax.Array) -> jax.Array:
-        value = jnp.asarray(errors.call(jump.rate, t, unpack(x), args))
-        if value.shape != ():
-            raise ValueError(f"`rate` must return one number, but returned the shape {value.shape}.")
-        return value.astype(x.dtype)
+        return one_rate(errors.call(jump.rate, t, unpack(x), args)).astype(x.dtype)
 
     if not callable(jump.affect):
         if isinstance(jump.affect, Added):
             add = np.asarray(jump.affect.numbers)
-            _like_state(add, x, "be what is added to x, like x0")
+            like_state(add, x, "be what is added to x, like x0")
             return Channel(rate, lambda t, x, draw: x + jnp.asarray(add, x.dtype), add)
         added = jax.tree.map(jnp.asarray, jump.affect)
-        _like_state(added, unpack(x), "be what is added to x, like x0")
+        like_state(added, unpack(x), "be what is added to x, like x0")
         return Channel(rate, lambda t, x, draw: x + pack(added))
     marked = takes_key(jump.affect)
 
     def affect(t: jax.Array, x: jax.Array, draw: Draw) -> jax.Array:
         more = (draw.key(),) if marked else ()
         new = jax.tree.map(jnp.asarray, errors.call(jump.affect, t, unpack(x), args, *more))
-        _like_state(new, unpack(x), "return a state like x0")
+        like_state(new, unpack(x), "return a state like x0")
         return pack(new)
 
     return Channel(rate, affect, None, marked)
-
-
-def _like_state(new: PyTree, like: PyTree, wanted: str) -> None:
-    shapes = [[np.shape(x) for x in jax.tree.leaves(tree)] for tree in (new, like)]
-    if jax.tree.structure(new) != jax.tree.structure(like) or shapes[0] != shapes[1]:
-        raise ValueError(
-            f"`affect` must {wanted}, {jax.tree.structure(like)} with shapes {shapes[1]}, but made "
-            f"{jax.tree.structure(new)} with shapes {shapes[0]}."
-        )

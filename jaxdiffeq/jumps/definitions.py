@@ -61,7 +61,7 @@ class VariableRateJump(eqx.Module):
         self.affect = _numbers(self.affect)
         _checked(self)
         if callable(self.bound):
-            errors.callable_with(self.bound, "bound", _arguments(self.bound))
+            _takes(self.bound, "bound")
 
 
 class MassActionJumps(eqx.Module):
@@ -230,7 +230,10 @@ def _arguments(f: Any) -> tuple[str, ...]:
 
 
 def _checked(jump: Any) -> None:
-    errors.callable_with(jump.rate, "rate", _arguments(jump.rate))
+    _takes(jump.rate, "rate")
     if callable(jump.affect):
-        more = ("key",) if takes_key(jump.affect) else ()
-        errors.callable_with(jump.affect, "affect", (*_arguments(jump.affect), *more))
+        _takes(jump.affect, "affect", *(("key",) if takes_key(jump.affect) else ()))
+
+
+def _takes(f: Any, name: str, *more: str) -> None:
+    errors.callable_with(f, name, (*_arguments(f), *more), silence="write `lambda *given: fn(*given)`")

@@ -94,7 +94,7 @@ STRATEGIES = ScoreFunction, CoupledFiniteDifferences, SmoothedPerturbation, Path
 
 def expectation(
     loss: Callable[[Solution], PyTree],
-    problem: JumpProblem,
+    problem: Any,
     method: Any = None,
     *,
     paths: int = 1000,
@@ -113,6 +113,11 @@ def expectation(
     if isinstance(gradient, type) or not isinstance(gradient, STRATEGIES):
         names = ", ".join(f"{kind.__name__}()" for kind in STRATEGIES)
         raise TypeError(f"The derivative of an expectation is estimated by {names}, but `gradient` is {gradient!r}.")
+    if not isinstance(problem, JumpProblem):
+        raise TypeError(
+            f"`expectation(loss, problem)` takes a JumpProblem, but got {type(problem).__name__}. Paths of an equation "
+            "have derivatives themselves: write jnp.mean(jax.vmap(lambda key: loss(solve(problem, key=key)))(keys))."
+        )
     options = {name: value for name, value in given.items() if name in OURS}
     fields = {name: value for name, value in given.items() if name not in OURS}
     problem = with_fields(problem, fields, OURS) if fields else problem

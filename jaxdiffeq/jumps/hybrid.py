@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -31,14 +32,17 @@ from jaxdiffeq.jumps.definitions import (
     moving,
     takes_key,
 )
+from jaxdiffeq.jumps.jump_errors import constant_in_time, first_rates, forwards, like_state, one_rate
 from jaxdiffeq.jumps.refusals import refusing
 from jaxdiffeq.primitives.jax_internals import Tracer
+from jaxdiffeq.problems import noise_errors
 from jaxdiffeq.problems.definitions import DDEProblem, ODEProblem, SDEProblem, begun, is_function
 from jaxdiffeq.problems.ravel import at_least_float32, inexact_dtype, real_dtype
 from jaxdiffeq.solution import Interpolant, Solution
 from jaxdiffeq.types import PyTree
 
 TIMES, CHOICE = 8, 9  # streams of the clocks
+ROUNDING = 1e-3  # by which a rate may exceed its bound, as the state that it is of may be off
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ class Whole(NamedTuple):
     """how often each clock has rung, jumps or proposals"""
     hazard: jax.Array
     level: jax.Array
-    """at which the next jump comes; of no use to thinning"""
+    """at which the next jump comes; to thinning, what the rates do not exceed until the next proposal, [jumps]"""
     jumps: jax.Array
     """how many have happened, []"""
     score: jax.Array
@@ -86,9 +90,10 @@ class Hazard(user.Event):
 @user.unchecked_tree
 @dataclass(frozen=True)
 class Proposal(user.NextTime):
-    """Where a jump may happen."""
+    """Where a jump may happen; proposed again where the user's events make another state, and with it other rates."""
 
     counts = False
+    follows = True
 
 
 @jax.tree_util.register_dataclass
@@ -151,7 +156,7 @@ def _seen(f: Callable) -> Callable:
 def _like_whole(tolerance: PyTree, clocks: _Clocks) -> PyTree:
     if jax.tree_util.all_leaves([tolerance]) and np.ndim(tolerance) == 0:
         return tolerance
-    rest = [jnp.full(x.shape, 1e-6, x.dtype) for x in clocks.start(None)[1:]]
+    rest = [jnp.full(x.shape, 1e-6, x.dtype) for x in clocks.start(clocks.y0)[1:]]
     return Whole(tolerance, *rest)
 
 
@@ -175,14 +180,37 @@ def _lowered(solution: Solution, refuses: bool, keep: bool) -> Solution:
     return refusing(NOT_PATHWISE, lambda solution: solution, lower) if refuses and traced else lower
 
 
+BAD_RATE = (
+    "the rate of a jump exceeds its bound there, or one of both is negative, infinite or not a number. Give a `bound` "
+    "that holds until the next proposal. The solution up to there is in this error's `solution`; `throw=False` returns "
+    "it with its result code."
+)
+
+
+def or_failure(run: Callable[[], Solution], lower: Callable[[Solution], Solution]) -> Solution:
+    """lower(run()); an error that it raises is one of the state alone too."""
+    try:
+        return lower(run())
+    except errors.SolveError as error:
+        found = error
+    failed = found.solution
+    message = str(found).replace("y0.y", "y0")
+    message = re.sub(r"y0\.hazard\[(\d+)\]", r"∫rate dt of jump \1", message)
+    if np.any(np.isnan(failed.y_end.level)):
+        message = f"the solve stopped with nonfinite at t = {float(failed.t_end):.9g}: {BAD_RATE}"
+    raise type(found)(message, lower(failed))
+
+
 class _Clocks:
     """The jumps of a problem, each a clock; or one clock for all, if times are proposed."""
 
     def __init__(self, problem: JumpProblem, scored: bool):
         self.base, self.scored = problem.base, scored
+        noise_errors.key_data(problem.key)
         self.words, self.noise_key = words_of(problem.key), problem.key
         base = problem.base
         self.y0, *self.tspan = begun(base.y0, base.tspan, base.args)
+        forwards(*self.tspan)
         errors.state(self.y0)
         self.jumps = [part for jump in problem.jumps for part in _single(jump, self.y0)]
         self.thins = all(isinstance(jump, ConstantRateJump) or jump.bound is not None for jump in self.jumps)
@@ -203,15 +231,18 @@ class _Clocks:
 
     def start(self, y0: PyTree) -> Whole:
         zero = jnp.zeros(self.count, self.dtype)
-        level = jnp.stack([self.exponential(self.words, zero[j], j) for j in range(self.count)])
-        hazard = zero[:0] if self.thins else zero
-        level = level[:0] if self.thins else level
+        if self.thins:
+            hazard, level = zero[:0], errors.out_of_user_code(self.first_bounds, y0)
+        else:
+            hazard, level = zero, jnp.stack([self.exponential(self.words, zero[j], j) for j in range(self.count)])
+        if not errors.all_concrete(self.tspan):
+            level = jnp.where(self.tspan[0] <= self.tspan[1], level, jnp.nan)  # jumps go forwards in time
         return Whole(y0, zero, hazard, level, jnp.zeros((), self.dtype), jnp.zeros((), self.dtype))
 
     def slope(self, dy: PyTree, t: Any, whole: Whole, given: Parameters) -> Whole:
         zero, hazard = jnp.zeros_like, jnp.zeros_like(whole.hazard)
         if not self.thins:
-            hazard = jnp.stack([jnp.maximum(self.rate(jump, t, whole.y, given), 0) for jump in self.jumps])
+            hazard = jnp.stack([jnp.maximum(self.rate(jump, t, whole.y, given.args), 0) for jump in self.jumps])
         return Whole(dy, zero(whole.rings), hazard, zero(whole.level), zero(whole.jumps), zero(whole.score))
 
     def problem(self) -> Any:
@@ -265,18 +296,14 @@ class _Clocks:
 
     # ---- what happens
 
-    def rate(self, jump: Any, t: Any, y: PyTree, given: Parameters) -> jax.Array:
-        value = jnp.asarray(errors.call(jump.rate, t, y, given.args))
-        if value.shape != ():
-            raise ValueError(f"`rate` must return one number, but returned the shape {value.shape}.")
-        return value.astype(self.dtype)
+    def rate(self, jump: Any, t: Any, y: PyTree, args: PyTree) -> jax.Array:
+        return one_rate(errors.call(jump.rate, t, y, args)).astype(self.dtype)
 
-    def bound(self, jump: Any, t: Any, y: PyTree, given: Parameters) -> jax.Array:
-        """What the rate does not exceed until the next proposal."""
+    def bound(self, jump: Any, t: Any, y: PyTree, args: PyTree) -> jax.Array:
         if isinstance(jump, ConstantRateJump):
-            return self.rate(jump, t, y, given)
-        value = errors.call(jump.bound, t, y, given.args) if callable(jump.bound) else jump.bound
-        return jnp.asarray(value).astype(self.dtype)
+            return self.rate(jump, t, y, args)
+        value = errors.call(jump.bound, t, y, args) if callable(jump.bound) else jump.bound
+        return one_rate(value, "`bound`").astype(self.dtype)
 
     def exponential(self, words: jax.Array, count: jax.Array, j: int) -> jax.Array:
         return self.draw(words, count, j).exponential(TIMES, self.dtype)
@@ -311,36 +338,56 @@ class _Clocks:
 
     def affected(self, jump: Any, t: Any, y: PyTree, given: Parameters, draw: Draw) -> PyTree:
         if isinstance(jump.affect, Added):
-            return y + jnp.asarray(jump.affect.numbers, y.dtype)
+            added = np.asarray(jump.affect.numbers)
+            like_state(added, y, "be what is added to y, like y0")
+            return y + jnp.asarray(added, y.dtype)
         if not callable(jump.affect):
+            like_state(jump.affect, y, "be what is added to y, like y0")
             return jax.tree.map(lambda x, more: x + more, y, jump.affect)
         more = (draw.key(),) if takes_key(jump.affect) else ()
         new = jax.tree.map(jnp.asarray, errors.call(jump.affect, t, y, given.args, *more))
+        like_state(new, y, "return a state like y0")
         return jax.tree.map(lambda a, b: a.astype(jnp.asarray(b).dtype), new, y)
 
     # ---- thinning
 
-    def bounds(self, t: Any, y: Whole, args: Parameters) -> jax.Array:
-        """Twice as high where decisions are scored: what is never refused says nothing of its probability."""
-        bounds = jnp.stack([self.bound(jump, t, y.y, args) for jump in self.jumps])
-        return 2 * jax.lax.stop_gradient(bounds) if self.scored else bounds
+    def first_bounds(self, y0: PyTree) -> jax.Array:
+        t0, args = self.tspan[0], self.base.args
+        for jump in self.jumps:
+            if isinstance(jump, ConstantRateJump):
+                constant_in_time(lambda t, y, jump=jump: self.rate(jump, t, y, args), jnp.asarray(t0, float), y0)
+        bounds = jnp.stack([self.bound(jump, t0, y0, args) for jump in self.jumps])
+        first_rates(bounds, t0)
+        return self.bounds(t0, y0, args)
+
+    def bounds(self, t: Any, y: PyTree, args: PyTree) -> jax.Array:
+        """What the rates do not exceed until the next proposal; NaN where that is no bound. Shapes: [jumps]."""
+        bounds = jnp.stack([self.bound(jump, t, y, args) for jump in self.jumps])
+        return jnp.where((bounds >= 0) & (bounds < jnp.inf), bounds, jnp.nan)
+
+    def proposals(self, y: Whole) -> jax.Array:
+        """The rates of proposals, twice the bounds where decisions are scored: what is never refused says nothing of
+        its probability. Shapes: [jumps]."""
+        return 2 * jax.lax.stop_gradient(y.level) if self.scored else y.level
 
     def next_time(self, t: Any, y: Whole, args: Parameters) -> jax.Array:
-        total = self.bounds(t, y, args).sum()
+        total = self.proposals(y).sum()
         wait = self.exponential(args.words, y.rings[0], 0)
         some = total > 0
         return jnp.where(some, t + (wait / jnp.where(some, total, 1)).astype(t.dtype), jnp.inf)
 
-    def proposed(self, t: Any, y: Whole, args: Parameters) -> Whole:
+    def proposed(self, t: Any, y: Whole, args: Parameters, own: jax.Array) -> Whole:
+        """After a proposal, or, where its `own` time has not come, with another one to come."""
         draw = self.draw(args.words, y.rings[0], 0)
         u, v = draw.pair(CHOICE, self.dtype)
-        bounds = self.bounds(t, y, args)
+        bounds = self.proposals(y)
         sums = jnp.cumsum(jax.lax.stop_gradient(bounds))
         level = u * sums[-1]
-        taken, new, left = jnp.zeros((), bool), y.y, y.score
+        taken, new, left, good = jnp.zeros((), bool), y.y, y.score, jnp.ones((), bool)
         for j, jump in enumerate(self.jumps):
-            mine = (level < sums[j]) & (level >= (sums[j - 1] if j else 0))
-            rate = self.rate(jump, t, y.y, args)
+            mine = own & (level < sums[j]) & (level >= (sums[j - 1] if j else 0))
+            rate = y.level[j] if isinstance(jump, ConstantRateJump) else self.rate(jump, t, y.y, args.args)
+            good &= ~own | (rate <= y.level[j] * (1 + ROUNDING))
             chance = rate / jnp.where(bounds[j] > 0, bounds[j], 1)
             yes = mine & (v * jax.lax.stop_gradient(bounds[j]) <= jax.lax.stop_gradient(rate))
             after = self.affected(jump, t, y.y, args, draw.aside(np.uint32(j)))
@@ -349,7 +396,8 @@ class _Clocks:
             left = left + jnp.log(jnp.where(safe > 0, safe, 1))
             taken |= yes
         one = taken.astype(self.dtype)
-        return y._replace(y=new, rings=y.rings + 1, jumps=y.jumps + one, score=left)
+        bounds = jnp.where(good, self.bounds(t, new, args.args), jnp.nan)
+        return y._replace(y=new, rings=y.rings + 1, level=bounds, jumps=y.jumps + one, score=left)
 
     # ---- the user's events
 

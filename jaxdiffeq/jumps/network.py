@@ -14,11 +14,13 @@ import numpy as np
 
 from jaxdiffeq import errors, habits
 from jaxdiffeq.jumps.definitions import ConstantRateJump, DiscreteProblem, JumpProblem, MassActionJumps, Rows
+from jaxdiffeq.jumps.jump_errors import numbers_of, one_constant, pairs_of
 from jaxdiffeq.problems import definitions
 from jaxdiffeq.problems.definitions import ODEProblem
 from jaxdiffeq.types import PyTree
 
-ARROW = re.compile(r"<?->|⇌|→")
+ARROW = re.compile(r"<?-+>|⇌|↔|→|⟶")
+BOTH_WAYS = ("<", "⇌", "↔")
 TERM = re.compile(r"(\d*)\s*\*?\s*([^\W\d]\w*)")
 
 
@@ -40,9 +42,9 @@ class ReactionNetwork(eqx.Module):
     reactants: Rows = eqx.field(static=True)
     change: Rows = eqx.field(static=True)
 
-    def __init__(self, reactions: Sequence[tuple[str, Any]], species: Sequence[str] | None = None):
+    def __init__(self, reactions: Sequence[tuple[str, Any]] | Mapping[str, Any], species: Sequence[str] | None = None):
         sides, rates = [], []
-        for line, rate in reactions:
+        for line, rate in pairs_of(reactions):
             for left, right, k in _read(line, rate):
                 sides.append((left, right))
                 rates.append(k)
@@ -119,7 +121,11 @@ class ReactionNetwork(eqx.Module):
         return definitions.SDEProblem(self.drift, self.diffusion, start, tspan, args, key=key, noise="general")
 
     def _start(self, x0: Any) -> Any:
-        return self.state(x0) if isinstance(x0, Mapping) else x0
+        if isinstance(x0, Mapping) or callable(x0):
+            return self.state(x0) if isinstance(x0, Mapping) else x0
+        x0 = jnp.asarray(x0)
+        numbers_of(x0, self.species)
+        return x0
 
     @property
     def conserved(self) -> np.ndarray:
@@ -151,10 +157,13 @@ def _read(line: str, rate: Any) -> list[tuple[dict[str, int], dict[str, int], An
     if len(parts) != 2:
         raise ValueError(f"A reaction reads like 'S + E -> C' or 'S + E <-> C', but is {line!r}.")
     left, right = (_side(part, line) for part in parts)
-    if "<" not in line and "⇌" not in line:
+    if not any(arrow in line for arrow in BOTH_WAYS):
+        one_constant(rate, line)
         return [(left, right, rate)]
     if not isinstance(rate, list | tuple) or len(rate) != 2:
         raise ValueError(f"{line!r} goes both ways and takes two rates, forwards and backwards, but has {rate!r}.")
+    for one in rate:
+        one_constant(one, line)
     return [(left, right, rate[0]), (right, left, rate[1])]
 
 

@@ -11,25 +11,31 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiffeq import clock, errors
+from jaxdiffeq import clock, errors, habits
 from jaxdiffeq.frontend.options import Options, recommended
 from jaxdiffeq.frontend.saveat import Keep, normalise, sorted_times, times
 from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.jumps.channels import channels_of
 from jaxdiffeq.jumps.counters import words_of
-from jaxdiffeq.jumps.definitions import JumpProblem, MassActionJumps
+from jaxdiffeq.jumps.definitions import ConstantRateJump, JumpProblem, MassActionJumps
 from jaxdiffeq.jumps.exact import RSSA, SSA, NextReaction
+from jaxdiffeq.jumps.jump_errors import constant_in_time, forwards, one_rate, worst_rate
 from jaxdiffeq.jumps.refusals import refusing
 from jaxdiffeq.jumps.walk import Walk, Walker
 from jaxdiffeq.methods.choice import Recommendation
 from jaxdiffeq.primitives.jax_internals import plain_path
 from jaxdiffeq.primitives.lanes import one_by_one
+from jaxdiffeq.problems import noise_errors
 from jaxdiffeq.problems.definitions import begun
 from jaxdiffeq.problems.ravel import Ravel, Split, as_array, close, hashable, real_dtype, split, time_dtype
 from jaxdiffeq.problems.reached import reached
 from jaxdiffeq.solution import Interpolant, Solution, Stats
 from jaxdiffeq.types import PyTree, Result
 
+METHODS = (
+    *("SSA", "SortingDirect", "NextReaction", "RSSA", "TauLeaping", "MidpointTauLeaping"),
+    *("ThetaTrapezoidalTauLeaping", "ImplicitTauLeaping"),
+)
 MANY = 100  # reactions, of which more have clocks of their own
 CHUNK = 2**14  # events that are kept at a time, outside of a trace
 MAX_KEPT, MAX_EVENTS = 10**6, 2**31 - 2  # where no `max_steps` is given
@@ -72,7 +78,7 @@ def solve_jumps(problem: JumpProblem, options: Options) -> Solution:
     plan, arrays = prepare(problem, options)
     solution = errors.out_of_user_code(_solved, plan, arrays)
     if options.throw and errors.all_concrete(solution.result):
-        _raise_if_failed(solution)
+        _raise_if_failed(plan, arrays, solution)
     return solution
 
 
@@ -82,11 +88,13 @@ def prepare(problem: JumpProblem, options: Options) -> tuple[JumpPlan, JumpArray
     x0, t0, t1 = begun(base.x0, base.tspan, base.args)
     errors.state(x0)
     ravel = Ravel.of(x0)
+    for jump in problem.jumps:
+        if isinstance(jump, ConstantRateJump):
+            errors.out_of_user_code(_constant, jump, x0, t0, base.args)
     if jnp.issubdtype(ravel.dtype, jnp.complexfloating):
         raise TypeError(f"x0 of a DiscreteProblem must be real, but is {ravel.dtype}.")
     dtype = time_dtype(ravel.dtype, (t0, t1))
-    if errors.all_concrete((t0, t1)) and t1 < t0:
-        raise ValueError(f"Jumps go forwards in time, but the span is from {t0} to {t1}.")
+    forwards(t0, t1)
     clock.resolved(t0, t1, dtype)
     t0, t1 = (as_array(t, dtype) for t in (t0, t1))
     saveat = normalise(options.saveat)
@@ -102,10 +110,18 @@ def prepare(problem: JumpProblem, options: Options) -> tuple[JumpPlan, JumpArray
         most = MAX_KEPT if keep.steps or options.dense else MAX_EVENTS
     errors.positive_integer(most, "max_steps")
     state = [as_array(x, d) for x, d in zip(jax.tree.leaves(x0), ravel.dtypes, strict=True)]
+    if not errors.all_concrete((t0, t1)):
+        state = [jnp.where(jnp.asarray(t0 <= t1), x, jnp.nan) for x in state]  # jumps go forwards in time
     found = reached((*parts.static, keep.fn))
     plan = JumpPlan(parts, ravel, method, keep, options.dense, most, found, plain_path())
+    noise_errors.key_data(problem.key)
     words = words_of(problem.key)
     return plan, JumpArrays(leaves, state, t0, t1, ts, words, as_array(most, np.int32))
+
+
+def _constant(jump: ConstantRateJump, x0: PyTree, t0: Any, args: PyTree) -> None:
+    rate = lambda t, x: one_rate(errors.call(jump.rate, t, x, args))
+    constant_in_time(rate, jnp.asarray(t0, float), jax.tree.map(lambda x: jnp.asarray(x, float), x0))
 
 
 def _serves(options: Options) -> None:
@@ -128,9 +144,10 @@ def _method(given: Any, problem: JumpProblem) -> Any:
     if given is None:
         return chosen(problem)
     if isinstance(given, type) or not hasattr(given, "exact"):
+        cure = habits.replacement(given, habits.METHODS, METHODS) or errors.call_it(given)
         raise TypeError(
-            f"A JumpProblem over a DiscreteProblem is solved by SSA(), SortingDirect(), NextReaction(), RSSA(), "
-            f"TauLeaping() or another method of `jaxdiffeq.jumps`, but `method` is {given!r}."
+            f"A JumpProblem over a DiscreteProblem is solved by {', '.join(f'{name}()' for name in METHODS)}, but "
+            f"`method` is {given!r}.{cure}"
         )
     if isinstance(given, RSSA) and not mass:
         raise TypeError("RSSA() serves MassActionJumps, whose propensities it can bound. Take SSA() or NextReaction().")
@@ -311,15 +328,29 @@ def _interpolant(plan: JumpPlan, kept: Any, walk: Walk, ends: tuple) -> Interpol
     return Interpolant(times, states[:, None], walk.x, walk.length + 1, plan.ravel, jumps=True)
 
 
-def _raise_if_failed(solution: Solution) -> None:
+def _raise_if_failed(plan: JumpPlan, arrays: JumpArrays, solution: Solution) -> None:
     if np.ndim(solution.result) == 0 and int(solution.result) != Result.success:
         result = Result(int(solution.result))
-        cure = {
-            Result.max_steps_reached: "Give a larger `max_steps`, or leap: TauLeaping().",
-            Result.nonfinite: "A rate is negative, infinite or not a number there.",
-        }[result]
+        cure = "Give a larger `max_steps`, or leap: TauLeaping()."
+        if result == Result.nonfinite:
+            cure = worst_rate(_rates_at_end(plan, arrays, solution), _names(plan.parts.join(arrays.parts)[0]))
         raise errors.BY_RESULT[result](
             f"the path stopped with {result.name} at t = {float(solution.t_end):.6g}, after "
             f"{int(solution.stats.events)} jumps. {cure} `throw=False` returns what there is with the result code.",
             solution,
         )
+
+
+def _rates_at_end(plan: JumpPlan, arrays: JumpArrays, solution: Solution) -> jax.Array:
+    walker, _, _ = walker_of(plan, arrays, plan.room)
+    return walker.channels.all(jnp.asarray(solution.t_end), plan.ravel.pack(solution.y_end))
+
+
+def _names(jumps: Any) -> list[str]:
+    """Of each channel, for a message."""
+    found = []
+    for number, jump in enumerate(jumps):
+        of = f"jump {number}"
+        rows = len(jump.reactants.rows) if isinstance(jump, MassActionJumps) else 0
+        found += [f"reaction {r} of {of}" if len(jumps) > 1 else f"reaction {r}" for r in range(rows)] or [of]
+    return found

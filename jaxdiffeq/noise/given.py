@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxdiffeq import errors
 from jaxdiffeq.algebra.norm import safe_sqrt
 from jaxdiffeq.noise import path_errors, tree
 from jaxdiffeq.noise.normals import pair, seed_of, threefry
@@ -29,9 +30,10 @@ def own_path(brownian: Any) -> Any:
     if brownian is None or isinstance(brownian, str) or hasattr(brownian, "follows"):
         return brownian
     if callable(brownian):
+        errors.callable_with(brownian, "brownian", ("t",), silence="write `lambda *given: fn(*given)`")
         return BrownianPath(brownian)
-    if not isinstance(brownian, int | float) and hasattr(brownian, "shape"):
-        return BrownianIncrements(brownian)
+    if isinstance(brownian, list | tuple) or hasattr(brownian, "shape"):
+        return BrownianIncrements(jnp.asarray(brownian))
     path_errors.no_path(brownian)
 
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Realised:
-    """W(t) for t₀ ≤ t ≤ t₁, zero at t₀. `size` is that of equal steps, NaN where there are none."""
+    """W(t) for t from t₀ to t₁, zero at t₀. `size` is that of equal steps, NaN where there are none."""
 
     known: Any
     t0: jax.Array
@@ -33,7 +33,7 @@ def _at(realised: Realised, t: Any) -> jax.Array:
 
     def one(at):
         w = realised.path.at(span, realised.size, at, realised.known)
-        return jnp.where((at >= span[0]) & (at <= span[1]), w, jnp.nan)
+        return jnp.where((at >= jnp.minimum(*span)) & (at <= jnp.maximum(*span)), w, jnp.nan)
 
     found = jax.vmap(one)(t.reshape(-1))
     return found.reshape(*t.shape, *found.shape[1:])

@@ -176,6 +176,27 @@ def _nothing_of(x: jax.Array, like: Any) -> jax.Array:
     return vary(jnp.broadcast_to(number, like.shape), axes_of(like))
 
 
+def in_all_lanes(outs: PyTree, operands: PyTree) -> PyTree:
+    """`outs`, in each of the lanes that any of the `operands` is in.
+
+    JAX asks a `custom_jvp` under `vmap` which results have lanes before it looks at the rule, and takes the answer for
+    that of the rule, whose derivatives have more: a result that is the same in all lanes must have them too.
+    """
+    if plain_path():
+        return outs
+    flat, tree = jax.tree.flatten(outs)
+    return tree.unflatten(in_all_lanes_p.bind(*flat, *jax.tree.leaves(operands), count=len(flat)))
+
+
+def _first(*xs: Any, count: int) -> list:
+    return list(xs[:count])
+
+
+def _lanes_of_all(lanes: Any, xs: Sequence[Any], dims: Sequence[Any], *, count: int) -> tuple[list, list]:
+    wide = [widen(x, lanes.size) if d is None else x for x, d in zip(lanes_first(xs, dims), dims, strict=True)]
+    return in_all_lanes_p.bind(*wide[:count], *xs[count:], count=count), [0] * count
+
+
 def _swap(residuals: Sequence[Any], counts: tuple[int, int, int]) -> list:
     """The residuals in the order that the transposed call wants them."""
     a, b, _ = counts
@@ -271,4 +292,12 @@ linear_call_p = define(
     run=_run,
     programs=("there", "back"),
     any_lanes=True,
+)
+in_all_lanes_p = define(
+    "in_all_lanes",
+    _first,
+    abstract=lambda *xs, count: list(xs[:count]),
+    jvp=lambda xs, ds, *, count: (in_all_lanes_p.bind(*xs, count=count), list(ds[:count])),
+    batch=_lanes_of_all,
+    transpose=lambda bars, *xs, count: [*bars, *[None] * (len(xs) - count)],
 )

@@ -41,6 +41,9 @@ class LangevinProblem(Problem):
 
     def __post_init__(self) -> None:
         errors.callable_with(self.force, "force", ("t", "x", "args"), self.check_names)
+        for name, x in (("x0", self.x0), ("v0", self.v0)):
+            if not jax.tree_util.all_leaves([x]):
+                raise TypeError(f"`{name}` of a LangevinProblem must be an array, but is {x!r}.")
         shapes = [np.shape(x) for x in (self.x0, self.v0)]
         if shapes[0] != shapes[1]:
             raise ValueError(f"x0 and v0 must be two arrays of one shape, but have {shapes[0]} and {shapes[1]}.")

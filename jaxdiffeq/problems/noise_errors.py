@@ -16,27 +16,30 @@ from jaxdiffeq.types import PyTree
 KEY = "give one as `key=`, in the problem or in solve(problem, key=jax.random.key(0))"
 
 
-def forwards(t0: Any, t1: Any) -> None:
+def forwards(stepper: Any, t0: Any, t1: Any) -> None:
     if errors.all_concrete((t0, t1)) and t1 < t0:
         raise ValueError(
-            f"an equation with noise goes forwards in time, but tspan is ({float(t0):g}, {float(t1):g}). Give t0 < t1."
+            f"{stepper} goes forwards in time, but tspan is ({float(t0):g}, {float(t1):g}). Backwards go "
+            "EulerMaruyama() for an equation of Itô's, StochasticHeun() for one of Stratonovich's, with no drift "
+            "converted; or write the equation in s = t0 - t, with −drift."
         )
 
 
 def key_data(key: Any) -> tuple[str, Any]:
     """The name of a key's generator, and its data."""
     if key is None:
-        raise ValueError(f"a problem with noise needs a key: {KEY}.")
+        raise ValueError(f"a problem with noise or jumps needs a key: {KEY}.")
     if isinstance(key, int) or not hasattr(key, "dtype"):
         raise TypeError(f"`key` must be a key of jax.random, but is {key!r}: {KEY}.")
     typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    if not typed and (key.dtype != np.uint32 or key.ndim != 1):
+    words = () if typed else jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0))).shape
+    if not typed and (key.dtype != np.uint32 or key.shape[-1:] != words):
         wrong = f"an array of {key.dtype} with shape {key.shape}"
         raise TypeError(f"`key` must be one key of jax.random, but is {wrong}: {KEY}.")
-    if typed and key.ndim:
+    if key.ndim != len(words):
         raise TypeError(
-            f"`key` must be one key, but is an array of keys with shape {key.shape}. For an ensemble write "
-            "jax.vmap(lambda key: solve(problem, key=key).ys)(keys)."
+            f"`key` must be one key, but is an array of keys with shape {key.shape[: key.ndim - len(words)]}. For an "
+            "ensemble write jax.vmap(lambda key: solve(problem, key=key).ys)(keys)."
         )
     return data_of(key)
 
@@ -44,6 +47,14 @@ def key_data(key: Any) -> tuple[str, Any]:
 def has_path(solution: Any) -> None:
     if solution.noise is None:
         _refuse("there is no Brownian path: this is the solution of an equation without noise.")
+
+
+def one_path(t_end: Any) -> None:
+    if np.ndim(t_end):
+        _refuse(
+            f"this is an ensemble of solutions, {np.shape(t_end)}, with a path each. Write "
+            "jax.vmap(lambda sol: sol.brownian(t))(sols)."
+        )
 
 
 def counter() -> NoReturn:
@@ -85,9 +96,15 @@ def diffusion(given: PyTree, y: PyTree, name: str) -> Kind:
     """The kind of noise, of which the shape of the diffusion is a part; that has to go with its name."""
     of_y = [(errors.path_of(path), np.shape(x)) for path, x in jax.tree_util.tree_leaves_with_path(y)]
     if jax.tree.structure(given) != jax.tree.structure(y):
-        _refuse(
-            f"diffusion must return a pytree like y, {jax.tree.structure(y)}, but returned {jax.tree.structure(given)}."
-        )
+        cure = errors.one_for_the_other(given, y, "diffusion")
+        came = jax.tree.structure(given)
+        raise TypeError(f"diffusion must return a pytree like y, {jax.tree.structure(y)}, but returned {came}.{cure}")
+    for (path, x), b in zip(jax.tree_util.tree_leaves_with_path(y), jax.tree.leaves(given), strict=True):
+        if jnp.iscomplexobj(b) and not jnp.iscomplexobj(x):
+            raise TypeError(
+                f"diffusion returned complex numbers for `{errors.path_of(path)}`, which is {x.dtype}. Give a complex "
+                "`y0`, for instance y0 + 0j."
+            )
     shapes = [np.shape(x) for x in jax.tree.leaves(given)]
     alike = shapes == [shape for _, shape in of_y]
     longer = all(len(s) == len(shape) + 1 and s[:-1] == shape for s, (_, shape) in zip(shapes, of_y, strict=True))
@@ -106,6 +123,8 @@ def diffusion(given: PyTree, y: PyTree, name: str) -> Kind:
     )
     cure = ' Give noise="general".' if longer and name in ("diagonal", "scalar") else ""
     cure = ' Give noise="diagonal", or noise="scalar".' if alike and not cure else cure
+    same = len(shapes) == 1 and shapes[0] == () and not longer and name in ("diagonal", "scalar", "additive")
+    cure = " For one number everywhere write jnp.full_like(y, number)." if same else cure
     _refuse(f'with noise="{name}" diffusion must return {wanted} but returned {came}.{cure}')
 
 

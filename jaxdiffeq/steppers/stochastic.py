@@ -51,6 +51,12 @@ class StochasticDefaults(StepperDefaults):
         return f"{self.name}()"
 
     @property
+    def either_way(self) -> bool:
+        """Whether its steps may go backwards in time: they are of dt and of increments, and of no expectation of
+        theirs."""
+        return self.directions > 0
+
+    @property
     def order(self) -> float:
         return self.weak_order if self.strong_order is None else self.strong_order
 
@@ -154,6 +160,11 @@ class EulerMaruyamaStepper(StochasticDefaults):
     strong_orders: ClassVar[Any] = ADDITIVE
     weak_order: ClassVar[Any] = 1
     evaluations: ClassVar[tuple[int, int, int]] = (0, 1, 0)
+
+    @property
+    def either_way(self) -> bool:
+        """In Itô's calculus along the way that it goes."""
+        return True
 
     def step(self, f: DrivenField, start: State, t1: jax.Array, args: Any, tolerance: Any = None) -> Step:
         *_, y1 = explicit_euler(f, start, t1, args)

@@ -153,6 +153,11 @@ def test_a_span_may_end_at_zero():
     assert early.ys[0] == 0 and early.ys[1] == jde.solve(PROBLEM, saveat=[2.0]).ys[0]
 
 
+def test_a_span_that_turns_out_to_go_backwards():
+    result = jax.jit(lambda t1: jde.solve(PROBLEM, tspan=(0.0, t1), saveat=jde.SaveAt(t1=True), throw=False).result)
+    assert result(1.0) == jde.Result.success and result(-1.0) == jde.Result.nonfinite
+
+
 def test_failures_are_values():
     sol = jde.solve(PROBLEM, saveat=TIMES, max_steps=15, throw=False)
     assert sol.status == "max_steps_reached" and int(sol.stats.steps) == 15
@@ -202,6 +207,12 @@ def test_what_is_saved_may_be_a_function():
     assert np.array_equal(jde.solve(PROBLEM, saveat=saveat).ys["twice"], 2 * jde.solve(PROBLEM, saveat=TIMES).ys[:, 0])
 
 
+def test_the_rate_at_fault_is_named():
+    jumps = jde.MassActionJumps([1.0, -2.0], [[0], [1]], [[1], [-1]])
+    with pytest.raises(jde.SolveError, match="The rate of reaction 1 is -20 there"):
+        jde.solve(PROBLEM, jumps=jumps, x0=jnp.array([10.0]))
+
+
 def test_a_path_has_no_derivative():
     def end(rates):
         jumps = jde.MassActionJumps(rates, BIRTH_DEATH.reactants, BIRTH_DEATH.change)
@@ -227,6 +238,12 @@ def test_a_path_has_no_derivative():
         (lambda: jde.MassActionJumps([1.0], [[0.5]], [[1]]), "whole numbers"),
         (lambda: jde.ConstantRateJump(lambda x: x, [1.0]), "must take 3 arguments"),
         (lambda: jde.solve(PROBLEM, x0=jnp.array(1.0)), "is a vector"),
+        (lambda: jde.solve(PROBLEM, "gillespie"), r"Take SSA\(\)"),
+        (lambda: jde.solve(PROBLEM, jde.NextReaction), r"Call it: `NextReaction\(\)`"),
+        (lambda: jde.solve(PROBLEM, key=3), "must be a key of jax.random"),
+        (lambda: jde.solve(PROBLEM, key=jax.random.split(jax.random.PRNGKey(0), 3)), r"keys with shape \(3,\)"),
+        (lambda: jde.solve(PROBLEM, trajectories=3), "vmap"),
+        (lambda: jde.solve(PROBLEM, jumps=jde.ConstantRateJump(lambda t, x, args: t, [1.0])), "Give VariableRateJump"),
     ],
 )
 def test_what_is_refused(asked, message):

@@ -154,6 +154,11 @@ def test_what_is_refused(given, message):
         jde.expectation(lambda sol: sol.y_end[0], problem, paths=3, **given)
 
 
+def test_an_equation_has_derivatives_itself():
+    with pytest.raises(TypeError, match="takes a JumpProblem, but got ODEProblem"):
+        jde.expectation(lambda sol: sol.y_end, jde.ODEProblem(lambda t, y, args: -y, 1.0, (0.0, 1.0)))
+
+
 def test_an_affect_that_depends_on_what_is_differentiated_raises():
     jump = jde.ConstantRateJump(lambda t, x, args: args["rate"], lambda t, x, args: x + args["size"])
     p = {"rate": jnp.array(2.0), "size": jnp.array(3.0)}

@@ -44,12 +44,29 @@ def test_shot_noise(name):
     close_to(sol.stats.events, RATE * T, RATE * T)
 
 
-def test_a_process_that_excites_itself():
-    """Hawkes: dλ/dt = −2·(λ − 1), λ + 1 at the rate λ; E N = 2t − (1 − e^(−t))."""
+@pytest.mark.parametrize("bound", [None, lambda t, y, args: y[0]])
+def test_a_process_that_excites_itself(bound):
+    """Hawkes: dλ/dt = −2·(λ − 1), λ + 1 at the rate λ; E N = 2t − (1 − e^(−t)). λ falls, and is its own bound."""
     base = jde.ODEProblem(lambda t, y, args: jnp.stack([-2 * (y[0] - 1), 0 * y[1]]), jnp.array([1.0, 0.0]), (0.0, 3.0))
-    problem = jde.JumpProblem(base, jde.VariableRateJump(lambda t, y, args: y[0], [1.0, 1.0]), key=KEY)
+    problem = jde.JumpProblem(base, jde.VariableRateJump(lambda t, y, args: y[0], [1.0, 1.0], bound), key=KEY)
     sol = ensemble(problem)
     close_to(sol.y_end[:, 1], 6 - (1 - np.exp(-3.0)))
+
+
+def test_rates_are_other_ones_after_an_event_of_the_users():
+    """At a rate that is a number of y, which the user raises from ½ to 20 halfway."""
+    base = jde.ODEProblem(lambda t, y, args: 0 * y, jnp.array([0.5, 0.0]), (0.0, 2.0))
+    raised = jde.PresetTimes([1.0], lambda t, y, args: y.at[0].set(20.0))
+    counted = jde.ConstantRateJump(lambda t, y, args: y[0], [0.0, 1.0])
+    sol = ensemble(jde.JumpProblem(base, counted, key=KEY), events=raised)
+    close_to(sol.y_end[:, 1], 20.5, 20.5)
+
+
+def test_a_rate_above_its_bound_ends_the_solve():
+    jump = jde.VariableRateJump(lambda t, y, args: 3.0 + t, [1.0], bound=4.0)
+    with pytest.raises(jde.SolveError, match="exceeds its bound") as failed:
+        jde.solve(jde.JumpProblem(DECAY, jump, key=KEY), tspan=(0.0, 20.0), saveat=1.0)
+    assert failed.value.solution.y_end.shape == (1,)
 
 
 def test_two_jumps_that_take_turns():
@@ -156,14 +173,29 @@ def test_what_has_no_derivative_says_so():
         jax.grad(plain)(1.0)
 
 
+def with_jump(rate, affect):
+    return lambda problem: jde.solve(problem, jumps=jde.ConstantRateJump(rate, affect))
+
+
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        (lambda p: jde.solve(p, jde.SSA()), "SSA"),
+        (lambda p: jde.solve(p, jde.SSA()), "over a DiscreteProblem"),
         (lambda p: jde.solve(p, events=[jde.PositiveDomain()]), "does not serve a JumpProblem"),
         (lambda p: p.replace(y0=1.0, speed=2), "has no field 'speed'"),
+        (lambda p: jde.solve(p, tspan=(1.0, 0.0)), "go forwards in time"),
+        (lambda p: jde.solve(p, key=None), "or jumps needs a key"),
+        (lambda p: jde.solve(p, key=jax.random.split(KEY)), "jax.vmap"),
+        (with_jump(of_args, 1.0), "what is added to y"),
+        (with_jump(of_args, lambda t, y, args: None), "Does affect end with a `return`"),
+        (with_jump(of_args, lambda t, y, args: [y[0]]), r"write `return jnp.stack\(\[d0\]\)` in affect"),
+        (with_jump(lambda t, y, args: None, [1.0]), "one number, but returned None"),
+        (with_jump(lambda t, y, args: y[0] - 1, [1.0]), r"must be finite and not negative, but are \[-1.\] at t0"),
+        (with_jump(lambda t, y, args: 1 + jnp.sin(t), [1.0]), "Give VariableRateJump"),
+        (with_jump(lambda y, t: y, [1.0]), r"Write `lambda t, y, args: rate\(y, t\)`"),
+        (with_jump(lambda x, t: x, [1.0]), r"Write `lambda t, x, args: rate\(x, t\)`"),
     ],
 )
 def test_what_is_refused(asked, message):
-    with pytest.raises(TypeError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         asked(jde.JumpProblem(DECAY, CLOCKS["hazard"], key=KEY))

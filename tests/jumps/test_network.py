@@ -79,8 +79,22 @@ def test_a_rate_that_is_all_of_it():
         ([("A <-> B", 1.0)], "takes two rates"),
         ([("A -> 2.5 B", 1.0)], "is no species"),
         ([("A -> -B", 1.0)], "is no species"),
+        ("A -> B", "pairs of a line and a rate"),
+        ([(1.0, "A -> B")], "pairs of a line and a rate"),
+        ([("A -> B", "k")], r"Write `lambda args: args\['k'\]`"),
+        ([("A <-> B", (1.0, None))], "must be a number"),
     ],
 )
 def test_lines_that_cannot_be_read(lines, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         jde.ReactionNetwork(lines)
+
+
+def test_other_ways_to_write_a_network():
+    lines = {"A --> B": 1.0, "B <--> C": (2.0, 3.0)}
+    network = jde.ReactionNetwork(lines)
+    assert network.reactants == jde.ReactionNetwork([("A -> B", 1.0), ("B ↔ C", (2.0, 3.0))]).reactants
+    rates = jde.solve(network.ode([3, 0, 0], (0.0, 1.0)), saveat=[1.0]).ys
+    np.testing.assert_allclose(rates, jde.solve(network.ode({"A": 3.0}, (0.0, 1.0)), saveat=[1.0]).ys)
+    with pytest.raises(ValueError, match=r"3 numbers, of A, B, C, .* has the shape \(2,\)"):
+        network.jumps([3, 0], (0.0, 1.0), key=jax.random.key(0))
