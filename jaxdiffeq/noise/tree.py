@@ -49,17 +49,17 @@ def position(t: jax.Array, span: Any, depth: int) -> jax.Array:
 
 
 def snap(t: jax.Array, dt: jax.Array, span: Any) -> jax.Array:
-    """An end for a step from t of about dt: the nearest one on a dyadic grid of cells between dt/16 and dt/8.
+    """An end for a step from t of at most dt: the last one on a dyadic grid of cells between dt/8 and dt/4.
 
-    The way down to it is as short as can be then. Times and dt go the way that the span does.
+    The way down to it is as short as can be then. One that were nearer might be longer, and come again and again after
+    a refusal by little. Times and dt go the way that the span does.
     """
     t0, t1 = span
     depth = depth_of(t.dtype)
     start, end = position(t, span, depth), position(t + dt, span, depth)
-    cells = jnp.maximum((end - start) >> 3, 1)
+    cells = jnp.maximum((end - start) >> 2, 1)
     level = cells.dtype.itemsize * 8 - 1 - lax.clz(cells)
-    nearest = ((end + (cells.dtype.type(1) << level >> 1)) >> level) << level
-    return t0 + (t1 - t0) * (jnp.maximum(nearest, start + 1).astype(t.dtype) * 2.0**-depth)
+    return t0 + (t1 - t0) * (jnp.maximum(end >> level << level, start + 1).astype(t.dtype) * 2.0**-depth)
 
 
 def join(one: Piece, two: Piece) -> Piece:
