@@ -136,8 +136,8 @@ def increment(seed: Seed, a: jax.Array, b: jax.Array, like: jax.ShapeDtypeStruct
         taken, half = passed & (at[0] != at[1]), left.length
         turned = side * (half * w - length * w1) / 2
         more = Sum(w + w1, area + half * h1 + turned, length + half)
-        node = Piece(*choose(passed, (w0, h0), (w1, h1)), half)
-        return (), (level + 1, node, choose(taken, more, Sum(w, area, length)))
+        w1, h1 = choose(passed, (w0, h0), (w1, h1))
+        return (), (level + 1, Piece(w1, h1, half), choose(taken, more, Sum(w, area, length)))
 
     begin = jnp.full_like(a, ROOTS), node, Sum(zero, zero, jnp.zeros(wide, like.dtype))
     _, (_, _, found) = frozen_while(lambda _, s: s[0] < last, trip, (), begin)
@@ -171,8 +171,8 @@ def roots(seed: Seed, ends: Ends, like: jax.ShapeDtypeStruct) -> tuple[Sum, Piec
     zero, two = (jnp.zeros((*like.shape, *more), dtype) for more in ((), (2,)))
     begin = jnp.where(partly, -1, 0).astype(first.dtype), zero, zero, (two, two)
     end = number + partly.astype(number.dtype)
-    _, (_, w, area, of_ends) = frozen_while(lambda _, s: s[0] < end, trip, (), begin)
-    return Sum(w, area, jnp.maximum(number, 0).astype(dtype) * length), Piece(*of_ends, length)
+    _, (_, w, area, (w_ends, h_ends)) = frozen_while(lambda _, s: s[0] < end, trip, (), begin)
+    return Sum(w, area, jnp.maximum(number, 0).astype(dtype) * length), Piece(w_ends, h_ends, length)
 
 
 def start_of(seed: Seed, whole: Piece, b: jax.Array, depth: int) -> Piece:
