@@ -1,8 +1,8 @@
 """Standard normal numbers by their place: a key and a counter, the same on every machine and however often asked for.
 
 JAX's own generator is the same cipher, but as a loop, and it takes two or three calls of it for a number; here it is
-written out, which a compiler fuses with what it is for. A scan that adds normals is twice as fast as with
-`jax.random.normal`, in a kernel five times.
+written out, which a compiler fuses with what it is for, and normals come of polynomials that it makes vectors of. A
+scan that adds them takes a quarter to a half of the time that it takes with `jax.random.normal`.
 """
 
 from __future__ import annotations
