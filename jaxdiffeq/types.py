@@ -203,6 +203,8 @@ class StepView(NamedTuple):
     """y at the right end, before and after each of the events there in turn, [events + 1, *state]"""
     grazing: Any = None
     """a condition that acts there hardly crosses zero"""
+    together: bool = False
+    """lanes of a `vmap` take this step at one time: its number is the same in all of them"""
 
 
 class Shapes(NamedTuple):

@@ -17,6 +17,7 @@ from jax import lax
 from jaxdiffeq.engine import outcome
 from jaxdiffeq.engine.integration import Carry, Integration, LoopControl
 from jaxdiffeq.engine.log import Held
+from jaxdiffeq.engine.recorders import SaveSteps, Stacked
 from jaxdiffeq.primitives.scan import counted
 from jaxdiffeq.primitives.scan import scan as any_scan
 from jaxdiffeq.primitives.varying_axes import vary_like
@@ -114,19 +115,34 @@ class EqualSteps:
         """The step as recorders see it."""
         after, estimates = step.after, Estimates(step.error, step.spectral_radius)
         width = lax.stop_gradient(jnp.abs(self._width(inputs)))
-        return StepView(before, after, after.y, None, Sizing(width), taken, i.astype(jnp.int32), estimates)
+        made, number = Sizing(width), i.astype(jnp.int32)
+        return StepView(before, after, after.y, None, made, taken, number, estimates, together=True)
 
-    def _trip(self, inputs: Inputs, settings: Settings, at: _At, i: jax.Array) -> _At:
+    def _trip(self, inputs: Inputs, settings: Settings, at: _At, i: jax.Array) -> tuple[_At, dict[str, Any]]:
+        """What goes on, and the rows of this step that are stacked."""
         before, step = self.step(inputs, settings, at.y, at.memory, i)
         y, memory, work = step.after.y, step.after.memory, jax.tree.map(jnp.add, at.work, step.work)
         if self.loop.watch is not None:
             spent = (before.t, i.astype(jnp.int32)), (step.after.t, i.astype(jnp.int32) + 1)
             y = self.loop.watch(y, inputs, *spent, i == self.n - 1)
         if at.alive is None:
-            return at._replace(y=y, memory=memory, work=work)
+            return at._replace(y=y, memory=memory, work=work), {}
         alive = at.alive & jnp.all(jnp.isfinite(y))
-        held, wanted = self.loop.recorded(inputs, at.held, self.view(inputs, before, step, alive, i), step.dense)
-        return _At(y, memory, held, alive, at.dense + wanted.astype(at.dense.dtype), work)
+        held, wanted = self.stacking.recorded(inputs, at.held, self.view(inputs, before, step, alive, i), step.dense)
+        rows = {name: row for name, row in held.records.items() if self._stacks(name)}
+        held = held._replace(records={**held.records, **dict.fromkeys(rows, ())})
+        return _At(y, memory, held, alive, at.dense + wanted.astype(at.dense.dtype), work), rows
+
+    def _stacks(self, name: str) -> bool:
+        """Whether a recorder has a row for every step."""
+        recorder = self.recorders[name]
+        return type(recorder) is SaveSteps and recorder.every == 1 and recorder.capacity == self.n
+
+    @property
+    def stacking(self) -> Integration:
+        """The loop, with rows of every step as the scan stacks them."""
+        parts = {name: Stacked(**vars(r)) if self._stacks(name) else r for name, r in self.recorders.items()}
+        return self.loop.with_recorders(**parts)
 
     # ---- all of them
 
@@ -139,26 +155,38 @@ class EqualSteps:
         zero = jnp.zeros((), jnp.int32)
         work = jax.tree.map(lambda _: zero, self.loop.stepper.work)
         alive = jnp.array(True) if self.recorders else None
-        held = jax.tree.map(_filled, self.loop.held(inputs, first, Sizing(inputs.t0)))
+        held = jax.tree.map(_filled, self.stacking.held(inputs, first, Sizing(inputs.t0)))
         at = _At(first.y, first.memory, held, alive, zero, work)
 
         def trip(at, i):
-            return self._trip(inputs, settings, at, i), None
+            return self._trip(inputs, settings, at, i)
 
         def block(at, numbers):
-            return scan(trip, at, numbers)[0], (at.y, at.memory)
+            after, rows = scan(trip, at, numbers)
+            return after, ((at.y, at.memory), rows)
+
+        def alone(at, i):
+            after, rows = trip(at, i)
+            return after, ((at.y, at.memory), rows)
 
         numbers, whole = self.numbers(inputs), self.n // max(blocks, 1) * blocks
+        tape, flat = None, lambda x: x.reshape(-1, *x.shape[2:])
         if blocks == self.n:
-            at, rows = scan(lambda at, i: (trip(at, i)[0], (at.y, at.memory)), at, numbers)
+            at, (tape, rows) = scan(alone, at, numbers)
+        elif blocks == 0 and not any(map(self._stacks, self.recorders)):
+            at, rows = counted(lambda at, i: trip(at, i)[0], at, jnp.zeros_like(inputs.t0), 1, self.n), {}
         elif blocks == 0:
-            at, rows = counted(lambda at, i: trip(at, i)[0], at, jnp.zeros_like(inputs.t0), 1, self.n), None
+            at, rows = scan(trip, at, numbers)
         else:
-            at, rows = scan(block, at, numbers[:whole].reshape(blocks, -1))
+            at, (tape, rows) = scan(block, at, numbers[:whole].reshape(blocks, -1))
+            rows = jax.tree.map(flat, rows)
             if whole < self.n:
-                at, row = block(at, numbers[whole:])
-                rows = jax.tree.map(lambda x, one: jnp.concatenate([x, one[None]]), rows, row)
-        return self._ended(inputs, settings, first, at), rows
+                at, (last, more) = block(at, numbers[whole:])
+                tape = jax.tree.map(lambda x, one: jnp.concatenate([x, one[None]]), tape, last)
+                rows = jax.tree.map(lambda x, y: jnp.concatenate([x, y]), rows, more)
+        spare = jax.tree.map(lambda x: jnp.concatenate([x, x[-1:]]), rows)
+        at = at._replace(held=at.held._replace(records={**at.held.records, **spare}))
+        return self._ended(inputs, settings, first, at), tape
 
     def states(self, inputs: Inputs, settings: Settings, first: tuple, numbers: jax.Array) -> tuple:
         """y and memory before each of these steps, the first of which begins at `first`."""

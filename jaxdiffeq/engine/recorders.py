@@ -253,6 +253,10 @@ class SaveSteps(RecorderDefaults):
         row = self.row(step.after.t, step.after.y, step.coefficients, self.args(inputs.args, step.after))
         return write(moving, fixed, row, due), fixed + due.astype(fixed.dtype)
 
+    def place(self, step: StepView, cursor: jax.Array) -> jax.Array:
+        """The row of a step. Where lanes step together it is one for all: no gather."""
+        return step.number // self.every if step.together else cursor
+
     def due(self, step: StepView) -> jax.Array:
         return step.taken & ((step.number + 1) % self.every == 0)
 
@@ -286,12 +290,27 @@ class SaveSteps(RecorderDefaults):
         coefficients = step.coefficients if self.reads_interpolant else None
         ends = step.after.t, step.after.y, _real(step.after)
         _, pull = jax.vjp(row, *ends, coefficients, active.leaves())
-        t1, y1, real, coefficients, leaves = pull(read(out, jnp.maximum(cursor, 0)))
+        t1, y1, real, coefficients, leaves = pull(read(out, self.place(step, jnp.maximum(cursor, 0))))
         if bars.coefficients is not None and coefficients is None:
             coefficients = jnp.zeros_like(bars.coefficients)
         after = _cotangent(bars.after, t1, y1, real)
         new = bars.add(jnp.zeros_like(bars.before_t), after, coefficients, leaves)
         return jax.tree.map(lambda a, b: jnp.where(due, a, b), new, bars), cursor - due.astype(cursor.dtype)
+
+
+@dataclass(frozen=True)
+class Stacked(SaveSteps):
+    """The same after every step of a scan, which stacks the rows: under `vmap`, where each row is one of all lanes.
+
+    Shapes: moving, one row; fixed, the number of them.
+    """
+
+    def init(self, inputs: Inputs, start: State, shapes: Shapes) -> tuple[PyTree, PyTree]:
+        return (), jnp.zeros((), jnp.int32)
+
+    def record(self, moving: PyTree, fixed: PyTree, step: StepView, inputs: Inputs) -> tuple[PyTree, PyTree]:
+        row = self.row(step.after.t, step.after.y, step.coefficients, self.args(inputs.args, step.after))
+        return row, fixed + step.taken.astype(fixed.dtype)
 
 
 @dataclass(frozen=True)

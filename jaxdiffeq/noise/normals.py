@@ -1,20 +1,17 @@
 """Standard normal numbers by their place: a key and a counter, the same on every machine and however often asked for.
 
 JAX's own generator is the same cipher, but as a loop, and it takes two or three calls of it for a number; here it is
-written out, which a compiler fuses with what it is for. A scan that adds normals is twice as fast as with
-`jax.random.normal`, in a kernel five times.
+written out, which a compiler fuses with what it is for, and normals come of polynomials that it makes vectors of. A
+scan that adds them takes a quarter to a half of the time that it takes with `jax.random.normal`.
 """
 
 from __future__ import annotations
 
-import functools
 import math
-from statistics import NormalDist
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 Seed = tuple[jax.Array, jax.Array]
@@ -49,45 +46,71 @@ def seed_of(words: jax.Array, purpose: int) -> Seed:
 def pair(seed: Seed, number: Any, shape: tuple[int, ...], dtype: Any) -> tuple[jax.Array, jax.Array]:
     """Two independent standard normals of one counter, each [*shape].
 
-    In double precision x + y and x − y of x and y ~ N(0, 1/2), which are 2⁴⁸ numbers and up to 8.8: a fifth of the
-    time of two values of erf⁻¹. In single precision one that is not used costs nothing.
+    r·sin ½πt and ±r·cos ½πt with r = √(−2 log u): u of one word, t ∈ (−1, 1) and the sign of the other one. In double
+    precision r and the sine are rounded to multiples of 2⁻²⁴, so that their product is exact and the same whatever a
+    compiler makes of their sums, up to 6.8; in single precision it is up to 5.7. The law is right to 1e-7.
+    Source: Box, Muller 1958, doi:10.1214/aoms/1177706645.
     """
     element = lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
-    number = jnp.broadcast_to(jnp.asarray(number).astype(jnp.uint32), shape)
-    x, y = threefry(seed, number, element)
+    return normals(seed, jnp.asarray(number).astype(jnp.uint32), element, dtype)
+
+
+def normals(seed: Seed, number: jax.Array, element: jax.Array, dtype: Any) -> tuple[jax.Array, jax.Array]:
+    """The same of counters that are given, uint32 of shapes that go together.
+
+    A fence keeps the CPU from computing them once more for everything that is made of them.
+    """
+    shape = jnp.broadcast_shapes(*(x.shape for x in (*seed, number, element)))
+    *key, number, element = (jnp.broadcast_to(x, shape) for x in (*seed, number, element))
+    u, v = threefry((key[0], key[1]), number, element)
     if jnp.dtype(dtype) == jnp.float64:
-        x, y = _half_normal(x), _half_normal(y)
-        return x + y, x - y
-    return _single(x).astype(dtype), _single(y).astype(dtype)
+        words = lax.optimization_barrier(u.astype(jnp.uint64) << jnp.uint64(32) | v.astype(jnp.uint64))
+        u, v = (words >> jnp.uint64(32)).astype(jnp.uint32), words.astype(jnp.uint32)
+    real = jnp.float64 if jnp.dtype(dtype) == jnp.float64 else jnp.float32
+    r, t = _radius(u, real), _angle(v, real)
+    cosine = _sine(1 - jnp.abs(t))
+    found = r * _sine(t), r * jnp.where(v & jnp.uint32(1) == 1, cosine, -cosine)
+    return lax.optimization_barrier(tuple(x.astype(dtype) for x in found))
 
 
-def _single(bits: jax.Array) -> jax.Array:
-    """√2·erf⁻¹(k/2²⁴) for an odd k between ±2²⁴ of 32 bits: |z| < 5.5, the variance is right to 1e-7, none is zero."""
-    k = ((bits >> jnp.uint32(7)) | jnp.uint32(1)).astype(jnp.int32) - jnp.int32(2**24)
-    return jnp.float32(2**0.5) * lax.erf_inv(k.astype(jnp.float32) * jnp.float32(2.0**-24))
+# log(1 + x)/x between √½ − 1 and √2 − 1, to 3e-8, and sin(½πt)/t in powers of t², to 5e-9
+LOG = (
+    *(0.9999999742, -0.4999998796, 0.3333418563, -0.2500207405, 0.1995683351),
+    *(-0.1656239359, 0.1495226763, -0.1436683988, 0.08722349049),
+)
+SINE = (1.570796318, -0.6459637106, 0.07968967894, -0.004673766597, 0.000151485123)
 
 
-@functools.cache  # when it is first asked for: it takes as long as importing some whole rooms
-def _table() -> list[np.ndarray]:
-    """−Φ⁻¹(m/2³²)/√2 for 1/2 ≤ m < 2³¹: a polynomial of degree four over each quarter of each octave, to 7e-8."""
-    from_middle = np.cos(np.pi * (np.arange(5) + 0.5) / 5)  # of a quarter, in units of half of it
-    starts = [2.0 ** (octave - 32) * (1 + quarter / 4) for octave in range(-1, 31) for quarter in range(4)]
-    rows = []
-    for i, start in enumerate(starts):
-        width = 2.0 ** (i // 4 - 33) / 4
-        values = [-NormalDist().inv_cdf(start + width * (1 + x) / 2) / 2**0.5 for x in from_middle]
-        rows.append(np.polynomial.polynomial.polyfit(from_middle, values, 4) * 8.0 ** np.arange(5))
-    return [np.ascontiguousarray(column) for column in np.transpose(rows)]
+def _radius(bits: jax.Array, real: Any) -> jax.Array:
+    """√(−2 log u), u = 2ᵉ(1 + x) with 1 + x between √½ and √2."""
+    whole, digits, half = (jnp.int64, 52, 32) if real == jnp.float64 else (jnp.int32, 23, 23)
+    u = ((bits >> jnp.uint32(32 - half)).astype(real) + 0.5) * 2.0**-half
+    root = lax.bitcast_convert_type(jnp.asarray(0.5**0.5, real), whole)
+    places = lax.bitcast_convert_type(u, whole) - root
+    x = lax.bitcast_convert_type((places & whole(2**digits - 1)) + root, real) - 1
+    log = x * _polynomial(LOG, x) + (places >> whole(digits)).astype(real) * math.log(2)
+    return _rounded(jnp.sqrt(-2 * log))
 
 
-def _half_normal(bits: jax.Array) -> jax.Array:
-    """~ N(0, 1/2), rounded to 24 digits, so that it is the same whatever a compiler makes of the sum."""
-    m = lax.bitcast_convert_type((bits >> jnp.uint32(1)).astype(jnp.float64) + 0.5, jnp.uint64)
-    where = (m >> jnp.uint64(50)).astype(jnp.int32) - jnp.int32(1022 * 4)
-    within = (m & jnp.uint64(2**50 - 1)) | jnp.uint64(1023 << 52)
-    t = lax.bitcast_convert_type(within, jnp.float64) - 1.125
-    low, *rest = (jnp.asarray(c).at[where].get(mode="promise_in_bounds") for c in reversed(_table()))
-    for c in rest:
-        low = low * t + c
-    x = lax.reduce_precision(low, exponent_bits=11, mantissa_bits=23)
-    return jnp.where(bits & jnp.uint32(1) == 1, x, -x)
+def _angle(bits: jax.Array, real: Any) -> jax.Array:
+    """Between −1 and 1, of all bits but the last."""
+    left = 30 if real == jnp.float64 else 23
+    return ((lax.bitcast_convert_type(bits, jnp.int32) >> (31 - left)).astype(real) + 0.5) * 2.0**-left
+
+
+def _sine(t: jax.Array) -> jax.Array:
+    """sin ½πt for |t| ≤ 1."""
+    return _rounded(t * _polynomial(SINE, t * t))
+
+
+def _rounded(x: jax.Array) -> jax.Array:
+    if x.dtype == jnp.float32:
+        return x
+    return lax.round(x * 2.0**24, lax.RoundingMethod.TO_NEAREST_EVEN) * 2.0**-24
+
+
+def _polynomial(coefficients: tuple[float, ...], x: jax.Array) -> jax.Array:
+    *rest, total = coefficients
+    for c in reversed(rest):
+        total = total * x + c
+    return jnp.asarray(total)

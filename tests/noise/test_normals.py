@@ -40,12 +40,16 @@ def test_the_law(dtype):
         assert stats.kstest(z, "norm").pvalue > 1e-4
 
 
-def test_far_out():
-    """The table follows the quantiles to where a word has one number left."""
-    words = jnp.asarray([0, 1, 2, 3, 2**8, 2**20, 2**31, 2**32 - 2, 2**32 - 1], jnp.uint32)
-    right = stats.norm.ppf((np.asarray(words, np.uint64) // 2 + 0.5) / 2**32) / 2**0.5
-    np.testing.assert_allclose(np.abs(normals._half_normal(words)), -right, atol=2e-7)
-    assert np.all(np.sign(normals._half_normal(words)) == np.where(np.asarray(words) % 2, 1, -1))
+@pytest.mark.parametrize(("dtype", "kept", "tolerance"), [(jnp.float32, 23, 5e-6), (jnp.float64, 32, 2e-7)])
+def test_far_out(dtype, kept, tolerance):
+    """The radius is right to where a word has one number left, and the angle all the way round."""
+    words = np.array([0, 1, 2, 3, 2**8, 2**9, 2**20, 2**31, 3 * 2**30, 2**32 - 2**9, 2**32 - 1], np.uint32)
+    u = ((words >> (32 - kept)) + 0.5) / 2.0**kept
+    np.testing.assert_allclose(normals._radius(jnp.asarray(words), dtype), np.sqrt(-2 * np.log(u)), atol=tolerance)
+    t = np.asarray(normals._angle(jnp.asarray(words), dtype))
+    np.testing.assert_allclose(t, words.view(np.int32) / 2.0**31, atol=2.0**-23)
+    np.testing.assert_allclose(normals._sine(jnp.asarray(t)), np.sin(np.pi / 2 * t), atol=2e-7)
+    assert np.all((np.abs(t) < 1) & (t != 0))
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])

@@ -93,9 +93,11 @@ def test_ends_of_steps_are_cheap_ends(dtype):
         assert place > int(tree.position(t, (t0, t1), depth))
         assert end <= t1
         if dt > 1e-4 and end < t1:
-            assert abs(float(end - t) - dt) <= dt / 16 + 1e-5
+            assert -dt / 4 - 1e-5 <= float(end - t) - dt <= 1e-5
             cells = dt / 10 * 2**depth
-            assert place % 2 ** int(np.log2(cells / 8) - 0.01) == 0
+            assert place % 2 ** int(np.log2(cells / 4) - 0.01) == 0
+            if dtype == jnp.float64:  # a step that is refused by little comes back shorter
+                assert tree.snap(t, 0.999 * (end - t), (t0, t1)) < end
 
 
 @BOTH
