@@ -68,7 +68,7 @@ LAYERS = (  # from the bottom; a folder without files of its own here stands for
     {"methods"},
     {"gradients.steady", "gradients.rule", "gradients.segments", "gradients.quadrature"},
     {"gradients.forward", "gradients.reverse", "gradients.packing"},
-    {"gradients.adjoint_equation", "gradients.adjoint_noise", "gradients.reversible"},
+    {"gradients.adjoint_equation", "gradients.adjoint_noise", "gradients.estimators", "gradients.reversible"},
     {"gradients.adjoint_jumps"},
     {"gradients.adjoint_events"},
     {"gradients.adjoint_sweep"},
