@@ -66,7 +66,7 @@ LAYERS = (  # from the bottom; a folder without files of its own here stands for
     {"engine.breaks"},
     {"engine.history", "engine.driven"},
     {"methods"},
-    {"gradients.steady", "gradients.rule", "gradients.segments", "gradients.quadrature"},
+    {"gradients.retaken", "gradients.steady", "gradients.rule", "gradients.segments", "gradients.quadrature"},
     {"gradients.forward", "gradients.reverse", "gradients.packing"},
     {"gradients.adjoint_equation", "gradients.adjoint_noise", "gradients.estimators", "gradients.reversible"},
     {"gradients.adjoint_jumps"},
