@@ -40,15 +40,15 @@ from jaxdiffeq.gradients.adjoint import GaussAdjoint as GaussAdjoint
 from jaxdiffeq.gradients.adjoint import InterpolatingAdjoint as InterpolatingAdjoint
 from jaxdiffeq.gradients.adjoint import QuadratureAdjoint as QuadratureAdjoint
 from jaxdiffeq.gradients.check import check_gradients as check_gradients
+from jaxdiffeq.gradients.estimators import CoupledFiniteDifferences as CoupledFiniteDifferences
+from jaxdiffeq.gradients.estimators import ScoreFunction as ScoreFunction
+from jaxdiffeq.gradients.estimators import SmoothedPerturbation as SmoothedPerturbation
 from jaxdiffeq.gradients.forward import ForwardAD as ForwardAD
 from jaxdiffeq.gradients.reverse import ReverseAD as ReverseAD
 from jaxdiffeq.gradients.reversible import ReversibleAdjoint as ReversibleAdjoint
 from jaxdiffeq.gradients.steady import SteadyStateAdjoint as SteadyStateAdjoint
 from jaxdiffeq.integrator import Integrator as Integrator
 from jaxdiffeq.jumps import *  # noqa: F403  jump processes and their methods
-from jaxdiffeq.jumps.expectation import CoupledFiniteDifferences as CoupledFiniteDifferences
-from jaxdiffeq.jumps.expectation import ScoreFunction as ScoreFunction
-from jaxdiffeq.jumps.expectation import SmoothedPerturbation as SmoothedPerturbation
 from jaxdiffeq.jumps.expectation import expectation as expectation
 from jaxdiffeq.methods import *  # noqa: F403  every method by the name it has in the literature
 from jaxdiffeq.noise import processes as processes

@@ -160,3 +160,72 @@ def test_values_between_steps_have_the_law_of_the_path(how):
     cross = np.stack([z[:, i] * z[:, j] for i in range(6) for j in range(i)], 1)
     check_means(1 + cross, 1.0, 0.05)
     assert stats.kstest(z.reshape(-1), "norm").pvalue > 1e-4
+
+
+# Rackauckas, Nie, Discrete Contin. Dyn. Syst. B 22 (2017) 2731: snail, SNAIL, miR34, their complex, zeb, ZEB, miR200,
+# five complexes of both, tgf, TGF, its complex with miR200, Ecad, Ncad, OVOL2 and its protein, from rest.
+OVAL2 = np.array(
+    [
+        *(0.128483, 1.256853, 0.0030203, 0.0027977, 0.0101511, 0.0422942, 0.2391346),
+        *(0.0008014, 0.0001464, 2.67e-05, 4.8e-6, 9e-7),
+        *(0.0619917, 1.2444292, 0.0486676, 199.9383546, 137.4267984, 1.5180203, 1.5180203),
+    ]
+)
+NOISY = np.zeros(19)
+NOISY[[0, 15, 16, 17]] = 0.02, 0.02, 0.02, 0.2
+
+
+def oval2(t, y, args):
+    """What binds to miR200 is a thousand times as fast as the rest."""
+    snail, snail_p, mir34, sr, zeb, zeb_p, mir200, *bound, tgf, tgf_p, tr, ecad, ncad, ovol, ovol_p = y
+    ways = 5.0, 10.0, 10.0, 5.0, 1.0
+    held = sum(n * z for n, z in zip(ways, bound, strict=True))
+    taken = sum(k * n * z for k, (n, z) in enumerate(zip(ways, bound, strict=True), 1))
+    free_snail, free_zeb, free_tgf, free_200 = snail - sr, zeb - held, tgf - tr, mir200 - taken - tr
+    up, stops = (tgf_p / 0.6) ** 2, (snail_p / 3) ** 2
+    chain = [free_zeb, *bound]
+    return jnp.stack(
+        [
+            0.0005 + 0.05 * up / (1 + up + (ovol_p / 0.5) ** 2) / (1 + snail_p / 1.8) - 0.09 * free_snail - 0.9 * sr,
+            16 * free_snail - 1.6 * snail_p,
+            0.001 + 0.019 / (1 + (snail_p / 0.15) ** 2 + (zeb_p / 0.35) ** 2) - 0.035 * (mir34 - sr) - 0.45 * sr,
+            1000 * (100 * free_snail * (mir34 - sr) - sr),
+            0.003 + 0.06 * stops / (1 + stops + (ovol_p / 0.9) ** 6) - 0.1 * free_zeb - 0.5 * held,
+            16 * free_zeb - 1.66 * zeb_p,
+            0.0002
+            + 0.02 / (1 + (snail_p / 0.2) ** 3 + (zeb_p / 0.2) ** 2)
+            - 0.035 * free_200
+            - 0.25 * taken
+            - 0.2 * tr,
+            *(1000 * (free_200 * before - z) for before, z in itertools.pairwise(chain)),
+            0.05 - 0.1 * free_tgf - tr,
+            1.1 + 1.5 * free_tgf - 0.9 * tgf_p,
+            1000 * (20 * free_200 * free_tgf - tr),
+            5 + 15 / ((snail_p / 0.1) ** 2 + 1) + 5 / ((zeb_p / 0.3) ** 2 + 1) - 0.05 * ecad,
+            5 + 2 / (1 + (0.4 / snail_p) ** 2) + 5 / (1 + (0.4 / zeb_p) ** 2) / (1 + ovol_p / 2) - 0.05 * ncad,
+            0.35 + 1.2 / (1 + (zeb_p / 0.918) ** 2) - ovol,
+            10 * (ovol - ovol_p),
+        ]
+    )
+
+
+@pytest.mark.slow
+def test_oval2():
+    """Means against those of 8000 paths by another program, Milstein's method with 20 000 steps and fewer, ± theirs."""
+    problem = jde.SDEProblem(oval2, lambda t, y, p: NOISY * y, jnp.array(OVAL2), (0.0, 1.0), key=KEY)
+    ys = ensemble(problem, jde.SOSRI(), 30, 32, jde.SaveAt(t1=True), rtol=1e-2, atol=1e-3, max_steps=20_000)[:, 0]
+    wanted = {  # mean and its standard error, spread
+        0: (0.124115, 2.8e-5, 0.00251),
+        1: (1.234695, 1.6e-4, 0.01376),
+        5: (0.0442306, 4.0e-6, 0.000360),
+        15: (199.968, 0.044, 3.943),
+        16: (137.410, 0.029, 2.632),
+        17: (1.53509, 0.0023, 0.2040),
+        18: (1.53302, 0.0021, 0.1890),
+    }
+    assert np.all(np.isfinite(ys))
+    for k, (mean, error, spread) in wanted.items():
+        off = ys[:, k] - mean
+        assert np.all(np.abs(off) < 6 * spread), k  # no path leaves the state at rest
+        assert abs(off.mean()) < 4 * np.hypot(error, spread / len(ys) ** 0.5), k
+        assert abs(ys[:, k].std() / spread - 1) < 4 / (2 * len(ys)) ** 0.5, k

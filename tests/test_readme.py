@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from jaxdiffeq import methods
+from jaxdiffeq.gradients import estimators
 from jaxdiffeq.gradients import support as gradients
 from jaxdiffeq.types import Result
 
@@ -96,6 +97,7 @@ def noise_table() -> str:
 Tables = dict[str, Callable[[], str]]
 GENERATED: dict[str, Tables] = {
     "gradients.md": {"gradients": gradients.markdown},
+    "jumps.md": {"estimators": estimators.markdown},
     "noise.md": {"stochastic": noise_table},
     "methods.md": {family: functools.partial(methods_table, family) for family in FAMILIES},
 }

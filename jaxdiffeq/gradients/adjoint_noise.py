@@ -6,7 +6,7 @@ which W moves by w with the space-time area H, time runs from 1 to 0: the drift 
 as from two Brownian motions, of which the first moves by −1 and the second has the area 1. So a step costs one vector–
 Jacobian product for each, whatever the number of Brownian motions; and ends of the span, through h, w and H, are
 parameters as all others. A value saved within a step is a function of the state before it, by a step of the method.
-Of a solve that fails every gradient is NaN.
+Of a solve that fails the states are those of its steps, which are taken again.
 Source: Li, Wong, Chen, Duvenaud 2020, arXiv:2001.01328; Foster, dos Reis, Strange 2024, arXiv:2210.17543 (for H).
 """
 
@@ -87,17 +87,23 @@ class _Backward(EqualPull):
         return self.active.time or any(i in of_path for i in self.active.where)
 
     def sweep(self) -> list[jax.Array]:
+        n, inputs, steps = self.integration.n, self.active.inputs, self.retaken()
+        memory = jax.tree.map(lambda rows: jnp.zeros_like(rows[0]), steps.rows[1])
+
         def trip(carry, i):
             bars, cursors, y1 = carry
-            return self._back(bars, cursors, y1, i)
+            again, _ = self.before(steps, i, (y1, memory))
+            *new, cursors = self._back(bars, cursors, (again, y1), i)
+            bars, y1 = jax.tree.map(lambda a, b: jnp.where(self.live(i), a, b), tuple(new), (bars, y1))
+            return bars, cursors, y1
 
-        n = self.integration.n
-        carry, last = (self.at_end(), self.last_rows, self.y1), jnp.full_like(self.active.inputs.t0, n - 1)
+        carry, last = (self.at_end(), self.last_rows, self.y1), jnp.full_like(inputs.t0, n - 1)
         bars, *_ = counted(trip, carry, last, -1, n)
-        return self.of_start(bars)
+        return self._pull_start(bars)
 
-    def _back(self, bars: Any, cursors: dict, y1: jax.Array, i: jax.Array) -> tuple:
-        """The cotangents, cursors and y before step `i`."""
+    def _back(self, bars: Any, cursors: dict, ends: tuple[jax.Array, jax.Array], i: jax.Array) -> tuple:
+        """The cotangents and y before step `i`, and cursors. `ends`: y before it, if the solve failed, and after it."""
+        (again, y1), failed = ends, self.failed
         leaves, pull = self.active.leaves(), None
         if self.moves:
             path, pull = jax.vjp(lambda leaves: self._path(leaves, i), leaves)
@@ -107,18 +113,20 @@ class _Backward(EqualPull):
         before = jnp.zeros_like(y1)
         if self.integration.recorders:
             y = self._solved(y1, lambda of: lambda s, y: of(s, y, theta), i)
-            bars, before, cursors = self._recorded(bars, dict(cursors), (y, y1), i)
+            bars, before, cursors = self._recorded(bars, dict(cursors), (jnp.where(failed, again, y), y1), i)
         places = [self.active.where.index(k) for k in self.theta.where]
         of_args = [bars.inputs[k] for k in places]
         parts = Parts(y1, bars.state.y, [of_args, jax.tree.map(jnp.zeros_like, path) if self.moves else []])
         packing = Packing.of(parts)
-        adjoint = functools.partial(self._adjoint, packing, theta)
-        new = packing.unpack(self._solved(packing.pack(parts), adjoint, i))
+        z, adjoint = packing.pack(parts), functools.partial(self._adjoint, packing, theta)
+        silent = failed & jnp.all(bars.state.y == 0)  # nothing is felt yet where a solution leaves the numbers
+        new = packing.unpack(jnp.where(silent, z, self._solved(z, adjoint, i)))
         found = dict(zip(places, new.theta[0], strict=True))
         inputs = [found.get(k, x) for k, x in enumerate(bars.inputs)]
         if pull is not None:
             inputs = [a + b for a, b in zip(inputs, *pull(new.theta[1]), strict=True)]
-        return bars._replace(state=bars.state._replace(y=new.lam + before), inputs=inputs), cursors, new.y
+        bars = bars._replace(state=bars.state._replace(y=new.lam + before), inputs=inputs)
+        return bars, jnp.where(failed, again, new.y), cursors
 
     # ---- the equation
 

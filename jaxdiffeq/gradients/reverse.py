@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdiffeq.engine.log import Held, Log, Marks, WindowMarks
+from jaxdiffeq.gradients.retaken import Retaken
 from jaxdiffeq.gradients.rule import (
     Active,
     Constants,
@@ -467,13 +468,23 @@ class EqualPull(_Pull):
         (more,) = jax.vjp(end, self.active.leaves())[1](self.bars.t)
         return _Cotangents(start, more)
 
-    def of_start(self, bars: _Cotangents) -> list[jax.Array]:
-        """From those before the first step of a sweep without a log: of a solve that failed it has no end to go by."""
-        return [jnp.where(self.constants.result == Result.success, x, jnp.nan) for x in self._pull_start(bars)]
-
     def live(self, i: jax.Array) -> jax.Array:
         """Whether step `i` was taken."""
         return i < self.constants.counts.steps.astype(i.dtype)
+
+    @property
+    def failed(self) -> jax.Array:
+        return self.constants.result != Result.success
+
+    def retaken(self) -> Retaken:
+        """The steps of a solve that failed."""
+        steps = self.constants.counts.steps
+        return Retaken.of(self.integration, self.active.inputs, self.settings, steps, self.failed)
+
+    def before(self, steps: Retaken, i: jax.Array, otherwise: PyTree) -> PyTree:
+        """y and memory before step `i`, if a solve that failed has taken it."""
+        wanted = self.failed & self.live(i)
+        return steps.before(self.integration, self.active.inputs, self.settings, i, wanted, otherwise)
 
     def pull_step(self, bars: _Cotangents, cursors: dict, at: tuple, i: jax.Array) -> tuple:
         """Through step `i` from `at`, y and memory; nothing changes if it was not taken."""

@@ -28,8 +28,8 @@ class ReversibleAdjoint:
     For `ReversibleHeun()` on equal steps, where a step is undone in closed form and its noise drawn again: the state
     that a step is reversed from is the one of the forward solve up to rounding, and so the gradient is that of
     `ReverseAD`. Rounding errors grow on the way back as small changes of the solution would: compare with `ReverseAD`
-    where the equation contracts strongly over a long span. Of a solve that fails every gradient is NaN. Memory: two
-    states, whatever the number of steps, for one more call of drift and diffusion in each.
+    where the equation contracts strongly over a long span. Of a solve that fails the steps are taken again.
+    Memory: two states, whatever the number of steps, for one more call of drift and diffusion in each.
     Source: Kidger, Foster, Li, Lyons 2021, arXiv:2105.13493, Algorithm 2.
     """
 
@@ -72,11 +72,13 @@ class _Backward(EqualPull):
         first = jax.eval_shape(integration.begin, inputs)
         end = joined((first.y, first.memory), self.real, self.rest)
 
+        steps = self.retaken()
+
         def trip(carry, i):
             (bars, cursors), after = carry
-            before = integration.back(inputs, after[0], after[1], i)
+            before = self.before(steps, i, integration.back(inputs, *after, i))
             return self.pull_step(bars, cursors, before, i), before
 
         carry, last = ((self.at_end(), self.last_rows), end), jnp.full_like(inputs.t0, integration.n - 1)
         (bars, _), _ = counted(trip, carry, last, -1, integration.n)
-        return self.of_start(bars)
+        return self._pull_start(bars)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from jaxdiffeq import errors
+from jaxdiffeq.gradients import estimators
 from jaxdiffeq.gradients.adjoint import (
     CONTINUOUS,
     BacksolveAdjoint,
@@ -13,6 +14,7 @@ from jaxdiffeq.gradients.adjoint import (
     InterpolatingAdjoint,
     QuadratureAdjoint,
 )
+from jaxdiffeq.gradients.estimators import ESTIMATORS
 from jaxdiffeq.gradients.forward import ForwardAD
 from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.gradients.reversible import ONLY_EQUAL, ReversibleAdjoint
@@ -145,6 +147,7 @@ def check(
 
     Modes of differentiation are not known here: they raise when JAX asks for them.
     """
+    estimators.refuse(strategy, estimators.EQUATION)
     errors.strategy(strategy, [kind.__name__ for kind in STRATEGIES])
     kind = type(strategy)
     asked = {
@@ -192,13 +195,15 @@ def check_info(strategy: Any, asks: bool, integrates: bool = False) -> None:
 
 def check_steady(strategy: Any) -> None:
     """One error if the strategy does not serve steady states; the default of `solve` stands for theirs."""
+    estimators.refuse(strategy, estimators.EQUATION)
     if type(strategy) not in (*STEADY, ReverseAD):
         errors.unsupported(f"{strategy!r} does not serve steady states. Take SteadyStateAdjoint().")
 
 
 def rows() -> list[tuple[str, str, str]]:
     """Of the table of strategies: `gradient=`, what it is, good for."""
-    return [(f"`{kind.__name__}()`", *texts) for kind, texts in (STRATEGIES | STEADY).items()]
+    of_jumps = {kind: (f"of `expectation`: {what}", why) for kind, (what, why, _) in ESTIMATORS.items()}
+    return [(f"`{kind.__name__}()`", *texts) for kind, texts in (STRATEGIES | STEADY | of_jumps).items()]
 
 
 def markdown() -> str:

@@ -1,5 +1,6 @@
 """Jump processes: reactions molecule by molecule, leaps over many of them, and equations whose state jumps."""
 
+from jaxdiffeq.gradients.estimators import Pathwise
 from jaxdiffeq.jumps.definitions import (
     ConstantRateJump,
     DiscreteProblem,
@@ -8,7 +9,6 @@ from jaxdiffeq.jumps.definitions import (
     VariableRateJump,
 )
 from jaxdiffeq.jumps.exact import RSSA, SSA, NextReaction, SortingDirect
-from jaxdiffeq.jumps.hybrid import Pathwise
 from jaxdiffeq.jumps.leaping import (
     ImplicitTauLeaping,
     MidpointTauLeaping,

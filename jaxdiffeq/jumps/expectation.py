@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -14,15 +13,18 @@ from jax import lax
 
 from jaxdiffeq import errors
 from jaxdiffeq.events import listed
-from jaxdiffeq.frontend.options import DISCRETE, Options
+from jaxdiffeq.frontend.options import Options
+from jaxdiffeq.gradients import estimators
+from jaxdiffeq.gradients.estimators import CoupledFiniteDifferences, ScoreFunction, SmoothedPerturbation
 from jaxdiffeq.habits import OURS
 from jaxdiffeq.jumps.blocks import at, search
 from jaxdiffeq.jumps.channels import Channels, channels_of
 from jaxdiffeq.jumps.counters import Draw, words_of
 from jaxdiffeq.jumps.definitions import JumpProblem, with_fields
 from jaxdiffeq.jumps.exact import SSA, NextReaction
-from jaxdiffeq.jumps.hybrid import Pathwise, lifted
+from jaxdiffeq.jumps.hybrid import lifted
 from jaxdiffeq.jumps.pairs import Pair
+from jaxdiffeq.jumps.refusals import refusing
 from jaxdiffeq.jumps.solve import JumpArrays, JumpPlan, assembled, in_lanes, prepare, walker_of
 from jaxdiffeq.jumps.walk import Walk, Walker
 from jaxdiffeq.primitives.dataflow import dependencies, put
@@ -49,49 +51,6 @@ DEFAULTS = {
 }
 
 
-@dataclass(frozen=True)
-class ScoreFunction:
-    """E[(L − b)·∂ log p/∂θ]: the likelihood-ratio estimator. Unbiased; its variance grows with the number of jumps.
-
-    `baseline` b is "mean", of the other paths, which leaves it unbiased, a number, or None for 0. What the loss itself
-    depends on is differentiated too. Over an equation, every decision of a thinning is scored and the path in between
-    is differentiated by `strategy`, which together is unbiased for sizes, rates and the equation.
-    Serves parameters of rates, discrete paths exactly; a state or an affect that depends on them raises.
-    """
-
-    baseline: Any = "mean"
-    strategy: Any = DISCRETE
-
-
-@dataclass(frozen=True)
-class CoupledFiniteDifferences:
-    """(E L(θ + h) − E L(θ − h))/2h over coupled paths. Biased by O(h²); its variance grows with 1/h, for smooth L less.
-
-    h is `step`·|θ|, or `step` where θ is zero. `coupling` is "split": both jump together as often as they can; or
-    "common path": each reaction has the same unit-rate clock in both. It takes 2 paths for each number in θ.
-    Source: Anderson, SIAM J. Numer. Anal. 50 (2012) 2237; Rathinam et al., J. Chem. Phys. 132 (2010) 034103.
-    """
-
-    step: float = 0.05
-    coupling: str = "split"
-
-    def __post_init__(self) -> None:
-        errors.one_of(self.coupling, "coupling", ("split", "common path"))
-
-
-@dataclass(frozen=True)
-class SmoothedPerturbation:
-    """E ∫∑ᵣ ∂aᵣ/∂θ·(L with one more jump r then − L) dt: conditional on the hazards. Unbiased, of moderate variance.
-
-    The time is drawn, and the jump by its propensity; with and without it, both go on together as often as they can.
-    It takes 2 paths whatever the number of parameters.
-    Source: Gupta, Khammash, J. Chem. Phys. 140 (2014) 234112; Gong, Ho, IEEE Trans. Autom. Control 32 (1987) 858.
-    """
-
-
-STRATEGIES = ScoreFunction, CoupledFiniteDifferences, SmoothedPerturbation, Pathwise
-
-
 def expectation(
     loss: Callable[[Solution], PyTree],
     problem: Any,
@@ -110,9 +69,7 @@ def expectation(
     Errors: `TypeError` for a strategy that does not serve; see the table in `docs/jumps.md`.
     """
     errors.positive_integer(paths, "paths")
-    if isinstance(gradient, type) or not isinstance(gradient, STRATEGIES):
-        names = ", ".join(f"{kind.__name__}()" for kind in STRATEGIES)
-        raise TypeError(f"The derivative of an expectation is estimated by {names}, but `gradient` is {gradient!r}.")
+    estimators.check(gradient)
     if not isinstance(problem, JumpProblem):
         raise TypeError(
             f"`expectation(loss, problem)` takes a JumpProblem, but got {type(problem).__name__}. Paths of an equation "
@@ -122,17 +79,29 @@ def expectation(
     fields = {name: value for name, value in given.items() if name not in OURS}
     problem = with_fields(problem, fields, OURS) if fields else problem
     asked = _options(method, problem.is_discrete, options)
-    if problem.is_discrete:
-        of = {ScoreFunction: _by_score, CoupledFiniteDifferences: _by_differences, SmoothedPerturbation: _by_hazard}
-        if isinstance(gradient, Pathwise):
-            errors.unsupported("Pathwise() does not serve a DiscreteProblem: its paths are step functions.")
-        return of[type(gradient)](loss, problem, asked, paths, gradient)
-    if not isinstance(gradient, ScoreFunction | Pathwise):
-        errors.unsupported(
-            f"{type(gradient).__name__} serves a DiscreteProblem. Take ScoreFunction(), with a bound of every rate, or "
-            f"Pathwise()."
-        )
-    return _over_an_equation(loss, problem, asked, paths, gradient)
+    if not problem.is_discrete:
+        estimators.refuse(gradient, *estimators.OVER)
+        return _once(gradient, _over_an_equation(loss, problem, asked, paths, gradient))
+    estimators.refuse(gradient, estimators.RATES)
+    of = {ScoreFunction: _by_score, CoupledFiniteDifferences: _by_differences, SmoothedPerturbation: _by_hazard}
+    return _once(gradient, of[type(gradient)](loss, problem, asked, paths, gradient))
+
+
+def _once(gradient: Any, values: PyTree) -> PyTree:
+    """The values, of which a first derivative can be taken; a second one raises, if the estimator has none."""
+    if estimators.cell(type(gradient), estimators.SECOND) != "no":
+        return values
+
+    @jax.custom_jvp
+    def once(x: jax.Array) -> jax.Array:
+        return x
+
+    @once.defjvp
+    def _(primals: Any, tangents: Any) -> tuple:
+        (x,), (d,) = primals, tangents
+        return x, d * refusing(estimators.refusal(type(gradient), estimators.SECOND), jnp.ones_like, x)
+
+    return jax.tree.map(lambda x: once(x) if jnp.issubdtype(x.dtype, jnp.inexact) else x, values)
 
 
 def _options(method: Any, discrete: bool, given: dict[str, Any]) -> Options:
@@ -176,7 +145,6 @@ def _over_an_equation(loss: Callable, problem: JumpProblem, asked: Options, path
     keys = jax.random.split(problem.key, paths)
     scored = isinstance(gradient, ScoreFunction)
     strategy = gradient.strategy if scored else gradient
-    errors.positive_integer(paths, "paths")
 
     def one(key: Any) -> tuple:
         with_key = problem.replace(key=key)
@@ -198,8 +166,12 @@ def _with(x: Any, **changes: Any) -> Any:
 # ---- over what stands still
 
 
-def _prepared(problem: JumpProblem, asked: Options, paths: int) -> tuple[JumpPlan, JumpArrays, jax.Array]:
+def _prepared(
+    problem: JumpProblem, asked: Options, paths: int, gradient: Any
+) -> tuple[JumpPlan, JumpArrays, jax.Array]:
     plan, arrays = prepare(problem, asked)
+    if not plan.method.exact:
+        estimators.refuse(gradient, estimators.LEAPS)
     words = jax.vmap(words_of)(jax.random.split(problem.key, paths))
     return plan, arrays, words
 
@@ -265,10 +237,8 @@ def _score(plan: JumpPlan, arrays: JumpArrays) -> tuple[Callable, list]:
 
 
 def _by_score(loss: Callable, problem: JumpProblem, asked: Options, paths: int, gradient: ScoreFunction) -> PyTree:
-    plan, arrays, words = _prepared(problem, asked, paths)
-    if not plan.method.exact:
-        errors.unsupported("ScoreFunction serves exact methods, whose probabilities are known. Take SSA().")
-    still = _still(plan, arrays)
+    plan, arrays, words = _prepared(problem, asked, paths, gradient)
+    still, moved = _still(plan, arrays), estimators.refusal(ScoreFunction, estimators.AFFECTS)
     _bounded(plan)
 
     def lane(alone: bool, arrays: JumpArrays) -> Walk:
@@ -278,7 +248,7 @@ def _by_score(loss: Callable, problem: JumpProblem, asked: Options, paths: int, 
         return walker.run(walker.begin(t0, x0, zeros), jnp.asarray(arrays.t1))
 
     def one(words: jax.Array) -> tuple:
-        walk = in_lanes(lane, still._replace(words=words))
+        walk = in_lanes(lane, still._replace(words=words), message=moved)
         solution = assembled(plan, arrays, walk._replace(score=()))
         numbers = [jnp.asarray(arrays.parts[i]) for i in _numbers(arrays)]
         log_p = sum((jnp.sum(s * x) for s, x in zip(walk.score, numbers, strict=True)), jnp.zeros((), walk.x.dtype))
@@ -323,7 +293,7 @@ def _by_differences(
         columns = lax.map(along, jnp.arange(len(flat), dtype=jnp.int32))
         return columns
 
-    return _corrected(loss, problem, asked, paths, derivative)
+    return _corrected(loss, problem, asked, paths, gradient, derivative)
 
 
 def _difference(plan: JumpPlan, ends: list, together: bool, of_loss: Callable, words: jax.Array) -> PyTree:
@@ -380,7 +350,7 @@ def _by_hazard(loss: Callable, problem: JumpProblem, asked: Options, paths: int,
 
         return _mean(jax.vmap(one)(words))
 
-    return _corrected(loss, problem, asked, paths, derivative)
+    return _corrected(loss, problem, asked, paths, gradient, derivative)
 
 
 def _perturbed(plan: JumpPlan, arrays: JumpArrays, words: jax.Array, active: list[int]) -> tuple[Walk, list]:
@@ -415,16 +385,17 @@ def _perturbed(plan: JumpPlan, arrays: JumpArrays, words: jax.Array, active: lis
     return in_lanes(lane, arrays._replace(words=words))
 
 
-def _corrected(loss: Callable, problem: JumpProblem, asked: Options, paths: int, derivative: Callable) -> PyTree:
+def _corrected(
+    loss: Callable, problem: JumpProblem, asked: Options, paths: int, gradient: Any, derivative: Callable
+) -> PyTree:
     """The mean, with what `derivative` finds, which is asked only if there is one to take.
 
     `derivative` gives columns like the loss, one for each number. Shapes: [numbers, …].
     """
-    plan, arrays, words = _prepared(problem, asked, paths)
+    plan, arrays, words = _prepared(problem, asked, paths, gradient)
     _bounded(plan)
-    if not plan.method.exact:
-        errors.unsupported("Coupled paths serve exact methods. Take SSA() or NextReaction().")
     still, active = _still(plan, arrays), _numbers(arrays)
+    moved, twice = (estimators.refusal(type(gradient), what) for what in (estimators.AFFECTS, estimators.SECOND))
 
     def lane(alone: bool, arrays: JumpArrays) -> Walk:
         walker, t0, x0 = walker_of(plan, arrays, plan.room)
@@ -434,7 +405,7 @@ def _corrected(loss: Callable, problem: JumpProblem, asked: Options, paths: int,
     def of_walk(arrays: JumpArrays, walk: Walk) -> PyTree:
         return jax.tree.map(jnp.asarray, loss(assembled(plan, arrays, walk)))
 
-    walks = jax.vmap(lambda words: in_lanes(lane, still._replace(words=words)))(words)
+    walks = jax.vmap(lambda words: in_lanes(lane, still._replace(words=words), message=moved))(words)
     value = _mean(jax.vmap(functools.partial(of_walk, arrays))(walks))
     one_walk = jax.tree.map(lambda x: x[0], walks)
     program, consts = close(of_walk, lax.stop_gradient(arrays), one_walk)
@@ -448,6 +419,7 @@ def _corrected(loss: Callable, problem: JumpProblem, asked: Options, paths: int,
     @nothing.defjvp
     def _(primals: Any, tangents: Any) -> tuple:
         numbers, rest, words, consts = primals
+        numbers = refusing(twice, lambda numbers: numbers, numbers)
         whole = rest._replace(parts=put(rest.parts, active, numbers))
         of_loss = lambda plan, arrays, walk: program(consts, arrays, walk)
         columns = derivative(plan, whole, words, of_loss)

@@ -20,8 +20,10 @@ import numpy as np
 
 from jaxdiffeq import errors
 from jaxdiffeq import events as user
-from jaxdiffeq.frontend.options import DISCRETE, Options
+from jaxdiffeq.frontend.options import Options
 from jaxdiffeq.frontend.saveat import normalise
+from jaxdiffeq.gradients import estimators
+from jaxdiffeq.gradients.estimators import Pathwise, ScoreFunction
 from jaxdiffeq.jumps.counters import Draw, SeldomDraw, words_of
 from jaxdiffeq.jumps.definitions import (
     Added,
@@ -43,18 +45,6 @@ from jaxdiffeq.types import PyTree
 
 TIMES, CHOICE = 8, 9  # streams of the clocks
 ROUNDING = 1e-3  # by which a rate may exceed its bound, as the state that it is of may be off
-
-
-@dataclass(frozen=True)
-class Pathwise:
-    """The derivative of the path itself, by `strategy`: valid where no jump is caused or avoided by what changes.
-
-    Times, sizes and what lies between jumps are differentiated, at a fixed number and order of jumps. That is the
-    derivative of an expectation if the loss is continuous when jumps pass each other or the end of the solve: unbiased
-    for jump sizes and the equation in between, as of a Merton model; for rates only of such as ∫y dt, not of a count.
-    """
-
-    strategy: Any = DISCRETE
 
 
 class Whole(NamedTuple):
@@ -120,6 +110,7 @@ def lifted(problem: JumpProblem, options: Options, scored: bool = False) -> Lift
     `scored`: log-probabilities are summed up, and times of proposals are constant to differentiation.
     """
     problem = moving(problem)
+    estimators.refuse(options.gradient, estimators.ONE_PATH)
     pathwise = isinstance(options.gradient, Pathwise)
     strategy = options.gradient.strategy if pathwise else options.gradient
     clocks = _Clocks(problem, scored)
@@ -219,10 +210,7 @@ class _Clocks:
                 "Over an SDEProblem, a VariableRateJump needs a `bound`, for its hazard is no smooth function there."
             )
         if scored and not self.thins:
-            raise ValueError(
-                "ScoreFunction over an equation needs a `bound` of every VariableRateJump: the probability of a "
-                "proposal that is taken or left is what it differentiates."
-            )
+            errors.unsupported(estimators.refusal(ScoreFunction, estimators.UNBOUNDED))
         dtypes = [real_dtype(inexact_dtype(x)) for x in jax.tree.leaves(self.y0)]
         self.dtype = at_least_float32(functools.reduce(jnp.promote_types, dtypes))
         self.count = 1 if self.thins else len(self.jumps)

@@ -14,6 +14,7 @@ import numpy as np
 from jaxdiffeq import clock, errors, habits
 from jaxdiffeq.frontend.options import Options, recommended
 from jaxdiffeq.frontend.saveat import Keep, normalise, sorted_times, times
+from jaxdiffeq.gradients import estimators
 from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.jumps.channels import channels_of
 from jaxdiffeq.jumps.counters import words_of
@@ -132,6 +133,7 @@ def _serves(options: Options) -> None:
             raise TypeError(f"`{name}` does not serve a JumpProblem over a DiscreteProblem: there are no steps.")
     if np.size(options.stops):
         raise TypeError("`stops` does not serve a JumpProblem over a DiscreteProblem: there are no steps.")
+    estimators.refuse(options.gradient, estimators.ONE_PATH, estimators.RATES)
     if type(options.gradient) is not ReverseAD:
         errors.unsupported(
             f"{options.gradient!r} does not serve a path of a DiscreteProblem. Gradients of expectations are those of "
@@ -202,7 +204,7 @@ def walked(plan: JumpPlan, arrays: JumpArrays, room: int, walk: Walk | None = No
     return in_lanes(lane, arrays, walk)
 
 
-def in_lanes(fun: Callable, *operands: Any) -> PyTree:
+def in_lanes(fun: Callable, *operands: Any, message: str | None = None) -> PyTree:
     """`fun(alone, *operands)`, under `vmap` lane by lane, without a derivative; it may close over tracers."""
     alone, consts = close(functools.partial(fun, True), *operands)
     together, others = close(functools.partial(fun, False), *operands)
@@ -210,7 +212,7 @@ def in_lanes(fun: Callable, *operands: Any) -> PyTree:
     def lane(is_alone: bool, consts: tuple, *operands: Any) -> PyTree:
         return alone(consts[0], *operands) if is_alone else together(consts[1], *operands)
 
-    return refusing(NO_PATHWISE, functools.partial(one_by_one, lane), (consts, others), *operands)
+    return refusing(message or NO_PATHWISE, functools.partial(one_by_one, lane), (consts, others), *operands)
 
 
 def walker_of(plan: JumpPlan, arrays: JumpArrays, room: int) -> tuple[Walker, jax.Array, jax.Array]:

@@ -122,6 +122,30 @@ def test_what_cannot_be_is_said():
     assert "GaussAdjoint does not serve dense=True" in report[jde.GaussAdjoint].note
 
 
+def geometric(x, gradient):
+    how = {"key": jax.random.key(2), "interpretation": "stratonovich"}
+    noise = lambda t, y, x: x["rate"] * jnp.cos(y)
+    problem = jde.SDEProblem(lambda t, y, x: -x["rate"] * y, noise, x["y0"], (0.0, 1.0), x, **how)
+    options = {"controller": jde.FixedSteps(64), "saveat": jnp.array([0.4, 1.0]), "gradient": gradient}
+    return jnp.sum(jde.solve(problem, jde.ReversibleHeun(), **options).ys ** 2)
+
+
+def test_steps_that_run_backwards_are_tried_where_they_serve(monkeypatch):
+    """And found wrong where they are: by a state that is not the one before the step."""
+    report = jde.check_gradients(geometric, X, rtol=1e-2)
+    row = report[jde.ReversibleAdjoint]
+    assert row.agrees and max(row.grad, row.jvp) < 1e-6, report
+    assert report and not report[jde.GaussAdjoint].serves  # which has no say, but a row
+    assert not any(isinstance(row.strategy, jde.ReversibleAdjoint) for row in jde.check_gradients(decay, X).rows)
+    kind = type(jde.ReversibleHeun())
+    right = kind.back
+    wrong = lambda *of: right(*of)._replace(y=1.01 * right(*of).y)
+    monkeypatch.setattr(kind, "back", wrong)
+    jax.clear_caches()
+    report = jde.check_gradients(geometric, X, [jde.ReversibleAdjoint()], rtol=1e-4)
+    assert not report and "the gradient is wrong" in report[jde.ReversibleAdjoint].note
+
+
 # -------------------- the training problem ----------------------------------------------------------------------------
 
 

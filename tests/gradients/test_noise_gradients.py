@@ -117,32 +117,74 @@ def test_what_is_saved_within_a_step_is_felt_by_the_adjoint_that_is_solved_backw
 # ---- what fails
 
 
+CUBIC = lambda t, y, x: x[0] * y**3
+
+
+def cubic(x, gradient, end, n, saveat):
+    """Steps of a tenth along one path, which leave the numbers after a while."""
+    method = jde.ReversibleHeun() if gradient == BACK else HEUN
+    problem = jde.SDEProblem(CUBIC, shakes, x[2:3], (0.0, end), x, key=KEY)
+    how = {"controller": jde.FixedSteps(n), "saveat": saveat, "gradient": gradient}
+    return jde.solve(problem, method, convert=True, throw=False, **how)
+
+
 @functools.cache
 def blown(gradient):
     """Gradients of a solve that leaves the numbers: of what came before, of what did not, of a loss that leaves it."""
-    method = jde.ReversibleHeun() if gradient == BACK else HEUN
 
     def loss(x, which):
-        problem = jde.SDEProblem(lambda t, y, x: x[0] * y**3, shakes, x[2:3], (0.0, 4.0), x, key=KEY)
-        how = {"controller": jde.FixedSteps(40), "saveat": jnp.array([0.35, 3.9]), "gradient": gradient}
-        solution = jde.solve(problem, method, convert=True, throw=False, **how)
+        solution = cubic(x, gradient, 4.0, 40, jnp.array([0.15, 3.9]))
         before, after = solution.ys[:, 0]
-        return jnp.stack([before, after, jnp.where(solution.ok, after, 0.0)])[which]
+        return jnp.stack([before, after, jnp.where(solution.ok, after, 0.0), solution.y_end[0]])[which]
 
-    return jax.jit(jax.vmap(jax.value_and_grad(loss), (None, 0)))(X * 2, jnp.arange(3))
+    return jax.jit(jax.vmap(jax.value_and_grad(loss), (None, 0)))(X * 2, jnp.arange(4))
 
 
 @pytest.mark.parametrize("gradient", [jde.ReverseAD(), BACK, jde.BacksolveAdjoint()], ids=repr)
 def test_what_came_before_a_failure_keeps_its_gradient(gradient):
-    """But where it is not known any more, since nothing was kept: there it is NaN. Zero in, zero out."""
-    values, (before, after, none) = blown(gradient)
+    """That of a solve along the same path that ends before it; zero in, zero out."""
+    values, (before, after, none, last) = blown(gradient)
     assert np.isfinite(values[0]) and np.isnan(values[1]) and values[2] == 0
     assert np.all(np.isnan(after[:3])) and np.all(none == 0)
+    assert np.all(np.isfinite(before)) and np.all(before[:3] != 0)
+    if not isinstance(gradient, jde.BacksolveAdjoint):  # which approximates: below
+        np.testing.assert_array_equal(np.isfinite(last) & (last != 0), [True, True, True, False])
+        short = jax.jit(jax.value_and_grad(lambda x: cubic(x, gradient, 0.2, 2, jnp.array([0.15])).ys[0, 0]))(X * 2)
+        np.testing.assert_allclose(values[0], short[0], rtol=1e-12)
+        np.testing.assert_allclose(before, short[1], rtol=1e-9)
     if gradient == jde.ReverseAD():
         np.testing.assert_allclose(before, blown(jde.ForwardAD())[1][0], rtol=1e-10)
-        assert np.all(before[:3] != 0)
-    else:
-        assert np.all(np.isnan(before[:3]))
+
+
+def test_what_came_before_a_failure_is_approached_by_the_adjoint_that_is_solved_backwards():
+    """Of several rows, the last of them in a step before the one that failed, in the order of the method."""
+
+    def loss(x, gradient, n):
+        drift = lambda t, y, x: jnp.where(t > 0.52, jnp.nan, x[0]) * y
+        problem = jde.SDEProblem(drift, shakes, x[2:3], (0.0, 1.0), x, key=KEY, interpretation="stratonovich")
+        how = {"controller": jde.FixedSteps(n), "saveat": jnp.linspace(0.0, 1.0, 8), "gradient": gradient}
+        ys = jde.solve(problem, HEUN, throw=False, **how).ys
+        return jnp.sum(jnp.where(jnp.isfinite(ys), ys, 0) ** 2)
+
+    def error(n):
+        found = [jax.jit(jax.grad(lambda x, g=g: loss(x, g, n)))(X) for g in (jde.BacksolveAdjoint(), jde.ReverseAD())]
+        return np.abs(found[0] - found[1]) / np.maximum(np.abs(found[1]), 1e-12)
+
+    coarse, fine = error(20), error(640)
+    assert np.all(fine[:2] < coarse[:2] / 16) and np.all(fine < 1e-3), (coarse, fine)
+
+
+@pytest.mark.parametrize("gradient", [BACK, jde.BacksolveAdjoint()], ids=repr)
+def test_a_first_step_that_fails_leaves_the_start(gradient):
+    def loss(x):
+        problem = jde.SDEProblem(
+            lambda t, y, x: jnp.where(t > 0, jnp.nan, x[0]) * y, shakes, x[2:3], (0.0, 1.0), x, key=KEY
+        )
+        how = {"controller": jde.FixedSteps(4), "saveat": jnp.array([0.0, 0.5]), "gradient": gradient, "throw": False}
+        solution = jde.solve(problem.replace(interpretation="stratonovich"), jde.ReversibleHeun(), **how)
+        return solution.ys[0, 0] ** 2
+
+    np.testing.assert_allclose(jax.jit(jax.grad(loss))(X), np.array([0.0, 0.0, 2.4, 0.0]))
 
 
 # ---- stops and events
