@@ -15,7 +15,7 @@ from jaxdiffeq.engine.driven import SaveOnPath
 from jaxdiffeq.engine.events import Events, SaveEvents
 from jaxdiffeq.engine.history import Pieces
 from jaxdiffeq.engine.log import Log, Window
-from jaxdiffeq.engine.recorders import RecorderDefaults, SaveAtEvents, SaveSteps, SaveTimes
+from jaxdiffeq.engine.recorders import RecorderDefaults, SaveAtEvents, SaveSteps, SaveTimes, Stacked
 from jaxdiffeq.engine.regularisers import RegulariserSums
 from jaxdiffeq.frontend.plan import Calls
 from jaxdiffeq.gradients.quadrature import Integrals, Quadrature
@@ -29,7 +29,7 @@ def observe(t, y, args):
 
 
 VALUES: list[interfaces.ValueRecorder] = [
-    *(SaveTimes(observe), SaveSteps(observe, 4), SaveAtEvents(observe, 4)),
+    *(SaveTimes(observe), SaveSteps(observe, 4), SaveAtEvents(observe, 4), Stacked(observe, 4)),
     SaveOnPath(observe, field=None, stepper=None),
 ]
 NO_EVENTS = Events((), None, np.zeros(0), None, (), lambda args: [], lambda args, new: args, 4, False)
