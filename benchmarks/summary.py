@@ -111,6 +111,7 @@ CLAIMS = (
         "0.7; 0.05",
         lambda r: span(r, "ratio", over("forward, over diffrax")),
     ),
+    ("over torchsde", "noise", "0.1", lambda r: span(r, "ratio", over("forward, over torchsde"))),
     ("its gradient, over forward", "noise", "3.5", lambda r: span(r, "ratio", over("gradient, over its own"))),
     ("memory of a gradient, 100 000 steps over 1000", "noise_gradients", "1.1", lambda r: span(r, "ratio", cheap)),
     ("molecule by molecule, against numba", "jumps", "1.5", lambda r: span(r, "ratio", as_chosen)),
