@@ -2,7 +2,8 @@
 
 Rackauckas et al. 2019, arXiv:1902.02376: `SOSRI` at rtol = atol = 0.1, saved every 0.1 up to t = 10, Adam at a rate of
 0.1 for 100 epochs, a new path each. With one path and with a hundred a step; the loss is that over 200 other paths, as
-mean ± standard error over 20 seeds.
+mean ± standard error over 20 seeds. These paths are the same for all, so that what they err by together is not in it:
+other 200 gave 8.8 for 7.4.
 """
 
 from __future__ import annotations
