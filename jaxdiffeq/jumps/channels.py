@@ -18,8 +18,8 @@ from jax import lax
 from jaxdiffeq import errors
 from jaxdiffeq.jumps.blocks import at
 from jaxdiffeq.jumps.counters import Draw
-from jaxdiffeq.jumps.definitions import Added, MassActionJumps, Rows, takes_key
-from jaxdiffeq.jumps.jump_errors import like_state, one_rate
+from jaxdiffeq.jumps.definitions import Added, ConstantRateJump, MassActionJumps, Rows, takes_key
+from jaxdiffeq.jumps.jump_errors import constant_in_time, like_state, one_rate
 from jaxdiffeq.primitives.row_buffer import put_row
 from jaxdiffeq.primitives.while_loop import frozen_while
 from jaxdiffeq.types import PyTree
@@ -266,6 +266,8 @@ def _by_functions(jump: Any, unpack: Callable, pack: Callable, args: PyTree, x: 
     def rate(t: jax.Array, x: jax.Array) -> jax.Array:
         return one_rate(errors.call(jump.rate, t, unpack(x), args)).astype(x.dtype)
 
+    if isinstance(jump, ConstantRateJump):
+        constant_in_time(rate, jnp.zeros((), x.dtype), x)
     if not callable(jump.affect):
         if isinstance(jump.affect, Added):
             add = np.asarray(jump.affect.numbers)

@@ -18,9 +18,9 @@ from jaxdiffeq.gradients import estimators
 from jaxdiffeq.gradients.reverse import ReverseAD
 from jaxdiffeq.jumps.channels import channels_of
 from jaxdiffeq.jumps.counters import words_of
-from jaxdiffeq.jumps.definitions import ConstantRateJump, JumpProblem, MassActionJumps
+from jaxdiffeq.jumps.definitions import JumpProblem, MassActionJumps
 from jaxdiffeq.jumps.exact import RSSA, SSA, NextReaction
-from jaxdiffeq.jumps.jump_errors import constant_in_time, forwards, one_rate, worst_rate
+from jaxdiffeq.jumps.jump_errors import forwards, worst_rate
 from jaxdiffeq.jumps.refusals import refusing
 from jaxdiffeq.jumps.walk import Walk, Walker
 from jaxdiffeq.methods.choice import Recommendation
@@ -89,9 +89,6 @@ def prepare(problem: JumpProblem, options: Options) -> tuple[JumpPlan, JumpArray
     x0, t0, t1 = begun(base.x0, base.tspan, base.args)
     errors.state(x0)
     ravel = Ravel.of(x0)
-    for jump in problem.jumps:
-        if isinstance(jump, ConstantRateJump):
-            errors.out_of_user_code(_constant, jump, x0, t0, base.args)
     if jnp.issubdtype(ravel.dtype, jnp.complexfloating):
         raise TypeError(f"x0 of a DiscreteProblem must be real, but is {ravel.dtype}.")
     dtype = time_dtype(ravel.dtype, (t0, t1))
@@ -118,11 +115,6 @@ def prepare(problem: JumpProblem, options: Options) -> tuple[JumpPlan, JumpArray
     noise_errors.key_data(problem.key)
     words = words_of(problem.key)
     return plan, JumpArrays(leaves, state, t0, t1, ts, words, as_array(most, np.int32))
-
-
-def _constant(jump: ConstantRateJump, x0: PyTree, t0: Any, args: PyTree) -> None:
-    rate = lambda t, x: one_rate(errors.call(jump.rate, t, x, args))
-    constant_in_time(rate, jnp.asarray(t0, float), jax.tree.map(lambda x: jnp.asarray(x, float), x0))
 
 
 def _serves(options: Options) -> None:
